@@ -1,0 +1,89 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Start bzr+ssh connections at once, from one process that has Breezy loaded.
+
+Every bzr+ssh connection makes its server start Breezy anew, which takes longer
+than what most connections are for. lpserve keeps one process that has it
+loaded and forks a worker for each connection.
+
+The service, which serves all users that reach it below one directory::
+
+    brz lp-serve --fork-server --directory=/srv/bzr --allow-writes
+
+The client, which OpenSSH runs instead of 'bzr serve --inet'; a line of
+~/.ssh/authorized_keys of the account that hosts the branches::
+
+    command="lp-serve-client alice",restrict ssh-ed25519 AAAA... alice
+
+And the administrator's view of it::
+
+    brz lp-serve-control status
+
+Everything can be set in breezy.conf of the account that runs it, which is also
+how the client finds the service. Command-line options go before it, and so do
+settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
+
+:lpserve.runtime_dir:
+    Where service and clients meet. The default is $LPSERVE_RUNTIME_DIR, else
+    $RUNTIME_DIRECTORY, else /run/lpserve for root, else
+    $XDG_RUNTIME_DIR/lpserve, else ~/.cache/breezy/lpserve.
+:lpserve.directory:
+    What is served. %u stands for the user: /srv/bzr/%u.
+:lpserve.allow_writes:
+    Whether clients may change it (False).
+:lpserve.client_timeout:
+    Seconds until an idle client is given up (serve.client_timeout: 300).
+:lpserve.connect_timeout:
+    Seconds that client and worker wait for each other (30).
+:lpserve.shutdown_timeout:
+    Seconds that a shutdown waits for running connections (300).
+:lpserve.max_workers:
+    Connections that may be open at once (2000; 0 means no limit).
+:lpserve.spare_workers:
+    Workers that wait for connections, already forked (2).
+:lpserve.environment:
+    Variables that a request may set in its worker (BRZ_EMAIL, LANG, LC_ALL,
+    LC_CTYPE, TZ, SSH_CLIENT, SSH_CONNECTION, SSH_ORIGINAL_COMMAND).
+:lpserve.autostart:
+    Whether a client starts the service if there is none (False).
+:lpserve.log_file:
+    Where a service in the background logs (lpserve.log beside brz.log).
+"""
+
+from breezy import config
+from breezy.commands import plugin_cmds
+
+version_info = (0, 1, 0, "dev", 0)
+__version__ = "0.1.0.dev0"
+
+for _name in ("cmd_lp_serve", "cmd_lp_serve_client", "cmd_lp_serve_control"):
+    plugin_cmds.register_lazy(_name, [], __name__ + ".lpserve.cmds")
+
+for _name in (
+    "runtime_dir",
+    "directory",
+    "allow_writes",
+    "client_timeout",
+    "connect_timeout",
+    "shutdown_timeout",
+    "max_workers",
+    "spare_workers",
+    "environment",
+    "autostart",
+    "log_file",
+):
+    config.option_registry.register_lazy(
+        "lpserve." + _name, __name__ + ".lpserve.options", _name
+    )
+del _name
+
+
+def load_tests(loader, basic_tests, pattern):
+    """Add the tests of the plug-in to 'brz selftest'."""
+    basic_tests.addTest(loader.loadTestsFromModuleNames([__name__ + ".tests"]))
+    return basic_tests

@@ -1,0 +1,86 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Messages between the service, its zygotes and its workers.
+
+They travel over sequenced-packet sockets: one JSON object a packet, descriptors
+attached to it. Both ends are of one installation; nobody else sees them.
+
+To a zygote: ``start`` (how a fresh process would be), ``fork`` (with the end of
+a new worker's channel). From it: ``ready``, ``failed``, ``forked``,
+``fork-failed``. To a worker: ``serve`` (with the read end of its stdin and the
+lock on its directory). From it: ``connected``, ``imported``.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+#: Changed whenever an older service could not talk to a newer zygote.
+VERSION = 1
+
+_MAX_MESSAGE = 1 << 17
+_MAX_DESCRIPTORS = 8
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a new channel, neither of them inheritable."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(
+    channel: socket.socket, kind: str, descriptors: tuple[int, ...] = (), **fields: Any
+) -> None:
+    """Send one message.
+
+    :raises OSError: if the other end has gone, or does not keep up.
+    """
+    data = json.dumps({"kind": kind, **fields}).encode("ascii")
+    attached = []
+    if descriptors:
+        attached = [
+            (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+        ]
+    channel.sendmsg([data], attached, socket.MSG_NOSIGNAL)
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message and the descriptors with it; None when the other end has gone.
+
+    :raises BlockingIOError: if *channel* does not block and has none.
+    """
+    descriptors = array.array("i")
+    space = socket.CMSG_SPACE(_MAX_DESCRIPTORS * descriptors.itemsize)
+    try:
+        data, attached, _, _ = channel.recvmsg(
+            _MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionError:
+        return None, []
+    for level, kind, content in attached:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(content) - len(content) % descriptors.itemsize
+            descriptors.frombytes(content[:whole])
+    if not data:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None, []
+    return json.loads(data), list(descriptors)
+
+
+def is_gone(channel: socket.socket) -> bool:
+    """Whether the other end has been closed."""
+    try:
+        return not channel.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,121 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The children of the service: watched by pidfd, reaped here and nowhere else.
+
+A worker is a child of the service although the zygote forked it: the zygote
+forks through a middle process that exits, and the service is the subreaper
+(prctl(2)) to which the kernel then gives the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .loop import Loop
+
+
+@dataclass(frozen=True)
+class End:
+    """How a child ended: ``kind`` is "exit" or "signal", ``number`` which."""
+
+    kind: str
+    number: int
+
+    @property
+    def clean(self) -> bool:
+        """Whether it exited by itself with status 0."""
+        return self.kind == "exit" and self.number == 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.number}"
+
+
+class Child:
+    """One child that has not been reaped: its pid cannot be another's yet."""
+
+    def __init__(
+        self, pid: int, pidfd: int, ended: Callable[[End], None], leader: bool
+    ):
+        self.pid = pid
+        self.pidfd = pidfd
+        self.ended = ended
+        self.leader = leader
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; a leader's goes to all of its process group."""
+        if self.leader and self._signal_group(number):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def _signal_group(self, number: int) -> bool:
+        # Until it is reaped its process group cannot be somebody else's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+            return True
+        return False
+
+
+class Children:
+    """The table of children."""
+
+    def __init__(self, loop: Loop):
+        self._loop = loop
+        self._table: dict[int, Child] = {}
+        self._stranger = 0
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def add(
+        self, pid: int, ended: Callable[[End], None], leader: bool = False
+    ) -> Child:
+        """Watch the child *pid*; call *ended* once it has been reaped.
+
+        :param leader: it makes itself the leader of a process group.
+        :raises OSError: if there is no descriptor for it (EMFILE).
+        """
+        pidfd = os.pidfd_open(pid)
+        child = Child(pid, pidfd, ended, leader)
+        self._table[pid] = child
+        self._loop.watch(pidfd, lambda: self._reap(child))
+        return child
+
+    def _reap(self, child: Child) -> None:
+        peek = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        info = os.waitid(os.P_PIDFD, child.pidfd, peek)
+        if info is None:
+            return
+        if info.si_code == os.CLD_EXITED:
+            end = End("exit", info.si_status)
+        else:
+            end = End("signal", info.si_status)
+            # What it started (hooks) goes with it.
+            child.signal(signal.SIGTERM)
+        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        self._loop.forget(child.pidfd)
+        os.close(child.pidfd)
+        del self._table[child.pid]
+        child.ended(end)
+
+    def reap_strangers(self) -> None:
+        """Reap orphans that became ours: what a worker left running and ended.
+
+        To be called now and then, while no fork is under way: otherwise a child
+        that is not in the table may be a worker whose pid was not told yet.
+        """
+        peek = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        with contextlib.suppress(ChildProcessError):
+            while (info := os.waitid(os.P_ALL, 0, peek)) is not None:
+                if info.si_pid in self._table:
+                    return
+                os.waitid(os.P_PID, info.si_pid, os.WEXITED)

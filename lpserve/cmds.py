@@ -1,0 +1,280 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The commands: parse what was typed, call what does it, report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import sys
+from typing import Any
+
+import breezy
+from breezy import errors as _mod_errors
+from breezy.commands import Command
+from breezy.option import Option, custom_help
+
+from .. import __version__
+from . import client, system
+from .errors import AlreadyRunning, LpserveError
+from .location import runtime_directory
+from .options import Settings, read_settings
+
+_runtime_dir = Option(
+    "runtime-dir",
+    type=str,
+    argname="DIR",
+    help="The directory in which service and clients meet.",
+)
+_serving = [
+    custom_help("directory", help="Serve what is in this directory; %u is the user."),
+    Option("allow-writes", help="Let clients change what is served."),
+    Option(
+        "client-timeout",
+        type=float,
+        argname="SECONDS",
+        help="Give a client up after this long without a request.",
+    ),
+]
+
+
+class _LpserveCommand(Command):
+    """Turns the plug-in's errors into Breezy's."""
+
+    def run(self, *args: Any, **kwargs: Any) -> int | None:
+        try:
+            return self.perform(*args, **kwargs)
+        except (LpserveError, client.NoService) as error:
+            raise _mod_errors.CommandError(str(error)) from None
+        except client.ClientError as error:
+            sys.stderr.write(f"brz {self.name()}: {error}\n")
+            return error.status
+
+    def perform(self, *args: Any, **kwargs: Any) -> int | None:
+        raise NotImplementedError(self.perform)
+
+
+def _overrides() -> list[str]:
+    """The ``-O`` options of this command line, for a command that we run."""
+    found = []
+    state = breezy.get_global_state()
+    for _, section in state.cmdline_overrides.get_sections():
+        found += [f"-O{name}={section.get(name)}" for name in section.iter_option_names()]
+    return found
+
+
+def _brz() -> list[str]:
+    """The words that run this Breezy again."""
+    program = os.path.abspath(sys.argv[0])
+    if os.path.basename(program) == "__main__.py" or not os.path.isfile(program):
+        return [sys.executable, "-m", "breezy", *_overrides()]
+    return [sys.executable, program, *_overrides()]
+
+
+def _location(chosen: str | None, settings: Settings) -> str:
+    return runtime_directory(chosen, settings.runtime_dir)
+
+
+class cmd_lp_serve(_LpserveCommand):
+    """Serve bzr+ssh connections: one of them, or all by a fork service.
+
+    With --inet this process serves one connection for USER on its standard
+    input and output, as 'brz serve --inet' does.
+
+    With --fork-server it becomes the fork service: a process that has Breezy
+    loaded and gives every connection a forked worker, at once. It listens at
+    the named pipe RUNTIME_DIR/control; clients are 'lp-serve-client', which
+    sshd runs, and 'brz lp-serve-control'. It runs in the foreground, and logs
+    to standard error, until it is told to stop:
+
+    * SIGTERM, SIGINT, 'brz lp-serve-control shutdown': running connections
+      finish; told again, or with --now, it ends them.
+    * SIGHUP, 'brz lp-serve-control reload': reads configuration, plug-ins and
+      code afresh for the connections to come.
+
+    What is served is read-only without --allow-writes. All options can be set
+    in breezy.conf: see 'brz help lpserve'.
+
+    :Examples:
+        Serve /srv/bzr to those who may log in as this user::
+
+            brz lp-serve --fork-server --directory=/srv/bzr --allow-writes
+    """
+
+    takes_args = ["user?"]
+    takes_options = [
+        Option("inet", help="Serve one connection on stdin and stdout."),
+        Option("fork-server", help="Be the fork service."),
+        Option("daemon", help="Go to the background when the service is ready."),
+        Option(
+            "pid-file",
+            type=str,
+            argname="FILE",
+            help="Write the pid of the service to FILE while it runs.",
+        ),
+        _runtime_dir,
+        *_serving,
+        Option("zygote", type=int, argname="FD", hidden=True, help="Internal."),
+    ]
+    _see_also = ["lpserve", "lp-serve-client", "lp-serve-control", "serve"]
+
+    def perform(
+        self,
+        user: str | None = None,
+        inet: bool = False,
+        fork_server: bool = False,
+        daemon: bool = False,
+        pid_file: str | None = None,
+        runtime_dir: str | None = None,
+        directory: str | None = None,
+        allow_writes: bool = False,
+        client_timeout: float | None = None,
+        zygote: int | None = None,
+    ) -> int | None:
+        if zygote is not None:
+            from .zygote import main
+
+            main(zygote)
+        if inet == fork_server:
+            raise _mod_errors.CommandError("give one of --inet and --fork-server")
+        chosen = {
+            "directory": os.path.abspath(directory) if directory else None,
+            "allow_writes": allow_writes or None,
+            "client_timeout": client_timeout,
+        }
+        if inet:
+            return self._serve_one(user, read_settings(**chosen))
+        if user is not None:
+            raise _mod_errors.CommandError("--fork-server serves every user, not one")
+        system.check_platform()
+        from .start import run_service
+
+        run_service(runtime_dir, chosen, _brz(), __version__, daemon, pid_file)
+        return 0
+
+    def _serve_one(self, user: str | None, settings: Settings) -> int:
+        from . import serving, wire
+
+        if user is None or not wire.is_user(user):
+            raise _mod_errors.CommandError(
+                f"--inet needs a USER that matches {wire.USER_PATTERN}"
+            )
+        os.environ.setdefault("BRZ_EMAIL", user)
+        serving.protect_protocol()
+        serving.reset_debugger()
+        logging.getLogger("brz").handlers[1:] = [logging.StreamHandler(sys.stderr)]
+        return serving.serve_and_report(
+            user,
+            0,
+            1,
+            directory=settings.directory,
+            allow_writes=settings.allow_writes,
+            client_timeout=settings.client_timeout,
+        )
+
+
+class cmd_lp_serve_client(_LpserveCommand):
+    """Ask the fork service for a worker for USER and relay stdin and stdout.
+
+    This is what OpenSSH runs in place of the command that a client sends. The
+    stand-alone program 'lp-serve-client USER' is the same, and starts much
+    faster; a line of ~/.ssh/authorized_keys for it::
+
+        command="lp-serve-client alice",restrict ssh-ed25519 AAAA... alice
+
+    Where there is no service it starts one if lpserve.autostart is set, and
+    otherwise serves the connection itself, as 'brz lp-serve --inet USER'.
+
+    :Exit values:
+        That of the worker; 128+N if signal N ended it; 64 for a command that is
+        not 'bzr serve --inet' or another wrong use, 69 if there is no service
+        (and no fallback), 75 if it is busy, 77 if the request was denied.
+    """
+
+    takes_args = ["user"]
+    takes_options = [
+        _runtime_dir,
+        Option("no-fallback", help="Fail instead of serving the connection here."),
+    ]
+    _see_also = ["lpserve", "lp-serve"]
+
+    def perform(
+        self, user: str, runtime_dir: str | None = None, no_fallback: bool = False
+    ) -> int:
+        settings = read_settings()
+        status = client.serve(
+            user,
+            _location(runtime_dir, settings),
+            {
+                "environment": settings.environment,
+                "autostart": settings.autostart,
+                "connect_timeout": settings.connect_timeout,
+            },
+            _brz(),
+            fallback=not no_fallback,
+        )
+        sys.stderr.flush()
+        os._exit(status)  # stdin and stdout are not ours any more
+
+
+class cmd_lp_serve_control(_LpserveCommand):
+    """Ask the fork service how it is, or to stop, or to reload.
+
+    VERB is one of:
+
+    :hello: is it there?
+    :status: what it has done and is doing; --json for programs.
+    :reload: read configuration, plug-ins and code afresh.
+    :shutdown: stop, when running connections have finished; --now: at once.
+
+    Exits with 69 if there is no service, and with 1 if it refuses.
+    """
+
+    takes_args = ["verb"]
+    takes_options = [
+        _runtime_dir,
+        Option("json", help="Print the status as JSON."),
+        Option("now", help="Do not let running connections finish."),
+    ]
+    _see_also = ["lpserve", "lp-serve"]
+
+    def perform(
+        self,
+        verb: str,
+        runtime_dir: str | None = None,
+        json: bool = False,
+        now: bool = False,
+    ) -> int:
+        if verb not in ("hello", "status", "reload", "shutdown"):
+            raise _mod_errors.CommandError(
+                f"unknown verb {shlex.quote(verb)}; expected hello, status, reload "
+                "or shutdown"
+            )
+        if (now and verb != "shutdown") or (json and verb != "status"):
+            raise _mod_errors.CommandError(
+                "--now goes with shutdown, and --json with status"
+            )
+        settings = read_settings()
+        words = [verb, "now"] if now else [verb]
+        # A reload is answered when a new zygote is ready.
+        timeout = 150.0 if verb == "reload" else settings.connect_timeout
+        try:
+            answer = client.ask(_location(runtime_dir, settings), words, timeout)
+        except client.NoService as error:
+            raise client.ClientError(client.EX_UNAVAILABLE, str(error)) from None
+        if answer[0] != "ok":
+            raise client.ClientError(1, f"{answer[1]}: {' '.join(answer[2:])}")
+        if verb == "hello":
+            self.outf.write(" ".join(answer[1:]) + "\n")
+        elif verb == "status":
+            from .report import format_status
+
+            self.outf.write(answer[1] + "\n" if json else format_status(answer[1]))
+        return 0

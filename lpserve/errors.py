@@ -1,0 +1,42 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What can go wrong, as exceptions that carry one clear line each."""
+
+from __future__ import annotations
+
+
+class LpserveError(Exception):
+    """Base of all errors of lpserve; ``str()`` of one is a line for a person."""
+
+
+class RuntimeDirectoryError(LpserveError):
+    """The runtime directory cannot be made, used or trusted."""
+
+
+class AlreadyRunning(LpserveError):
+    """Another service holds the runtime directory."""
+
+    def __init__(self, directory: str, pid: str):
+        super().__init__(
+            f"a service is already running in {directory} (pid {pid}); "
+            "stop it with 'brz lp-serve-control shutdown' or choose another "
+            "--runtime-dir"
+        )
+        self.pid = pid
+
+
+class ConfigurationError(LpserveError):
+    """An option is missing or has a value that cannot be used."""
+
+
+class ZygoteError(LpserveError):
+    """The zygote could not be started, or could not fork."""
+
+
+class UnsupportedPlatform(LpserveError):
+    """The fork service needs something that this system does not have."""

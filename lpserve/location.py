@@ -1,0 +1,129 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""How the client, the service and whoever else ask for it find each other.
+
+Part of the stand-alone client: the standard library only (see ``client.py``).
+"""
+
+import os
+import stat
+
+#: Environment variables that a request may set in the worker.
+ENVIRONMENT = (
+    "BRZ_EMAIL",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "SSH_CLIENT",
+    "SSH_CONNECTION",
+    "SSH_ORIGINAL_COMMAND",
+)
+#: Seconds until a client or a worker stops waiting for the other.
+CONNECT_TIMEOUT = 30.0
+
+# As Breezy reads a boolean (breezy.ui.bool_from_string).
+_TRUE = ("1", "true", "yes", "on", "y")
+
+
+def runtime_directory(chosen=None, configured=None, environ=None):
+    """The absolute path of the runtime directory.
+
+    :param chosen: what ``--runtime-dir`` says, or None.
+    :param configured: what the option ``lpserve.runtime_dir`` says, or None.
+    """
+    environ = os.environ if environ is None else environ
+    path = (
+        chosen
+        or configured
+        or environ.get("LPSERVE_RUNTIME_DIR")
+        # systemd gives a colon-separated list (systemd.exec(5)).
+        or environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    )
+    if not path:
+        if os.geteuid() == 0:
+            path = "/run/lpserve"
+        elif environ.get("XDG_RUNTIME_DIR"):
+            path = environ["XDG_RUNTIME_DIR"] + "/lpserve"
+        else:
+            path = "~/.cache/breezy/lpserve"
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def directory_fault(path):
+    """Why the runtime directory *path* cannot be trusted, or None.
+
+    :raises OSError: if it cannot be looked at.
+    """
+    found = os.stat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{path} is not a directory"
+    if found.st_uid != os.geteuid():
+        return f"{path} is owned by uid {found.st_uid}, not by uid {os.geteuid()}"
+    if found.st_mode & 0o022:
+        mode = stat.S_IMODE(found.st_mode)
+        return f"{path} is writable by others (mode {mode:04o}); chmod it to 0700"
+    return None
+
+
+def read_configuration(environ=None):
+    """What the stand-alone client needs of breezy.conf, as a dict.
+
+    ``runtime_dir`` (a path or None), ``environment`` (a list of names),
+    ``autostart`` (a bool) and ``connect_timeout`` (in seconds).
+
+    :raises ValueError: for a value that cannot be understood; a line.
+    """
+    options = read_options(environ)
+    names = options.get("environment")
+    try:
+        timeout = float(options.get("connect_timeout", CONNECT_TIMEOUT))
+    except ValueError:
+        raise ValueError(
+            "breezy.conf: lpserve.connect_timeout must be a number of seconds"
+        ) from None
+    return {
+        "runtime_dir": options.get("runtime_dir"),
+        "environment": ENVIRONMENT
+        if names is None
+        else [name.strip() for name in names.split(",") if name.strip()],
+        "autostart": options.get("autostart", "").lower() in _TRUE,
+        "connect_timeout": timeout,
+    }
+
+
+def read_options(environ=None):
+    """The ``lpserve.*`` options of breezy.conf, as a dict of strings.
+
+    Read where Breezy reads it (``breezy.bedding``), with as much of its syntax
+    as these options need: ``name = value`` lines of ``[DEFAULT]`` and quotes,
+    but no ``{references}``.
+    """
+    environ = os.environ if environ is None else environ
+    base = environ.get("BRZ_HOME") or environ.get("XDG_CONFIG_HOME") or "~/.config"
+    path = os.path.expanduser(base) + "/breezy/breezy.conf"
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return {}
+    values = {}
+    section = "DEFAULT"
+    for line in map(str.strip, lines):
+        if line.startswith("["):
+            section = line.strip("[] \t")
+        elif section == "DEFAULT" and line.startswith("lpserve."):
+            name, _, value = line.partition("=")
+            values[name.strip()[len("lpserve.") :]] = _value(value.strip())
+    return values
+
+
+def _value(text):
+    if text[:1] in ("'", '"') and text.find(text[0], 1) > 0:
+        return text[1 : text.index(text[0], 1)]
+    return text.partition("#")[0].strip()

@@ -1,0 +1,126 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The one loop of the service: descriptors, timers and signals."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+
+Callback = Callable[[], None]
+
+
+class Timer:
+    """A callback that is due at a time; see `Loop.call_later`."""
+
+    __slots__ = ("callback", "cancelled", "due")
+
+    def __init__(self, due: float, callback: Callback):
+        self.due = due
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Do not call it; harmless when it has been called."""
+        self.cancelled = True
+
+
+class Loop:
+    """Calls back when descriptors are ready, timers due or signals received.
+
+    A callback that raises does not end the loop: *failed* is called with the
+    exception. Signal handlers do nothing: Python's C code writes the number to
+    a descriptor that the loop watches, and the callback runs from there.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None]):
+        self._failed = failed
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._signals: dict[int, Callback] = {}
+        self._wakeup, self._wakeup_writer = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        os.set_blocking(self._wakeup_writer, False)
+        self.watch(self._wakeup, self._wake)
+        self._running = False
+
+    def watch(self, descriptor: int, readable: Callback) -> None:
+        """Call *readable* whenever *descriptor* can be read or has ended."""
+        self._selector.register(descriptor, selectors.EVENT_READ, readable)
+
+    def watch_writable(self, descriptor: int, writable: Callback) -> None:
+        """Call *writable* whenever *descriptor* can be written."""
+        self._selector.register(descriptor, selectors.EVENT_WRITE, writable)
+
+    def forget(self, descriptor: int) -> None:
+        """Stop watching *descriptor*; before it is closed."""
+        self._selector.unregister(descriptor)
+
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
+        """Call *callback* once, *seconds* from now."""
+        timer = Timer(time.monotonic() + seconds, callback)
+        heapq.heappush(self._timers, (timer.due, next(self._order), timer))
+        return timer
+
+    def on_signal(self, number: int, callback: Callback) -> None:
+        """Call *callback* from the loop after signal *number*."""
+        self._signals[number] = callback
+        signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
+        signal.signal(number, lambda number, frame: None)
+
+    def run(self) -> None:
+        """Run until `stop` is called."""
+        self._running = True
+        while self._running:
+            for key, _ in self._selector.select(self._timeout()):
+                # An earlier callback of this round may have forgotten it.
+                if self._selector.get_map().get(key.fd) is key:
+                    self._call(key.data)
+            self._run_timers()
+
+    def stop(self) -> None:
+        """Make `run` return after the callbacks of this round."""
+        self._running = False
+
+    def close(self) -> None:
+        """Release the descriptors of the loop itself."""
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        os.close(self._wakeup)
+        os.close(self._wakeup_writer)
+
+    def _timeout(self) -> float | None:
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        return max(0.0, self._timers[0][0] - time.monotonic())
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            if not timer.cancelled:
+                self._call(timer.callback)
+
+    def _wake(self) -> None:
+        for number in os.read(self._wakeup, 512):
+            if number in self._signals:
+                self._call(self._signals[number])
+
+    def _call(self, callback: Callback) -> None:
+        try:
+            callback()
+        except Exception as error:
+            self._failed(error)

@@ -1,0 +1,166 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The configuration options ``lpserve.*`` and what they are set to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from breezy import config
+
+from .errors import ConfigurationError
+from .location import CONNECT_TIMEOUT, ENVIRONMENT
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def _option(name: str, help: str, **keywords: Any) -> config.Option:
+    return config.Option(f"lpserve.{name}", help=help, invalid="error", **keywords)
+
+
+runtime_dir = _option(
+    "runtime_dir",
+    "The directory in which the fork service and its clients meet.",
+)
+directory = _option(
+    "directory",
+    "The directory that is served; %u in it stands for the user, %% for a %.",
+)
+allow_writes = _option(
+    "allow_writes",
+    "Whether clients may change what is served. The default is read-only.",
+    default=False,
+    from_unicode=config.bool_from_store,
+)
+client_timeout = _option(
+    "client_timeout",
+    "Seconds without a request until a client is given up. The default is that "
+    "of 'brz serve' (serve.client_timeout).",
+    from_unicode=_seconds,
+)
+connect_timeout = _option(
+    "connect_timeout",
+    "Seconds until a client or a worker stops waiting for the other.",
+    default=CONNECT_TIMEOUT,
+    from_unicode=_seconds,
+)
+shutdown_timeout = _option(
+    "shutdown_timeout",
+    "Seconds that a shutdown lets running connections finish before it ends them.",
+    default=300.0,
+    from_unicode=_seconds,
+)
+max_workers = _option(
+    "max_workers",
+    "How many connections may be open at once; more are told that the service "
+    "is busy. 0 means no limit.",
+    default=2000,
+    from_unicode=_count,
+)
+spare_workers = _option(
+    "spare_workers",
+    "How many workers wait for the next connections, already forked. With 0 a "
+    "worker is forked when it is asked for.",
+    default=2,
+    from_unicode=_count,
+)
+environment = config.ListOption(
+    "lpserve.environment",
+    default=",".join(ENVIRONMENT),
+    help="The environment variables that a request may set in its worker.",
+)
+autostart = _option(
+    "autostart",
+    "Whether a client starts the service if it is not running.",
+    default=False,
+    from_unicode=config.bool_from_store,
+)
+log_file = _option(
+    "log_file",
+    "Where 'lp-serve --fork-server --daemon' logs. The default is lpserve.log "
+    "beside brz.log.",
+)
+
+#: The options by name without ``lpserve.``, as `__init__` registers them.
+NAMES = (
+    "runtime_dir",
+    "directory",
+    "allow_writes",
+    "client_timeout",
+    "connect_timeout",
+    "shutdown_timeout",
+    "max_workers",
+    "spare_workers",
+    "environment",
+    "autostart",
+    "log_file",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options are set to; see their help for what they mean."""
+
+    runtime_dir: str | None
+    directory: str | None
+    allow_writes: bool
+    client_timeout: float | None
+    connect_timeout: float
+    shutdown_timeout: float
+    max_workers: int
+    spare_workers: int
+    environment: tuple[str, ...]
+    autostart: bool
+    log_file: str | None
+
+    def for_worker(self) -> dict[str, Any]:
+        """What a worker has to know of them: fields of its ``serve`` message."""
+        return {
+            "directory": self.directory,
+            "allow_writes": self.allow_writes,
+            "client_timeout": self.client_timeout,
+            "connect_timeout": self.connect_timeout,
+            "environment": self.environment,
+        }
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings now: *overrides* that are not None, else the configuration.
+
+    :raises ConfigurationError: for a value that cannot be used.
+    """
+    stack = config.GlobalStack()
+    # Whatever was read before may have changed.
+    stack.store.unload()
+    values = {}
+    for name in NAMES:
+        try:
+            values[name] = stack.get(f"lpserve.{name}")
+        except config.ConfigOptionValueError as error:
+            raise ConfigurationError(str(error)) from None
+    values["environment"] = tuple(values["environment"])
+    return _override(Settings(**values), overrides.items())
+
+
+def _override(settings: Settings, items: Iterable[tuple[str, Any]]) -> Settings:
+    given = {name: value for name, value in items if value is not None}
+    return replace(settings, **given)

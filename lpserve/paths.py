@@ -1,0 +1,184 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The runtime directory: made, checked, locked, cleared. DESIGN: doc/protocol.txt."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import re
+import time
+
+from .errors import AlreadyRunning, RuntimeDirectoryError
+from .location import directory_fault
+
+_client_reply = re.compile(r"client\.([0-9]+)\.[0-9a-f]+")
+
+
+class RuntimeDirectory:
+    """The directory in which service and clients meet.
+
+    :param path: absolute.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self.control = os.path.join(path, "control")
+        self.replies = os.path.join(path, "replies")
+        self.connections = os.path.join(path, "connections")
+        self.lock = os.path.join(path, "lock")
+        self._serials = itertools.count(1)
+
+    def prepare(self) -> None:
+        """Make what is missing.
+
+        :raises RuntimeDirectoryError: if it cannot be made, or is owned by
+            another user, or is writable by others.
+        """
+        try:
+            os.makedirs(self.path, 0o700, exist_ok=True)
+            fault = directory_fault(self.path)
+            if fault is not None:
+                raise RuntimeDirectoryError(f"not safe to use: {fault}")
+            for path in (self.replies, self.connections):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path, 0o700)
+        except OSError as error:
+            raise RuntimeDirectoryError(
+                f"cannot use {self.path}: {error.strerror}; choose another --runtime-dir"
+            ) from None
+
+    def acquire(self) -> int:
+        """Lock the directory for this process; the descriptor that holds the lock.
+
+        :raises AlreadyRunning: with the pid of the service that has it.
+        """
+        while True:
+            lock = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found = os.stat(self.lock)
+            except BlockingIOError:
+                holder = os.read(lock, 32).decode("ascii", "replace").strip()
+                os.close(lock)
+                raise AlreadyRunning(self.path, holder or "unknown") from None
+            except FileNotFoundError:
+                os.close(lock)
+                continue
+            if os.path.samestat(found, os.fstat(lock)):
+                break
+            os.close(lock)  # it was replaced under us
+        self.write_pid(lock)
+        return lock
+
+    @staticmethod
+    def write_pid(lock: int) -> None:
+        """Write the pid of this process into the lock file."""
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed service left; only for the holder of the lock.
+
+        Connections whose worker is alive hold a lock on their directory, and
+        stay.
+        """
+        for name in os.listdir(self.path):
+            if name in ("control", "socket") or name.startswith(".new-"):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(self.path, name))
+        self.clear_connections()
+        self.clear_replies()
+
+    def clear_connections(self) -> None:
+        """Remove directories of connections that nobody holds."""
+        for name in os.listdir(self.connections):
+            path = os.path.join(self.connections, name)
+            try:
+                held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_connection(path)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(held)
+
+    def clear_replies(self) -> None:
+        """Remove the reply FIFOs of clients that were killed."""
+        now = time.time()
+        for name in os.listdir(self.replies):
+            match = _client_reply.fullmatch(name)
+            path = os.path.join(self.replies, name)
+            with contextlib.suppress(OSError):
+                # A second of grace: a client in another pid namespace looks dead.
+                if match is not None and now - os.stat(path).st_ctime > 1:
+                    if not os.path.exists(f"/proc/{match.group(1)}"):
+                        os.unlink(path)
+
+    def make_connection(self) -> ConnectionDirectory:
+        """A new directory with the three FIFOs of a connection in it.
+
+        :raises OSError: if it cannot be made; then nothing is left of it.
+        """
+        while True:
+            name = f"{os.getpid()}-{next(self._serials)}"
+            with contextlib.suppress(FileExistsError):
+                return ConnectionDirectory(os.path.join(self.connections, name))
+
+
+class ConnectionDirectory:
+    """The directory and FIFOs of one connection, as the service makes them.
+
+    :ivar fifos: absolute paths of stdin, stdout and stderr.
+    :ivar stdin: descriptor of the read end of stdin; opened here so that a
+        client may open the other end without waiting.
+    :ivar held: descriptor of the directory, locked as long as anybody has it.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self.fifos = connection_fifos(path)
+        self.held = self.stdin = -1
+        os.mkdir(path, 0o700)
+        try:
+            self.held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(self.held, fcntl.LOCK_SH)
+            for fifo in self.fifos:
+                os.mkfifo(fifo, 0o600)
+            self.stdin = os.open(self.fifos[0], os.O_RDONLY | os.O_NONBLOCK)
+            os.set_blocking(self.stdin, True)
+        except BaseException:
+            self.close()
+            remove_connection(path)
+            raise
+
+    def close(self) -> None:
+        """Close the descriptors; a worker has its own by now."""
+        for descriptor in (self.stdin, self.held):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.stdin = self.held = -1
+
+
+def connection_fifos(path: str) -> tuple[str, str, str]:
+    """The paths of stdin, stdout and stderr in the connection directory *path*."""
+    return (f"{path}/stdin", f"{path}/stdout", f"{path}/stderr")
+
+
+def remove_connection(path: str) -> None:
+    """Remove a connection directory, whatever is left of it."""
+    for name in connection_fifos(path):
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)

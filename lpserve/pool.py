@@ -1,0 +1,280 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The workers as the service sees them: spare ones, and who gets which."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import channel
+from .children import Child, Children, End
+from .doors import FifoReply, NoReply
+from .loop import Loop, Timer
+from .paths import RuntimeDirectory, remove_connection
+from .wire import FAILED, encode_answer, encode_error
+
+
+class Worker:
+    """A worker that was asked for; a spare one while it has no connection.
+
+    :ivar generation: the number of the generation whose zygote forks it.
+    """
+
+    def __init__(self, generation: int, ours: socket.socket):
+        self.generation = generation
+        self.channel = ours
+        self.child: Child | None = None
+        self.connection: Connection | None = None
+        self.retired = False
+
+
+@dataclass
+class Connection:
+    """One connection: what was asked for, and what became of it.
+
+    :ivar settings: what the ``serve`` message says beside USER.
+    :ivar path: the directory of its FIFOs; None before it has one and after the
+        worker has removed it.
+    """
+
+    user: str
+    env: dict[str, str]
+    reply: FifoReply | NoReply
+    settings: dict[str, Any]
+    started: float = field(default_factory=time.monotonic)
+    path: str | None = None
+    worker: Worker | None = None
+    timer: Timer | None = None
+
+    def refuse(self, code: str, text: str) -> None:
+        """Answer with an error; the connection never was."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.reply.send(encode_error(code, text))
+        self.reply.close()
+
+
+class Pool:
+    """Hands connections to workers, spare ones first.
+
+    :param request_fork: called with a serial number and the worker's end of its
+        channel; raises OSError if no zygote can be asked now.
+    :param ended: called with a connection and how it ended.
+    :param log: called with a line.
+    """
+
+    #: Forks that a zygote is asked for before it has answered.
+    MAX_IN_FLIGHT = 16
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        directory: RuntimeDirectory,
+        request_fork: Callable[[int, socket.socket], int],
+        ended: Callable[[Connection, Worker, End], None],
+        log: Callable[[str], None],
+    ):
+        self.size = 0
+        self.stopping = False
+        self.busy: dict[int, Worker] = {}
+        self.waiting: deque[Connection] = deque()
+        self.spares: deque[Worker] = deque()
+        self.in_flight: dict[int, Worker] = {}
+        self._loop = loop
+        self._children = children
+        self._directory = directory
+        self._request_fork = request_fork
+        self._ended = ended
+        self._log = log
+        self._serial = 0
+
+    def submit(self, connection: Connection, patience: float) -> None:
+        """Give *connection* a worker, now or within *patience* seconds."""
+        while self.spares:
+            if self._assign(self.spares.popleft(), connection):
+                break
+        else:
+            self.waiting.append(connection)
+            connection.timer = self._loop.call_later(
+                patience, lambda: self._give_up(connection)
+            )
+        # After the answer, so that nobody waits for it.
+        self.refill()
+
+    def refill(self) -> None:
+        """Ask for the workers that are missing."""
+        wanted = len(self.waiting)
+        if not self.stopping:
+            wanted += self.size - len(self.spares)
+        while len(self.in_flight) < min(wanted, self.MAX_IN_FLIGHT):
+            try:
+                ours, theirs = channel.pair()
+            except OSError as error:
+                self._log(f"cannot make a channel: {error.strerror}")
+                return
+            with theirs:
+                try:
+                    self._serial += 1
+                    generation = self._request_fork(self._serial, theirs)
+                except OSError:
+                    ours.close()
+                    return  # no zygote now: the next one brings us here again
+            ours.setblocking(False)
+            self.in_flight[self._serial] = Worker(generation, ours)
+
+    def forked(self, serial: int, pid: int) -> None:
+        """The worker asked for under *serial* is there, as our child *pid*."""
+        worker = self.in_flight.pop(serial)
+        try:
+            worker.child = self._children.add(
+                pid, lambda end: self._worker_ended(worker, end), leader=True
+            )
+        except OSError as error:
+            # Without its channel it ends; `Children` reaps it as a stranger.
+            self._log(f"cannot watch worker {pid}: {error.strerror}")
+            worker.channel.close()
+        else:
+            self._loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
+            self._offer(worker)
+        self.refill()
+
+    def _offer(self, worker: Worker) -> None:
+        while self.waiting:
+            connection = self.waiting.popleft()
+            if self._assign(worker, connection):
+                return
+            if worker.retired:
+                self.waiting.appendleft(connection)
+                return
+        if self.stopping or len(self.spares) >= self.size:
+            self._retire(worker)
+        else:
+            self.spares.append(worker)
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """There will be no worker for *serial*: tell whoever waited longest."""
+        self.in_flight.pop(serial).channel.close()
+        self._log(f"cannot fork a worker: {why}")
+        if self.waiting:
+            self.waiting.popleft().refuse(FAILED, f"cannot fork a worker: {why}")
+
+    def zygote_gone(self, generation: int) -> None:
+        """Forget the forks that *generation* was asked for."""
+        for serial, worker in list(self.in_flight.items()):
+            if worker.generation == generation:
+                del self.in_flight[serial]
+                worker.channel.close()
+
+    def retire_before(self, generation: int) -> None:
+        """Let the spare workers of older generations end."""
+        for worker in list(self.spares):
+            if worker.generation < generation:
+                self.spares.remove(worker)
+                self._retire(worker)
+
+    def resize(self, size: int) -> None:
+        """Keep *size* spare workers from now on."""
+        self.size = size
+        while len(self.spares) > size:
+            self._retire(self.spares.popleft())
+        self.refill()
+
+    def signal_all(self, number: int) -> None:
+        """Send a signal to every worker that serves."""
+        for worker in self.busy.values():
+            if worker.child is not None:
+                worker.child.signal(number)
+
+    def _give_up(self, connection: Connection) -> None:
+        if connection in self.waiting:
+            self.waiting.remove(connection)
+            connection.refuse(FAILED, "no worker could be started in time")
+
+    def _assign(self, worker: Worker, connection: Connection) -> bool:
+        """Hand *connection* over; False if it needs another worker.
+
+        Where it is the service that cannot, the connection is refused, which
+        is an answer too, and *worker* stays as it is.
+        """
+        assert worker.child is not None
+        try:
+            made = self._directory.make_connection()
+        except OSError as error:
+            connection.refuse(FAILED, f"cannot make FIFOs: {error.strerror}")
+            self._offer(worker)
+            return True
+        try:
+            channel.send(
+                worker.channel,
+                "serve",
+                (made.stdin, made.held),
+                user=connection.user,
+                env=connection.env,
+                path=made.path,
+                reply=connection.reply.path,
+                **connection.settings,
+            )
+        except OSError:  # it died as a spare
+            remove_connection(made.path)
+            self._retire(worker)
+            return False
+        finally:
+            made.close()
+        if connection.timer is not None:
+            connection.timer.cancel()
+        pid = worker.child.pid
+        connection.path = made.path
+        connection.worker = worker
+        worker.connection = connection
+        self.busy[pid] = worker
+        if not connection.reply.send(encode_answer("ok", pid, *made.fifos)):
+            worker.child.signal(signal.SIGTERM)  # nobody will open them
+        return True
+
+    def _retire(self, worker: Worker) -> None:
+        """Close its channel: a worker without connection and channel ends."""
+        if not worker.retired:
+            worker.retired = True
+            self._loop.forget(worker.channel.fileno())
+            worker.channel.close()
+
+    def _heard(self, worker: Worker) -> None:
+        try:
+            message, _ = channel.receive(worker.channel)
+        except BlockingIOError:
+            return
+        if message is None:
+            if worker in self.spares:
+                self.spares.remove(worker)
+            self._retire(worker)
+        elif message["kind"] == "connected" and worker.connection is not None:
+            worker.connection.path = None
+        elif message["kind"] == "imported":
+            self._log(f"rehearsal missed modules: {' '.join(message['names'])}")
+
+    def _worker_ended(self, worker: Worker, end: End) -> None:
+        if worker in self.spares:
+            self.spares.remove(worker)
+        self._retire(worker)
+        connection = worker.connection
+        if connection is not None and worker.child is not None:
+            del self.busy[worker.child.pid]
+            if connection.path is not None:
+                remove_connection(connection.path)
+            connection.reply.send(encode_answer(end.kind, end.number))
+            connection.reply.close()
+            self._ended(connection, worker, end)
+        self.refill()

@@ -1,0 +1,217 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The rehearsal: a whole connection, before the first real one.
+
+It finds out what a connection needs, so that no list of modules has to be kept:
+a real worker serves a scripted client, and says at its end which modules it had
+to import. The zygote then imports them too, and resolves what Breezy put off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from typing import Any
+
+from breezy import hooks, lazy_import, trace
+
+from . import channel, system, worker
+from .paths import RuntimeDirectory
+
+#: Seconds until a rehearsal is given up.
+TIMEOUT = 60.0
+
+
+def rehearse(start: dict[str, Any]) -> None:
+    """Run a rehearsal and learn from it.
+
+    One that fails costs later connections time and nothing else, so it is only
+    logged.
+
+    :param start: the ``start`` message of the service.
+    """
+    try:
+        names = _perform(start)
+    except Exception as error:
+        trace.warning("lpserve: the rehearsal failed: %s", error)
+        return
+    for name in names:
+        with contextlib.suppress(Exception):
+            __import__(name)
+    resolve_imports()
+
+
+def _perform(start: dict[str, Any]) -> list[str]:
+    """Let a worker serve a scripted client; the modules that it imported."""
+    stage = tempfile.mkdtemp(prefix="lpserve-rehearsal-")
+    actors: list[int] = []
+    try:
+        directory = RuntimeDirectory(os.path.join(stage, "run"))
+        directory.prepare()
+        made = directory.make_connection()
+        ours, theirs = channel.pair()
+        with ours:
+            with theirs:
+                channel.send(
+                    ours, "serve", (made.stdin, made.held), **_message(stage, made.path)
+                )
+                actors.append(system.fork(lambda: _be_worker(theirs, ours, start)))
+            actors.append(system.fork(lambda: _be_client(stage, made.fifos)))
+            made.close()
+            return _watch(ours)
+    finally:
+        for pid in actors:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _message(stage: str, path: str) -> dict[str, Any]:
+    return {
+        "user": "rehearsal",
+        "env": {"BRZ_LOG": os.devnull, "BRZ_EMAIL": "rehearsal"},
+        "environment": ["BRZ_LOG", "BRZ_EMAIL"],
+        "path": path,
+        "reply": os.path.join(stage, "reply"),
+        "directory": stage,
+        "allow_writes": True,
+        "client_timeout": None,
+        "connect_timeout": TIMEOUT,
+    }
+
+
+def _watch(ours: socket.socket) -> list[str]:
+    """Listen to the worker until it ends."""
+    names: list[str] = []
+    deadline = time.monotonic() + TIMEOUT
+    poller = select.poll()
+    poller.register(ours, select.POLLIN)
+    while poller.poll(max(0, deadline - time.monotonic()) * 1000):
+        message, _ = channel.receive(ours)
+        if message is None:
+            return names
+        names.extend(message.get("names", ()))
+    raise TimeoutError(f"not over after {TIMEOUT:.0f} s")
+
+
+def _be_worker(
+    theirs: socket.socket, ours: socket.socket, start: dict[str, Any]
+) -> int:
+    ours.close()
+    remove_hooks()
+    return worker.main(theirs, start, len(sys.modules))
+
+
+def remove_hooks() -> None:
+    """Take out what plug-ins hook into Breezy: a rehearsal has no effects."""
+    for callbacks in hooks._lazy_hooks.values():
+        callbacks[:] = [each for each in callbacks if not _is_from_plugin(each[0])]
+
+
+def _is_from_plugin(getter: Any) -> bool:
+    """Whether a hook (an object getter of ``breezy.registry``) is a plug-in's."""
+    module = getattr(getter, "_module_name", None)
+    if module is None:
+        module = getattr(getter.get_obj(), "__module__", None) or ""
+    return module.startswith("breezy.plugins.")
+
+
+def _be_client(stage: str, fifos: tuple[str, str, str]) -> int:
+    os.setsid()
+    ends = [os.open(fifos[0], os.O_WRONLY)]
+    ends += [os.open(path, os.O_RDONLY) for path in fifos[1:]]
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    with open(ends[1], "rb") as answers, open(ends[0], "wb") as requests:
+        # The first line of an old client's connection, and what it is for.
+        requests.write(b"hello\n")
+        requests.flush()
+        answers.readline()
+        _play(stage, answers, requests)
+    return 0
+
+
+def _play(stage: str, answers: Any, requests: Any) -> None:
+    """What clients do: push, push more, look, branch, stack, share, init."""
+    from breezy import branch as _mod_branch
+    from breezy import controldir
+    from breezy.bzr.smart import medium
+    from breezy.transport import remote
+
+    url = "bzr://rehearsal/"
+    root = remote.RemoteTransport(
+        url, medium=medium.SmartSimplePipesClientMedium(answers, requests, url)
+    )
+    tree = controldir.ControlDir.create_standalone_workingtree(
+        os.path.join(stage, "local")
+    )
+    path = os.path.join(stage, "local", "file")
+    for number in range(3):
+        with open(path, "w") as file:
+            file.write(f"{number}\n" * 100)
+        if number == 0:
+            tree.add(["file"])
+        tree.commit(f"revision {number}", committer="rehearsal")
+        if number == 1:
+            tree.branch.tags.set_tag("tag", tree.branch.last_revision())
+            tree.branch.create_clone_on_transport(root.clone("pushed"))
+    pushed = _mod_branch.Branch.open_from_transport(root.clone("pushed"))
+    tree.branch.push(pushed)
+    with pushed.lock_read():
+        pushed.tags.get_tag_dict()
+        pushed.get_config_stack().get("push_location")
+        last = pushed.last_revision()
+        list(pushed.repository.get_graph().iter_ancestry([last]))
+        list(pushed.repository.iter_inventories([last]))
+        pushed.repository.revision_tree(last).get_file_text("file")
+        pushed.repository.get_revisions([last])
+        pushed.repository.gather_stats(last)
+    pushed.controldir.sprout(os.path.join(stage, "sprouted"))
+    # A bound branch commits on the server first.
+    with pushed.lock_write():
+        pushed.set_last_revision_info(1, tree.branch.get_rev_id(1))
+        pushed.tags.set_tag("other", last)
+    tree.branch.create_clone_on_transport(
+        root.clone("stacked"), stacked_on=root.clone("pushed").base
+    )
+    shared = root.clone("shared")
+    shared.ensure_base()
+    controldir.format_registry.make_controldir("default").initialize_on_transport_ex(
+        shared, make_working_trees=False, force_new_repo=True, shared_repo=True
+    )
+    tree.branch.create_clone_on_transport(shared.clone("inside"))
+    controldir.ControlDir.create_branch_convenience(
+        root.clone("made").base,
+        possible_transports=[root],
+        force_new_tree=False,
+    )
+
+
+def resolve_imports() -> None:
+    """Resolve the lazy imports of modules that are there by now.
+
+    Each would otherwise be resolved again in every worker.
+    """
+    for module in list(sys.modules.values()):
+        scope = getattr(module, "__dict__", {})
+        for value in list(scope.values()):
+            if type(value) is lazy_import.ImportReplacer:
+                path = object.__getattribute__(value, "_module_path")
+                if ".".join(path) in sys.modules:
+                    with contextlib.suppress(Exception):
+                        object.__getattribute__(value, "_resolve")()

@@ -1,0 +1,56 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What the service says of itself, for a person to read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def format_status(text: str) -> str:
+    """The JSON of a ``status`` answer as a table."""
+    status = json.loads(text)
+    rows: list[tuple[str, Any]] = [
+        ("service", f"lpserve {status['version']}, pid {status['pid']}"),
+        ("state", f"{status['state']}, up {format_seconds(status['uptime'])}"),
+        ("runtime directory", status["runtime_dir"]),
+        ("doors", ", ".join(status["doors"])),
+        ("generation", _generation(status)),
+        ("workers", _counts(status["workers"])),
+        ("totals", _counts(status["totals"])),
+        ("refused", _counts(status["refused"]) or "none"),
+        ("descriptors", status["descriptors"]),
+        ("warm repositories", len(status["warm"])),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "".join(f"{name:<{width}}  {value}\n" for name, value in rows)
+
+
+def _generation(status: dict[str, Any]) -> str:
+    if status["generation"] is None:
+        return "none: a zygote is being started"
+    return (
+        f"{status['generation']} (zygote {status['zygote']}, "
+        f"{status['modules']} modules loaded)"
+    )
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
+
+
+def format_seconds(seconds: float) -> str:
+    """*seconds* as days, hours, minutes and seconds, the two largest of them."""
+    rest = int(seconds)
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

@@ -1,0 +1,380 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The service: answers requests, and keeps a zygote alive behind them.
+
+It is one thread around one `Loop`. It reads requests, hands them to workers,
+reaps and reports; it never touches a repository and never blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .children import Children, End
+from .doors import ControlFifo, FifoReply, NoReply
+from .errors import ZygoteError
+from .generation import Generation, Launch
+from .loop import Loop
+from .paths import RuntimeDirectory
+from .pool import Connection, Pool, Worker
+from .system import notify
+from .wire import (
+    BAD_REQUEST,
+    BUSY,
+    DENIED,
+    FAILED,
+    STOPPING,
+    Request,
+    RequestError,
+    encode_answer,
+    encode_error,
+)
+
+if TYPE_CHECKING:
+    from .options import Settings
+
+log = logging.getLogger("lpserve")
+
+#: Seconds between looks for what nobody tells us of.
+HOUSEKEEPING = 5.0
+#: Seconds from TERM to KILL.
+KILL_AFTER = 5.0
+#: Seconds until a zygote that died at once is replaced, and the longest wait.
+RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
+
+Reply = FifoReply | NoReply
+
+
+class Service:
+    """The fork service.
+
+    :param directory: prepared and locked.
+    :param load_settings: reads the options afresh; raises ConfigurationError.
+    :param launch: makes how to start a zygote from the settings.
+    :param version: of lpserve.
+    :param opened: called once, when the doors are open.
+    :param chore: called now and then.
+    """
+
+    def __init__(
+        self,
+        directory: RuntimeDirectory,
+        load_settings: Callable[[], Settings],
+        launch: Callable[[], Launch],
+        version: str,
+        opened: Callable[[], None],
+        chore: Callable[[], None],
+    ):
+        self._directory = directory
+        self._load_settings = load_settings
+        self._launch = launch
+        self._version = version
+        self._opened = opened
+        self._chore = chore
+        self._settings = load_settings()
+        self._started = time.monotonic()
+        self._loop = Loop(self._callback_failed)
+        self._children = Children(self._loop)
+        self._door = ControlFifo(self._loop, directory, self._arrived, log.warning)
+        self._pool = Pool(
+            self._loop,
+            self._children,
+            directory,
+            self._request_fork,
+            self._connection_ended,
+            log.warning,
+        )
+        self._zygote: Generation | None = None
+        self._successor: Generation | None = None
+        self._generations = 0
+        self._restart_after = RESTART_AFTER
+        self._reloads: list[Reply] = []
+        self._reload_again: list[Reply] = []
+        self._stopping = False
+        self._open = False
+        self._totals: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._why_failed = ""
+
+    # -- life ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        :raises ZygoteError: if the first zygote cannot be started.
+        """
+        self._loop.on_signal(signal.SIGTERM, self._stop)
+        self._loop.on_signal(signal.SIGINT, self._stop)
+        self._loop.on_signal(signal.SIGHUP, lambda: self._reload(NoReply()))
+        self._directory.clear_leftovers()
+        self._replace_zygote()
+        self._loop.call_later(HOUSEKEEPING, self._keep_house)
+        try:
+            self._loop.run()
+        finally:
+            self._door.close()
+            self._loop.close()
+        if not self._open:
+            raise ZygoteError(self._why_failed)
+        log.info("stopped")
+
+    def _open_doors(self) -> None:
+        self._door.open()
+        self._open = True
+        self._opened()
+        notify("READY=1", f"MAINPID={os.getpid()}")
+
+    def _callback_failed(self, error: Exception) -> None:
+        self._totals["faults"] += 1
+        log.error("unexpected: %s", error, exc_info=error)
+
+    def _keep_house(self) -> None:
+        self._loop.call_later(HOUSEKEEPING, self._keep_house)
+        if not self._pool.in_flight:
+            self._children.reap_strangers()
+        self._directory.clear_replies()
+        self._chore()
+        if self._open and not self._stopping and not self._door.in_place:
+            log.error("%s is not ours any more: stopping", self._directory.control)
+            self._stop()
+
+    def _stop(self) -> None:
+        """What SIGTERM asks for; a second one does not wait."""
+        self._shutdown(now=self._stopping)
+
+    def _shutdown(self, now: bool) -> None:
+        if not self._stopping:
+            self._stopping = self._pool.stopping = True
+            notify("STOPPING=1")
+            log.info("stopping; %d connections to finish", len(self._pool.busy))
+            self._pool.resize(0)
+            self._loop.call_later(self._settings.shutdown_timeout, self._terminate)
+        if now:
+            self._terminate()
+        self._finish_if_done()
+
+    def _terminate(self) -> None:
+        while self._pool.waiting:
+            self._pool.waiting.popleft().refuse(STOPPING, "the service is stopping")
+        self._pool.signal_all(signal.SIGTERM)
+        self._loop.call_later(
+            KILL_AFTER, lambda: self._pool.signal_all(signal.SIGKILL)
+        )
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        if not self._stopping or self._pool.busy or self._pool.waiting:
+            return
+        for generation in (self._zygote, self._successor):
+            if generation is not None:
+                generation.retire()
+        if not len(self._children):
+            self._loop.stop()
+
+    # -- zygotes ---------------------------------------------------------------
+
+    def _replace_zygote(self) -> None:
+        """Start a zygote beside the present one, unless one is starting."""
+        if self._successor is not None or self._stopping:
+            return
+        self._generations += 1
+        try:
+            self._successor = Generation(
+                self._generations, self._loop, self._children, self._launch(), self
+            )
+        except (ZygoteError, OSError) as error:
+            self._zygote_failed(str(error))
+
+    def zygote_ready(self, generation: Generation) -> None:
+        """See `generation.Owner`."""
+        old, self._zygote, self._successor = self._zygote, generation, None
+        self._restart_after = RESTART_AFTER
+        log.info(
+            "generation %d is ready (zygote %d, %d modules)",
+            generation.number,
+            generation.pid,
+            generation.modules,
+        )
+        if old is not None:
+            old.retire()
+            self._pool.zygote_gone(old.number)
+            self._pool.retire_before(generation.number)
+        self._pool.resize(0 if self._stopping else self._settings.spare_workers)
+        if not self._open and not self._stopping:
+            self._open_doors()
+        self._end_reload(encode_answer("ok"))
+
+    def zygote_ended(self, generation: Generation, why: str) -> None:
+        """See `generation.Owner`."""
+        if generation is self._successor:
+            self._successor = None
+            self._zygote_failed(why)
+        elif generation is self._zygote:
+            self._zygote = None
+            self._pool.zygote_gone(generation.number)
+            if not self._stopping or self._pool.waiting:
+                log.error("the zygote is gone: %s; starting another", why)
+                self._replace_zygote()
+        self._finish_if_done()
+
+    def _zygote_failed(self, why: str) -> None:
+        log.error("generation %d failed: %s", self._generations, why)
+        self._why_failed = why
+        if not self._open:
+            self._loop.stop()
+            return
+        self._end_reload(encode_error(FAILED, why))
+        if self._zygote is None:
+            while self._pool.waiting:
+                self._pool.waiting.popleft().refuse(FAILED, f"no zygote: {why}")
+            self._loop.call_later(self._restart_after, self._replace_zygote)
+            self._restart_after = min(self._restart_after * 2, RESTART_AT_MOST)
+
+    def _request_fork(self, serial: int, end: socket.socket) -> int:
+        if self._zygote is None:
+            raise OSError("no zygote")
+        self._zygote.fork(serial, end)
+        return self._zygote.number
+
+    def forked(self, serial: int, pid: int) -> None:
+        """See `generation.Owner`."""
+        self._pool.forked(serial, pid)
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """See `generation.Owner`."""
+        self._pool.fork_failed(serial, why)
+
+    def _reload(self, reply: Reply) -> None:
+        if self._successor is not None:
+            # It may have read what changed since; so once more after it.
+            self._reload_again.append(reply)
+            return
+        try:
+            self._settings = self._load_settings()
+        except Exception as error:
+            log.error("cannot reload: %s", error)
+            reply.send(encode_error(FAILED, str(error)))
+            reply.close()
+            return
+        log.info("reloading")
+        self._reloads.append(reply)
+        self._replace_zygote()
+
+    def _end_reload(self, answer: bytes) -> None:
+        for reply in self._reloads:
+            reply.send(answer)
+            reply.close()
+        self._reloads, again, self._reload_again = [], self._reload_again, []
+        for reply in again:
+            self._reload(reply)
+
+    # -- requests --------------------------------------------------------------
+
+    def _arrived(self, request: Request | RequestError, reply: Reply) -> None:
+        try:
+            if isinstance(request, RequestError):
+                raise request
+            self._totals["requests"] += 1
+            getattr(self, "_do_" + request.verb)(request, reply)
+        except RequestError as error:
+            self._refused[error.code] += 1
+            log.warning("refused: %s", error)
+            reply.send(encode_error(error.code, error.text))
+            reply.close()
+
+    def _do_hello(self, request: Request, reply: Reply) -> None:
+        reply.send(encode_answer("ok", "lpserve", self._version, f"pid={os.getpid()}"))
+        reply.close()
+
+    def _do_spawn(self, request: Request, reply: Reply) -> None:
+        if self._stopping:
+            raise RequestError(STOPPING, "the service is stopping")
+        if isinstance(reply, NoReply):
+            raise RequestError(BAD_REQUEST, "spawn needs reply=NAME")
+        for name in request.env:
+            if name not in self._settings.environment:
+                raise RequestError(DENIED, f"{name} is not in lpserve.environment")
+        limit = self._settings.max_workers
+        if limit and len(self._pool.busy) + len(self._pool.waiting) >= limit:
+            raise RequestError(BUSY, f"{limit} connections are open (max_workers)")
+        self._totals["spawned"] += 1
+        settings = self._settings.for_worker()
+        connection = Connection(request.words[0], request.env, reply, settings)
+        self._pool.submit(connection, self._settings.connect_timeout)
+
+    def _do_status(self, request: Request, reply: Reply) -> None:
+        reply.send(encode_answer("ok", json.dumps(self.status())))
+        reply.close()
+
+    def _do_reload(self, request: Request, reply: Reply) -> None:
+        if self._stopping:
+            raise RequestError(STOPPING, "the service is stopping")
+        self._reload(reply)
+
+    def _do_shutdown(self, request: Request, reply: Reply) -> None:
+        reply.send(encode_answer("ok"))
+        reply.close()
+        self._shutdown(now=request.words == ("now",))
+
+    def _connection_ended(
+        self, connection: Connection, worker: Worker, end: End
+    ) -> None:
+        self._totals["ended" if end.clean else "failed"] += 1
+        assert worker.child is not None
+        log.info(
+            "worker %d for %s: %s after %.3f s",
+            worker.child.pid,
+            connection.user,
+            end,
+            time.monotonic() - connection.started,
+        )
+        self._finish_if_done()
+
+    def status(self) -> dict[str, object]:
+        """What ``status`` answers; ``doc/protocol.txt`` lists the fields."""
+        pool = self._pool
+        return {
+            "pid": os.getpid(),
+            "version": self._version,
+            "uptime": round(time.monotonic() - self._started, 3),
+            "runtime_dir": self._directory.path,
+            "doors": [self._door.name],
+            "state": "stopping" if self._stopping else "running",
+            "generation": self._zygote.number if self._zygote else None,
+            "zygote": self._zygote.pid if self._zygote else None,
+            "modules": self._zygote.modules if self._zygote else None,
+            "workers": {
+                "spare": len(pool.spares),
+                "busy": len(pool.busy),
+                "waiting": len(pool.waiting),
+                "starting": len(pool.in_flight),
+            },
+            "totals": {
+                name: self._totals[name]
+                for name in ("requests", "spawned", "ended", "failed", "faults")
+            },
+            "refused": dict(self._refused),
+            "descriptors": len(os.listdir("/proc/self/fd")) - 1,
+            "warm": [],
+        }
+
+
+def raise_descriptor_limit() -> tuple[int, int]:
+    """Allow as many descriptors as may be; the limits from before."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before

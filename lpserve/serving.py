@@ -1,0 +1,241 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Serve one connection of the Bazaar smart protocol on two descriptors.
+
+What ``brz lp-serve --inet`` and a worker have in common.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+from breezy import errors, trace, transport, urlutils
+from breezy import ui as _mod_ui
+from breezy.bzr.smart import medium as _mod_medium
+from breezy.bzr.smart import server as _mod_server
+
+from .errors import ConfigurationError, LpserveError
+
+#: Exit statuses of a connection, as those of ``brz``.
+OK, USER_ERROR, INTERNAL_ERROR = 0, 3, 4
+
+
+class _HungUp(BaseException):
+    """SIGHUP came while there was nothing to do but wait."""
+
+
+class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
+    """Breezy's medium on descriptors, with a read buffer of its own.
+
+    Breezy's asks the kernel whether there is another request although it may
+    be in the file object's buffer already, and then waits for the client until
+    it times out. It also wakes up every second to look whether it was told to
+    stop; here SIGHUP interrupts the waiting.
+
+    :param timeout: seconds without a request until the client is given up.
+    """
+
+    #: Longest that poll sleeps; SIGHUP may come right before it begins.
+    _POLL_SECONDS = 20.0
+
+    def __init__(self, in_fd: int, out_fd: int, backing: Any, timeout: float):
+        self._out_fd = out_fd
+        in_file = io.FileIO(in_fd, "rb", closefd=False)
+        out_file = open(out_fd, "wb", buffering=1 << 16, closefd=False)
+        super().__init__(in_file, out_file, backing, timeout=timeout)
+        self._received = b""
+        #: Whether nothing is going on that SIGHUP would interrupt.
+        self.waiting = False
+
+    def serve(self) -> None:
+        """Serve requests until the client disconnects, or SIGHUP comes."""
+        try:
+            super().serve()
+        except _HungUp:
+            self._disconnect_client()
+
+    def _read_bytes(self, desired_count: int) -> bytes:
+        if not self._received:
+            self._received = os.read(self._in.fileno(), 1 << 16)
+        data = self._received[:desired_count]
+        self._received = self._received[desired_count:]
+        return data
+
+    def _wait_for_bytes_with_timeout(self, timeout_seconds: float) -> None:
+        if self._received or self._push_back_buffer is not None:
+            return
+        poller = select.poll()
+        poller.register(self._in.fileno(), select.POLLIN)
+        end = time.monotonic() + timeout_seconds
+        while not self.finished:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise errors.ConnectionTimeout(
+                    f"disconnecting client after {timeout_seconds:.1f} seconds"
+                )
+            self.waiting = True
+            ready = poller.poll(min(left, self._POLL_SECONDS) * 1000)
+            self.waiting = False
+            if ready:
+                return
+
+    def terminate_due_to_error(self) -> None:
+        """End the connection after an error that is nobody's answer."""
+        trace.log_exception_quietly()
+        self.finished = True
+        with contextlib.suppress(OSError):
+            self._out.close()
+
+    def __str__(self) -> str:
+        return "lp-serve"
+
+
+class ConnectionServer(_mod_server.BzrServerFactory):
+    """Breezy's ``serve --inet`` around a `PipeMedium`."""
+
+    def __init__(self, in_fd: int, out_fd: int):
+        super().__init__()
+        self._in_fd = in_fd
+        self._out_fd = out_fd
+
+    def _make_smart_server(
+        self, host: None, port: None, inet: bool, timeout: float | None
+    ) -> None:
+        if timeout is None:
+            from breezy import config
+
+            timeout = config.GlobalStack().get("serve.client_timeout")
+        self.smart_server = PipeMedium(
+            self._in_fd, self._out_fd, self.transport, timeout
+        )
+
+    def _change_globals(self) -> None:
+        super()._change_globals()
+        # Breezy's handler asks the medium to stop after this request, and
+        # swallows exceptions; what ends a wait is raised here.
+        ask_to_stop = signal.getsignal(signal.SIGHUP)
+
+        def hang_up(number: int, frame: Any) -> None:
+            ask_to_stop(number, frame)  # type: ignore[operator,misc]
+            if self.smart_server.waiting:
+                self.smart_server.waiting = False
+                raise _HungUp
+
+        signal.signal(signal.SIGHUP, hang_up)
+
+
+def root_of(directory: str | None, user: str) -> str:
+    """The directory that is served to *user*: ``%u`` is USER, ``%%`` is ``%``.
+
+    :param directory: an absolute path.
+    :raises ConfigurationError: if there is none or it cannot be served.
+    """
+    if not directory:
+        raise ConfigurationError(
+            "no directory to serve: give --directory or set lpserve.directory in "
+            "breezy.conf"
+        )
+    parts = directory.split("%%")
+    path = "%".join(part.replace("%u", user) for part in parts)
+    if any("%" in part.replace("%u", "") for part in parts):
+        raise ConfigurationError(f"only %u and %% may follow a % in {directory!r}")
+    if not os.path.isdir(path):
+        raise ConfigurationError(f"there is no directory {path} to serve")
+    return path
+
+
+def serve(
+    user: str,
+    in_fd: int,
+    out_fd: int,
+    directory: str | None,
+    allow_writes: bool,
+    client_timeout: float | None,
+) -> None:
+    """Serve one connection until the client closes it or stays idle too long.
+
+    :param client_timeout: in seconds; None for Breezy's ``serve.client_timeout``.
+    :raises ConfigurationError: if *directory* cannot be served.
+    """
+    url = urlutils.local_path_to_url(root_of(directory, user))
+    if not allow_writes:
+        url = "readonly+" + url
+    server = ConnectionServer(in_fd, out_fd)
+    try:
+        server.set_up(
+            transport.get_transport_from_url(url), None, None, True, client_timeout
+        )
+        server.smart_server.serve()
+    except BaseException:
+        caught = False
+        for hook in _mod_server.SmartTCPServer.hooks["server_exception"]:
+            caught = hook(sys.exc_info())
+        if not caught:
+            raise
+    finally:
+        server.tear_down()
+
+
+def serve_and_report(user: str, in_fd: int, out_fd: int, **options: Any) -> int:
+    """`serve`; an error becomes one line on standard error and the exit status.
+
+    The traceback goes to the log.
+    """
+    try:
+        serve(user, in_fd, out_fd, **options)
+    except BaseException as error:
+        return report_error(error)
+    return OK
+
+
+def report_error(error: BaseException) -> int:
+    """Tell of the exception that is being handled; the exit status for it."""
+    internal = getattr(error, "internal_error", True)
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, (BrokenPipeError, ConnectionResetError)):
+        internal, text = False, "the client went away"
+    elif isinstance(error, KeyboardInterrupt):
+        internal, text = False, "interrupted"
+    elif isinstance(error, (LpserveError, OSError)):
+        internal = False
+    if internal:
+        text = f"{type(error).__name__}: {text} (the traceback is in brz.log)"
+    trace.log_exception_quietly()
+    with contextlib.suppress(OSError):  # the client may not be there to read it
+        os.write(2, f"lp-serve: {text}\n".encode("utf-8", "replace"))
+    return INTERNAL_ERROR if internal else USER_ERROR
+
+
+def protect_protocol() -> None:
+    """Keep ``print`` and ``input`` off the protocol: to stderr, from nothing."""
+    sys.stderr = io.TextIOWrapper(
+        open(2, "wb", buffering=0, closefd=False),
+        encoding="utf-8",
+        errors="backslashreplace",
+        write_through=True,
+    )
+    sys.stdout = sys.__stdout__ = sys.__stderr__ = sys.stderr
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BytesIO())
+
+
+def reset_debugger() -> None:
+    """Let SIGQUIT end us: Breezy's debugger would prompt the client."""
+    if hasattr(signal, "SIGQUIT"):
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def silence_ui() -> None:
+    """Have Breezy ask nothing and show nothing."""
+    _mod_ui.ui_factory = _mod_ui.SilentUIFactory()

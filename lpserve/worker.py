@@ -1,0 +1,111 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""A worker: forked by a zygote, serves one connection, exits.
+
+It may be forked long before it is needed: all that is missing then is the
+``serve`` message, with USER and the descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from . import channel, reset, serving
+from .paths import connection_fifos, remove_connection
+
+#: Exit status of a worker whose FIFOs nobody opened in time (EX_TEMPFAIL).
+NOBODY_CAME = 75
+
+
+class _TooLate(Exception):
+    """The client did not open a FIFO in time."""
+
+
+def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
+    """The life of a worker; its exit status.
+
+    :param end: its end of the channel to the service.
+    :param start: the ``start`` message of the service.
+    :param modules: how many modules the zygote had loaded when it was ready.
+    """
+    context = reset.Context(start, end.fileno(), {})
+    for step in reset.AT_FORK:
+        step(context)
+    message, descriptors = channel.receive(end)
+    if message is None:
+        return 0  # retired as a spare
+    context.message = message
+    stdin, held = descriptors
+    try:
+        _connect(stdin, message)
+    except (_TooLate, OSError):
+        return NOBODY_CAME
+    finally:
+        remove_connection(message["path"])
+        os.close(held)
+    with contextlib.suppress(OSError):
+        channel.send(end, "connected")
+    status = _serve(context)
+    with contextlib.suppress(OSError):
+        if len(sys.modules) > modules:
+            channel.send(end, "imported", names=list(sys.modules)[modules:])
+    if channel.is_gone(end):
+        _report_exit(message["reply"], status)
+    return status
+
+
+def _connect(stdin: int, message: dict[str, Any]) -> None:
+    """Make the FIFOs our stdio, in the order in which the client opens them."""
+
+    def too_late(number: int, frame: Any) -> None:
+        raise _TooLate
+
+    signal.signal(signal.SIGALRM, too_late)
+    signal.setitimer(signal.ITIMER_REAL, message["connect_timeout"])
+    try:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        for number, path in enumerate(connection_fifos(message["path"])[1:], 1):
+            opened = os.open(path, os.O_WRONLY)
+            os.dup2(opened, number)
+            os.close(opened)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _serve(context: reset.Context) -> int:
+    message = context.message
+    try:
+        for step in reset.AT_CONNECTION:
+            step(context)
+        status = serving.serve_and_report(
+            message["user"],
+            0,
+            1,
+            directory=message["directory"],
+            allow_writes=message["allow_writes"],
+            client_timeout=message["client_timeout"],
+        )
+    except BaseException as error:
+        return serving.report_error(error)
+    return status
+
+
+def _report_exit(path: str, status: int) -> None:
+    """Say ourselves how we end: the service was killed."""
+    with contextlib.suppress(OSError):
+        reply = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        os.write(reply, f"exit {status}\n".encode())
+        os.close(reply)
+
