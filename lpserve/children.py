@@ -66,12 +66,15 @@ class Child:
 
 
 class Children:
-    """The table of children."""
+    """The table of children.
 
-    def __init__(self, loop: Loop):
+    :param reaped: called after each child that was reaped and told of.
+    """
+
+    def __init__(self, loop: Loop, reaped: Callable[[], None]):
         self._loop = loop
+        self._reaped = reaped
         self._table: dict[int, Child] = {}
-        self._stranger = 0
 
     def __len__(self) -> int:
         return len(self._table)
@@ -105,7 +108,10 @@ class Children:
         self._loop.forget(child.pidfd)
         os.close(child.pidfd)
         del self._table[child.pid]
-        child.ended(end)
+        try:
+            child.ended(end)
+        finally:
+            self._reaped()
 
     def reap_strangers(self) -> None:
         """Reap orphans that became ours: what a worker left running and ended.

@@ -88,7 +88,7 @@ class Service:
         self._settings = load_settings()
         self._started = time.monotonic()
         self._loop = Loop(self._callback_failed)
-        self._children = Children(self._loop)
+        self._children = Children(self._loop, self._finish_if_done)
         self._door = ControlFifo(self._loop, directory, self._arrived, log.warning)
         self._pool = Pool(
             self._loop,
@@ -229,7 +229,6 @@ class Service:
             if not self._stopping or self._pool.waiting:
                 log.error("the zygote is gone: %s; starting another", why)
                 self._replace_zygote()
-        self._finish_if_done()
 
     def _zygote_failed(self, why: str) -> None:
         log.error("generation %d failed: %s", self._generations, why)
@@ -342,7 +341,6 @@ class Service:
             end,
             time.monotonic() - connection.started,
         )
-        self._finish_if_done()
 
     def status(self) -> dict[str, object]:
         """What ``status`` answers; ``doc/protocol.txt`` lists the fields."""

@@ -1,0 +1,338 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What the live tests share: a real service, real clients, and a last look.
+
+Every process that a test starts inherits a token in its environment, so that at
+the end the test can tell that none is left, whoever started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from breezy.tests import TestCaseInTempDir
+
+from ..lpserve import client
+
+#: The directory of the plug-in.
+PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+#: Seconds until something that should happen is taken not to.
+DEADLINE = 30.0
+
+
+def wait_until(ready: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+    """Wait for an event that nothing announces; what *ready* then returns."""
+    end = time.monotonic() + deadline
+    while not (result := ready()):
+        if time.monotonic() > end:
+            raise AssertionError(f"did not happen within {deadline} s: {what}")
+        time.sleep(0.005)
+    return result
+
+
+def read_line(descriptor: int, deadline: float = DEADLINE) -> bytes:
+    """Read up to a newline or the end of file, a byte at a time."""
+    end = time.monotonic() + deadline
+    line = b""
+    while not line.endswith(b"\n"):
+        if not select.select([descriptor], [], [], max(0, end - time.monotonic()))[0]:
+            raise AssertionError(f"no line within {deadline} s, only {line!r}")
+        byte = os.read(descriptor, 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+def descriptors_of(pid: int) -> dict[int, str]:
+    """The open descriptors of *pid* and what they are open on."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return found
+
+
+class Connection:
+    """A connection made by hand: the three FIFOs and the answers.
+
+    :ivar pid: the worker's.
+    :ivar stdin, stdout, stderr: our descriptors; -1 once closed.
+    """
+
+    def __init__(self, directory: str, user: str, env: dict[str, str]):
+        words = ["spawn", user, *(f"env.{k}={v}" for k, v in env.items())]
+        self.conversation = client.Conversation(directory)
+        deadline = time.monotonic() + DEADLINE
+        self.conversation.send(words, deadline)
+        self.answer = self.conversation.wait_answer(deadline)
+        self.stdin = self.stdout = self.stderr = -1
+        if self.answer[0] == "ok":
+            self.pid = int(self.answer[1])
+            self.paths = self.answer[2:]
+
+    def open(self) -> Connection:
+        """Open the FIFOs in the order of the protocol."""
+        self.stdin = os.open(self.paths[0], os.O_WRONLY)
+        self.stdout = os.open(self.paths[1], os.O_RDONLY)
+        self.stderr = os.open(self.paths[2], os.O_RDONLY)
+        return self
+
+    def hello(self) -> bytes:
+        """Ask the smart server for its version; its answer."""
+        os.write(self.stdin, b"hello\n")
+        return read_line(self.stdout)
+
+    def close(self) -> None:
+        """Close our ends of the FIFOs."""
+        for name in ("stdin", "stdout", "stderr"):
+            if getattr(self, name) >= 0:
+                os.close(getattr(self, name))
+                setattr(self, name, -1)
+
+    def end(self, deadline: float = DEADLINE) -> list[str]:
+        """The words of the answer that says how the worker ended."""
+        try:
+            return self.conversation.wait_answer(time.monotonic() + deadline)
+        finally:
+            self.conversation.close()
+
+
+class LiveTestCase(TestCaseInTempDir):
+    """A test with a service; nothing may be left when it ends."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.token = uuid.uuid4().hex
+        self.runtime = os.path.join(self.test_dir, "run")
+        self.root = os.path.join(self.test_dir, "root")
+        self.home = os.path.join(self.test_dir, "live-home")
+        self.config = os.path.join(self.home, "breezy", "breezy.conf")
+        self.log_path = os.path.join(self.test_dir, "service.log")
+        os.makedirs(os.path.dirname(self.config))
+        os.mkdir(self.root)
+        self.plugins = {"lpserve": PLUGIN}
+        self.service: subprocess.Popen[bytes] | None = None
+        self.addCleanup(self.check_nothing_left)
+
+    # -- processes -------------------------------------------------------------
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of everything that the test starts."""
+        return {
+            "HOME": self.home,
+            "BRZ_HOME": self.home,
+            "XDG_CACHE_HOME": self.home,
+            "BRZ_PLUGINS_AT": ":".join(f"{k}@{v}" for k, v in self.plugins.items()),
+            "BRZ_PLUGIN_PATH": "-site:-user",
+            "PATH": os.path.join(PLUGIN, "bin")
+            + ":"
+            + os.path.dirname(sys.executable)
+            + ":/usr/bin:/bin:/usr/sbin",
+            "LANG": "C.UTF-8",
+            "LPSERVE_RUNTIME_DIR": self.runtime,
+            "LPSERVE_TEST": self.token,
+            "PYTHONWARNINGS": "error::DeprecationWarning:breezy.plugins.lpserve",
+        }
+
+    def brz(self, *words: str) -> list[str]:
+        """The words that run ``brz`` with these."""
+        return [sys.executable, "-m", "breezy", *words]
+
+    def run_program(
+        self, words: list[str], stdin: bytes = b"", **env: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a program to its end, within `DEADLINE`."""
+        return subprocess.run(
+            words,
+            input=stdin,
+            capture_output=True,
+            env={**self.env, **env},
+            cwd=self.test_dir,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    def run_brz(self, *words: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+        """Run ``brz``; it must succeed."""
+        done = self.run_program(self.brz(*words), **env)
+        self.assertEqual(0, done.returncode, done.stderr.decode())
+        return done
+
+    def start_client(
+        self, *words: str, popen: dict[str, Any] | None = None, **env: str
+    ) -> subprocess.Popen[bytes]:
+        """Start the stand-alone client with pipes as its stdio."""
+        started = subprocess.Popen(
+            [os.path.join(PLUGIN, "bin", "lp-serve-client"), *words],
+            env={**self.env, **env},
+            **{
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                **(popen or {}),
+            },
+        )
+        self.addCleanup(self._end, started)
+        return started
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        try:
+            process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    # -- the service -----------------------------------------------------------
+
+    def configure(self, **options: object) -> None:
+        """Write ``lpserve.NAME = VALUE`` lines to breezy.conf."""
+        with open(self.config, "w") as file:
+            file.write("[DEFAULT]\n")
+            for name, value in options.items():
+                file.write(f"lpserve.{name} = {value}\n")
+
+    def start_service(
+        self, *options: str, popen: dict[str, Any] | None = None, **env: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a service on `root` and wait until its doors are open."""
+        words = ["--fork-server", "--directory", self.root, "--allow-writes"]
+        with open(self.log_path, "ab") as log:
+            start = log.tell()
+            self.service = subprocess.Popen(
+                self.brz("lp-serve", *words, *options),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**self.env, **env},
+                cwd=self.test_dir,
+                **(popen or {}),
+            )
+        self.addCleanup(self.stop_service, self.service)
+        self.wait_for_log("Listening on ", start)
+        return self.service
+
+    def log_text(self, start: int = 0) -> str:
+        """What the service has logged."""
+        with open(self.log_path, "rb") as log:
+            log.seek(start)
+            return log.read().decode("utf-8", "replace")
+
+    def wait_for_log(self, text: str, start: int = 0) -> str:
+        """Wait until the service has logged *text*; the log from *start*."""
+
+        def found() -> str | None:
+            log = self.log_text(start)
+            if text in log:
+                return log
+            if self.service is not None and self.service.poll() is not None:
+                raise AssertionError(f"the service ended without {text!r}: {log}")
+            return None
+
+        return wait_until(found, f"{text!r} in the service's log")
+
+    def stop_service(self, service: subprocess.Popen[bytes] | None = None) -> int:
+        """Stop the service at once; its exit status."""
+        service = service or self.service
+        assert service is not None
+        if service.poll() is None:
+            with contextlib.suppress(client.NoService):
+                client.ask(self.runtime, ["shutdown", "now"], DEADLINE)
+        return service.wait(DEADLINE)
+
+    def ask(self, *words: str) -> list[str]:
+        """One request; the words of its first answer."""
+        return client.ask(self.runtime, list(words), DEADLINE)
+
+    def status(self) -> dict[str, Any]:
+        """What the service says of itself."""
+        return json.loads(self.ask("status")[1])
+
+    def settled_status(self) -> dict[str, Any]:
+        """The status once no worker is busy and the spare ones are there."""
+
+        def settled() -> dict[str, Any] | None:
+            status = self.status()
+            workers = status["workers"]
+            if workers["busy"] or workers["waiting"] or workers["starting"]:
+                return None
+            return status
+
+        return wait_until(settled, "the service has come to rest")
+
+    def connect(self, user: str = "alice", **env: str) -> Connection:
+        """Ask for a worker; the FIFOs are not opened yet."""
+        made = Connection(self.runtime, user, env)
+        self.addCleanup(made.close)
+        self.addCleanup(made.conversation.close)
+        return made
+
+    def write_control(self, data: bytes) -> None:
+        """Write raw bytes to the control FIFO."""
+        control = os.open(os.path.join(self.runtime, "control"), os.O_WRONLY)
+        try:
+            os.write(control, data)
+        finally:
+            os.close(control)
+
+    # -- what is left ----------------------------------------------------------
+
+    def processes(self) -> dict[int, str]:
+        """Everything that carries our token: pid to command line."""
+        found = {}
+        wanted = f"LPSERVE_TEST={self.token}".encode()
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{name}/environ", "rb") as environ:
+                    if wanted not in environ.read().split(b"\0"):
+                        continue
+                with open(f"/proc/{name}/cmdline", "rb") as cmdline:
+                    found[int(name)] = cmdline.read().replace(b"\0", b" ").decode()
+        return found
+
+    def paths_left(self) -> list[str]:
+        """What is in the runtime directory that a connection left."""
+        found = []
+        for name in ("connections", "replies"):
+            with contextlib.suppress(FileNotFoundError):
+                path = os.path.join(self.runtime, name)
+                found += [os.path.join(name, each) for each in os.listdir(path)]
+        with contextlib.suppress(FileNotFoundError):
+            found += [n for n in os.listdir(self.runtime) if n in ("control", "socket")]
+        return found
+
+    def check_nothing_left(self) -> None:
+        """Fail if a process or a path is left; then end what is."""
+        try:
+            wait_until(lambda: not self.processes(), "every process has ended")
+        except AssertionError:
+            left = self.processes()
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise AssertionError(f"processes left: {left}") from None
+        self.assertEqual([], self.paths_left())

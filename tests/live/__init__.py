@@ -1,0 +1,17 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Tests with real processes, signals and crashes."""
+
+MODULES = ("test_service",)
+
+
+def load_tests(loader, basic_tests, pattern):
+    basic_tests.addTest(
+        loader.loadTestsFromModuleNames([f"{__name__}.{name}" for name in MODULES])
+    )
+    return basic_tests
