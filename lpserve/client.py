@@ -7,15 +7,15 @@
 
 """Ask the fork service for a worker and relay standard input and output to it.
 
-With ``relay.py`` and ``location.py`` self-contained: nothing but the standard library, because the
-stand-alone ``lp-serve-client`` runs them under ``python -I -S``, without Breezy.
-They import little for the same reason: every connection pays for it.
+With ``relay.py`` and ``location.py`` self-contained: nothing but the standard
+library, because the stand-alone ``lp-serve-client`` runs them under ``python -I
+-S``, without Breezy. They import little for the same reason: every connection
+pays for it.
 """
 
 import os
 import select
 import stat
-import sys
 import time
 
 from .location import directory_fault, read_configuration, runtime_directory

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shlex
@@ -23,7 +22,7 @@ from breezy.option import Option, custom_help
 
 from .. import __version__
 from . import client, system
-from .errors import AlreadyRunning, LpserveError
+from .errors import LpserveError
 from .location import runtime_directory
 from .options import Settings, read_settings
 
@@ -66,7 +65,8 @@ def _overrides() -> list[str]:
     found = []
     state = breezy.get_global_state()
     for _, section in state.cmdline_overrides.get_sections():
-        found += [f"-O{name}={section.get(name)}" for name in section.iter_option_names()]
+        for name in section.iter_option_names():
+            found.append(f"-O{name}={section.get(name)}")
     return found
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 

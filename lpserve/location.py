@@ -55,7 +55,7 @@ def runtime_directory(chosen=None, configured=None, environ=None):
     return os.path.abspath(os.path.expanduser(path))
 
 
-def directory_fault(path):
+def directory_fault(path: str) -> "str | None":
     """Why the runtime directory *path* cannot be trusted, or None.
 
     :raises OSError: if it cannot be looked at.

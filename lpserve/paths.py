@@ -52,7 +52,8 @@ class RuntimeDirectory:
                     os.mkdir(path, 0o700)
         except OSError as error:
             raise RuntimeDirectoryError(
-                f"cannot use {self.path}: {error.strerror}; choose another --runtime-dir"
+                f"cannot use {self.path}: {error.strerror}; "
+                "choose another --runtime-dir"
             ) from None
 
     def acquire(self) -> int:
@@ -121,9 +122,12 @@ class RuntimeDirectory:
             path = os.path.join(self.replies, name)
             with contextlib.suppress(OSError):
                 # A second of grace: a client in another pid namespace looks dead.
-                if match is not None and now - os.stat(path).st_ctime > 1:
-                    if not os.path.exists(f"/proc/{match.group(1)}"):
-                        os.unlink(path)
+                if (
+                    match is not None
+                    and now - os.stat(path).st_ctime > 1
+                    and not os.path.exists(f"/proc/{match.group(1)}")
+                ):
+                    os.unlink(path)
 
     def make_connection(self) -> ConnectionDirectory:
         """A new directory with the three FIFOs of a connection in it.

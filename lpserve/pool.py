@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
@@ -100,6 +99,7 @@ class Pool:
         self._ended = ended
         self._log = log
         self._serial = 0
+        self._missed: set[str] = set()
 
     def submit(self, connection: Connection, patience: float) -> None:
         """Give *connection* a worker, now or within *patience* seconds."""
@@ -263,7 +263,14 @@ class Pool:
         elif message["kind"] == "connected" and worker.connection is not None:
             worker.connection.path = None
         elif message["kind"] == "imported":
-            self._log(f"rehearsal missed modules: {' '.join(message['names'])}")
+            self._tell_missed(set(message["names"]))
+
+    def _tell_missed(self, names: set[str]) -> None:
+        """Log modules that connections have to import themselves, once each."""
+        new = sorted(names - self._missed)
+        if new:
+            self._missed.update(new)
+            self._log(f"rehearsal missed modules: {' '.join(new)}")
 
     def _worker_ended(self, worker: Worker, end: End) -> None:
         if worker in self.spares:

@@ -15,6 +15,7 @@ to import. The zygote then imports them too, and resolves what Breezy put off.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import shutil
@@ -23,9 +24,10 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from typing import Any
 
-from breezy import hooks, lazy_import, trace
+from breezy import hooks, lazy_import, trace, ui
 
 from . import channel, system, worker
 from .paths import RuntimeDirectory
@@ -84,8 +86,8 @@ def _perform(start: dict[str, Any]) -> list[str]:
 def _message(stage: str, path: str) -> dict[str, Any]:
     return {
         "user": "rehearsal",
-        "env": {"BRZ_LOG": os.devnull, "BRZ_EMAIL": "rehearsal"},
-        "environment": ["BRZ_LOG", "BRZ_EMAIL"],
+        "env": {"BRZ_LOG": os.devnull, "BRZ_HOME": stage, "BRZ_EMAIL": "rehearsal"},
+        "environment": ["BRZ_LOG", "BRZ_HOME", "BRZ_EMAIL"],
         "path": path,
         "reply": os.path.join(stage, "reply"),
         "directory": stage,
@@ -118,31 +120,58 @@ def _be_worker(
 
 
 def remove_hooks() -> None:
-    """Take out what plug-ins hook into Breezy: a rehearsal has no effects."""
+    """Take out what plug-ins hook into Breezy: a rehearsal has no effects.
+
+    Those that come with Breezy stay: they do nothing that is not configured,
+    and a rehearsal has an empty configuration.
+    """
+    bundled = _bundled_plugins()
     for callbacks in hooks._lazy_hooks.values():
-        callbacks[:] = [each for each in callbacks if not _is_from_plugin(each[0])]
+        callbacks[:] = [
+            each
+            for each in callbacks
+            if (plugin := _plugin_of(each[0])) is None or plugin in bundled
+        ]
 
 
-def _is_from_plugin(getter: Any) -> bool:
-    """Whether a hook (an object getter of ``breezy.registry``) is a plug-in's."""
+def _bundled_plugins() -> set[str]:
+    """The names of the plug-ins that come with Breezy."""
+    from importlib import metadata
+
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return {
+            file.parts[2]
+            for file in metadata.files("breezy") or ()
+            if file.parts[:2] == ("breezy", "plugins") and len(file.parts) > 3
+        }
+    return set()
+
+
+def _plugin_of(getter: Any) -> str | None:
+    """The plug-in that a hook (an object getter of ``breezy.registry``) is of."""
     module = getattr(getter, "_module_name", None)
     if module is None:
         module = getattr(getter.get_obj(), "__module__", None) or ""
-    return module.startswith("breezy.plugins.")
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["breezy", "plugins"] else None
 
 
 def _be_client(stage: str, fifos: tuple[str, str, str]) -> int:
     os.setsid()
     ends = [os.open(fifos[0], os.O_WRONLY)]
     ends += [os.open(path, os.O_RDONLY) for path in fifos[1:]]
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    ui.ui_factory = ui.SilentUIFactory()
+    logging.getLogger("brz").handlers.clear()
     with open(ends[1], "rb") as answers, open(ends[0], "wb") as requests:
         # The first line of an old client's connection, and what it is for.
         requests.write(b"hello\n")
         requests.flush()
         answers.readline()
-        _play(stage, answers, requests)
+        try:
+            _play(stage, answers, requests)
+        except Exception:
+            traceback.print_exc()
+            return 1
     return 0
 
 
@@ -189,17 +218,40 @@ def _play(stage: str, answers: Any, requests: Any) -> None:
     tree.branch.create_clone_on_transport(
         root.clone("stacked"), stacked_on=root.clone("pushed").base
     )
+    format = controldir.format_registry.make_controldir("default")
     shared = root.clone("shared")
-    shared.ensure_base()
-    controldir.format_registry.make_controldir("default").initialize_on_transport_ex(
-        shared, make_working_trees=False, force_new_repo=True, shared_repo=True
-    )
+    format.initialize_on_transport_ex(shared, force_new_repo=True, shared_repo=True)
     tree.branch.create_clone_on_transport(shared.clone("inside"))
-    controldir.ControlDir.create_branch_convenience(
-        root.clone("made").base,
-        possible_transports=[root],
-        force_new_tree=False,
-    )
+    made = root.clone("made")
+    made.mkdir(".")
+    made_dir = format.initialize_on_transport(made)
+    made_dir.create_repository()
+    made_dir.create_branch()
+    pushed.repository.pack()
+    pushed.repository.reconcile()
+    for number, kind in enumerate(_formats()):
+        name = f"format{number}"
+        old = controldir.ControlDir.create_standalone_workingtree(
+            os.path.join(stage, name), format=kind
+        )
+        old.commit("revision", committer="rehearsal")
+        served = _mod_branch.Branch.open_from_transport(root.clone(name))
+        served.controldir.sprout(os.path.join(stage, f"sprouted{number}"))
+
+
+def _formats() -> list[Any]:
+    """Control directory formats, one for each module of a repository format."""
+    from breezy import controldir
+
+    found: dict[str, Any] = {}
+    registry = controldir.format_registry
+    for name in registry.keys():  # noqa: SIM118 - not a mapping
+        if not registry.get_info(name).experimental:
+            format = registry.make_controldir(name)
+            kind = type(getattr(format, "repository_format", None)).__module__
+            if kind.startswith("breezy.bzr."):
+                found.setdefault(kind, format)
+    return list(found.values())
 
 
 def resolve_imports() -> None:

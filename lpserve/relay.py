@@ -10,14 +10,13 @@
 Part of the stand-alone client: the standard library only (see ``client.py``).
 """
 
-import os
-import select
-import stat
-
 # The C modules: the Python ones around them import enum, re and selectors,
 # which is a quarter of the time that the client takes to start.
 import _signal
 import _socket
+import os
+import select
+import stat
 
 _CHUNK = 1 << 20
 _MSG_DONTWAIT = 0x40
@@ -98,21 +97,28 @@ class Flow:
             self.finish()
 
     def _move(self):
-        while self._splice and not self._pending:
-            flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+        if self._splice:
             try:
-                if not os.splice(self.source, self.sink, _CHUNK, flags=flags):
-                    return self.finish()
+                while os.splice(
+                    self.source,
+                    self.sink,
+                    _CHUNK,
+                    flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE,
+                ):
+                    pass
+                self.finish()
+                return
             except OSError as error:
                 if error.errno != _EINVAL:
                     raise
                 self._splice = False  # not for these kinds of file after all
         if not self._pending:
             self._pending = os.read(self.source, 65536)
-            if not self._pending:
-                return self.finish()
-        self._pending = self._pending[self._write(self._pending) :]
-        self._room_wanted = bool(self._pending)
+        if self._pending:
+            self._pending = self._pending[self._write(self._pending) :]
+            self._room_wanted = bool(self._pending)
+        else:
+            self.finish()
 
     def _source_ready(self):
         return bool(wait({self.source: select.POLLIN}, 0).get(self.source, 0))

@@ -48,7 +48,7 @@ def _counts(counts: dict[str, int]) -> str:
 def format_seconds(seconds: float) -> str:
     """*seconds* as days, hours, minutes and seconds, the two largest of them."""
     rest = int(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, rest = divmod(rest, size)
         if count or (unit == "s" and not parts):

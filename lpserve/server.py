@@ -171,9 +171,7 @@ class Service:
         while self._pool.waiting:
             self._pool.waiting.popleft().refuse(STOPPING, "the service is stopping")
         self._pool.signal_all(signal.SIGTERM)
-        self._loop.call_later(
-            KILL_AFTER, lambda: self._pool.signal_all(signal.SIGKILL)
-        )
+        self._loop.call_later(KILL_AFTER, lambda: self._pool.signal_all(signal.SIGKILL))
         self._finish_if_done()
 
     def _finish_if_done(self) -> None:

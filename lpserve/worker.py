@@ -108,4 +108,3 @@ def _report_exit(path: str, status: int) -> None:
         reply = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         os.write(reply, f"exit {status}\n".encode())
         os.close(reply)
-

@@ -1,0 +1,54 @@
+# make demo    the main job, before and after
+# make check   static checks and tests
+# make soak    the long tests: 100,000 lines of rubbish, 1,000 connections killed at
+# make bench   the figures
+#
+# Each sets up what it needs in .venv. PYTHON chooses the Python.
+
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+CHECKOUT = BRZ_PLUGINS_AT=lpserve@$(CURDIR)
+SELFTEST = $(CHECKOUT) PYTHONWARNINGS=error::DeprecationWarning:breezy.plugins.lpserve \
+	$(BIN)/brz selftest -s bp.lpserve
+# 'make test TESTS=live.test_life' runs some of them.
+TESTS =
+
+.PHONY: demo check static test soak bench clean
+
+demo: $(VENV)/installed
+	@$(BIN)/python demo/demo.py
+
+check: static test
+
+static: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(VENV)/ready
+	$(SELFTEST) --parallel=fork $(TESTS)
+
+soak: $(VENV)/ready
+	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
+	$(SELFTEST) live.test_fuzz live.test_chaos
+
+bench: $(VENV)/installed
+	@for program in handshake cpu imports concurrency; do \
+	    $(BIN)/python benchmarks/$$program.py || exit 1; \
+	done
+
+# What the tests need. They run the checkout, not what is installed with it.
+$(VENV)/ready: setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[test]'
+	@touch $@
+
+# The project as a user installs it.
+$(VENV)/installed: $(VENV)/ready __init__.py $(wildcard lpserve/*.py bin/*)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --force-reinstall --no-deps .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache
