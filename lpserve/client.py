@@ -316,12 +316,19 @@ def serve(user, directory, settings, brz, fallback=True):
             text = f"cannot run {brz[0]}: {error.strerror}"
             raise ClientError(EX_UNAVAILABLE, text) from None
     try:
-        last = Relay(conversation, signals, int(answer[1]), answer[2:]).run()
+        relay = Relay(conversation, signals, int(answer[1]), answer[2:])
+        last = relay.run()
     finally:
         conversation.close()
     if last is None:
         raise ClientError(EX_UNAVAILABLE, "the service and the worker were killed")
-    return int(last[1]) + (128 if last[0] == "signal" else 0)
+    kind, number = last[0], int(last[1])
+    if kind == "signal":
+        raise ClientError(128 + number, f"the worker was ended by signal {number}")
+    if number and not relay.told:
+        text = f"the worker ended with status {number}; the service's log says why"
+        raise ClientError(number, text)
+    return number
 
 
 def _tell(text):

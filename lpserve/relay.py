@@ -69,6 +69,8 @@ class Flow:
         self.source = source
         self.sink = sink
         self.done = False
+        #: Whether anything came through.
+        self.moved = False
         self._room_wanted = False
         self._pending = b""
         self._write = _writer(sink)
@@ -105,7 +107,7 @@ class Flow:
                     _CHUNK,
                     flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE,
                 ):
-                    pass
+                    self.moved = True
                 self.finish()
                 return
             except OSError as error:
@@ -115,6 +117,7 @@ class Flow:
         if not self._pending:
             self._pending = os.read(self.source, 65536)
         if self._pending:
+            self.moved = True
             self._pending = self._pending[self._write(self._pending) :]
             self._room_wanted = bool(self._pending)
         else:
@@ -211,6 +214,8 @@ class Relay:
         self._conversation = conversation
         self._signals = signals
         self._service_gone = False
+        #: Whether the worker wrote to its standard error; known at the end.
+        self.told = False
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:
@@ -260,6 +265,7 @@ class Relay:
                 self._service_gone = True
         for flow in self._flows[1:]:
             self._drain(flow)
+        self.told = bool(self._flows) and self._flows[2].moved
         return answer
 
     def _wanted(self):

@@ -60,11 +60,24 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
         self.waiting = False
 
     def serve(self) -> None:
-        """Serve requests until the client disconnects, or SIGHUP comes."""
-        try:
-            super().serve()
-        except _HungUp:
-            self._disconnect_client()
+        """Serve requests until the client disconnects, or SIGHUP comes.
+
+        Unlike Breezy's it leaves it to the caller to tell of errors.
+        """
+        with contextlib.suppress(_HungUp):
+            try:
+                while not self.finished:
+                    self._serve_one_request(self._build_protocol())
+            except errors.ConnectionTimeout as error:
+                trace.note(str(error))
+        self._disconnect_client()
+
+    def hang_up(self, number: int, frame: Any) -> None:
+        """Stop after this request, or at once if there is none: for SIGHUP."""
+        self._stop_gracefully()
+        if self.waiting:
+            self.waiting = False
+            raise _HungUp
 
     def _read_bytes(self, desired_count: int) -> bytes:
         if not self._received:
@@ -123,17 +136,8 @@ class ConnectionServer(_mod_server.BzrServerFactory):
 
     def _change_globals(self) -> None:
         super()._change_globals()
-        # Breezy's handler asks the medium to stop after this request, and
-        # swallows exceptions; what ends a wait is raised here.
-        ask_to_stop = signal.getsignal(signal.SIGHUP)
-
-        def hang_up(number: int, frame: Any) -> None:
-            ask_to_stop(number, frame)  # type: ignore[operator,misc]
-            if self.smart_server.waiting:
-                self.smart_server.waiting = False
-                raise _HungUp
-
-        signal.signal(signal.SIGHUP, hang_up)
+        # Breezy's handler waits for the next look whether to stop; ours does not.
+        signal.signal(signal.SIGHUP, self.smart_server.hang_up)
 
 
 def root_of(directory: str | None, user: str) -> str:

@@ -17,6 +17,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -97,6 +98,9 @@ def fork(run: Callable[[], int | None]) -> int:
         status = 70
         try:
             status = run() or 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(status)
     return pid

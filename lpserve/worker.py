@@ -20,6 +20,8 @@ import socket
 import sys
 from typing import Any
 
+from breezy import trace
+
 from . import channel, reset, serving
 from .paths import connection_fifos, remove_connection
 
@@ -52,16 +54,24 @@ def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
         return NOBODY_CAME
     finally:
         remove_connection(message["path"])
-        os.close(held)
-    with contextlib.suppress(OSError):
-        channel.send(end, "connected")
-    status = _serve(context)
-    with contextlib.suppress(OSError):
-        if len(sys.modules) > modules:
-            channel.send(end, "imported", names=list(sys.modules)[modules:])
-    if channel.is_gone(end):
-        _report_exit(message["reply"], status)
-    return status
+        with contextlib.suppress(OSError):
+            os.close(held)
+    # From here on the client hears of what goes wrong.
+    try:
+        with contextlib.suppress(OSError):
+            channel.send(end, "connected")
+        status = _serve(context)
+        with contextlib.suppress(OSError):
+            if len(sys.modules) > modules:
+                channel.send(end, "imported", names=list(sys.modules)[modules:])
+        if channel.is_gone(end):
+            _report_exit(message["reply"], status)
+        return status
+    except BaseException as error:
+        if trace._trace_file is None:
+            with contextlib.suppress(Exception):
+                reset.reset_log(context)
+        return serving.report_error(error)
 
 
 def _connect(stdin: int, message: dict[str, Any]) -> None:
@@ -85,21 +95,17 @@ def _connect(stdin: int, message: dict[str, Any]) -> None:
 
 
 def _serve(context: reset.Context) -> int:
+    for step in reset.AT_CONNECTION:
+        step(context)
     message = context.message
-    try:
-        for step in reset.AT_CONNECTION:
-            step(context)
-        status = serving.serve_and_report(
-            message["user"],
-            0,
-            1,
-            directory=message["directory"],
-            allow_writes=message["allow_writes"],
-            client_timeout=message["client_timeout"],
-        )
-    except BaseException as error:
-        return serving.report_error(error)
-    return status
+    return serving.serve_and_report(
+        message["user"],
+        0,
+        1,
+        directory=message["directory"],
+        allow_writes=message["allow_writes"],
+        client_timeout=message["client_timeout"],
+    )
 
 
 def _report_exit(path: str, status: int) -> None:

@@ -128,8 +128,4 @@ class Zygote:
         self._link.close()
         for descriptor in self._pids:
             os.close(descriptor)
-        try:
-            return worker.main(end, self._start, self._modules)
-        except BaseException:
-            traceback.print_exc()
-            return 70
+        return worker.main(end, self._start, self._modules)
