@@ -95,16 +95,18 @@ class Children:
 
     def _reap(self, child: Child) -> None:
         peek = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        info = os.waitid(os.P_PIDFD, child.pidfd, peek)
-        if info is None:
-            return
-        if info.si_code == os.CLD_EXITED:
-            end = End("exit", info.si_status)
-        else:
-            end = End("signal", info.si_status)
-            # What it started (hooks) goes with it.
-            child.signal(signal.SIGTERM)
-        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        try:
+            info = os.waitid(os.P_PIDFD, child.pidfd, peek)
+            if info is None:
+                return
+            kind = "exit" if info.si_code == os.CLD_EXITED else "signal"
+            end = End(kind, info.si_status)
+            if kind == "signal":
+                # What it started (hooks) goes with it.
+                child.signal(signal.SIGTERM)
+            os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        except ChildProcessError:
+            end = End("signal", signal.SIGKILL)  # somebody else reaped it
         self._loop.forget(child.pidfd)
         os.close(child.pidfd)
         del self._table[child.pid]

@@ -120,9 +120,12 @@ class Conversation:
         path = f"{self._directory}/replies/{name}"
         # The newline in front ends half a line that somebody else may have left.
         line = "\n" + " ".join([*map(quote, words), "reply=" + name]) + "\n"
-        data = line.encode("utf-8", "surrogateescape")
-        if len(data) > MAX_REQUEST or line.count("\n") > 2 or "\0" in line:
-            raise NoService("this request cannot be written as one line")
+        try:
+            data = line.encode("utf-8")
+        except UnicodeEncodeError:
+            data = b""
+        if not 0 < len(data) <= MAX_REQUEST or line.count("\n") > 2:
+            raise NoService("what this connection needs does not fit into a request")
         try:
             os.mkfifo(path, 0o600)
             self._path = path

@@ -24,7 +24,7 @@ from .. import __version__
 from . import client, system
 from .errors import LpserveError
 from .location import runtime_directory
-from .options import Settings, read_settings
+from .options import Settings, read_settings, seconds
 
 _runtime_dir = Option(
     "runtime-dir",
@@ -37,7 +37,7 @@ _serving = [
     Option("allow-writes", help="Let clients change what is served."),
     Option(
         "client-timeout",
-        type=float,
+        type=seconds,
         argname="SECONDS",
         help="Give a client up after this long without a request.",
     ),

@@ -29,6 +29,7 @@ CONNECT_TIMEOUT = 30.0
 
 # As Breezy reads a boolean (breezy.ui.bool_from_string).
 _TRUE = ("1", "true", "yes", "on", "y")
+_FALSE = ("0", "false", "no", "off", "n")
 
 
 def runtime_directory(chosen=None, configured=None, environ=None):
@@ -74,35 +75,39 @@ def directory_fault(path: str) -> "str | None":
 def read_configuration(environ=None):
     """What the stand-alone client needs of breezy.conf, as a dict.
 
-    ``runtime_dir`` (a path or None), ``environment`` (a list of names),
-    ``autostart`` (a bool) and ``connect_timeout`` (in seconds).
+    ``runtime_dir`` (a path or None), ``environment`` (names), ``autostart`` (a
+    bool) and ``connect_timeout`` (in seconds).
 
     :raises ValueError: for a value that cannot be understood; a line.
     """
     options = read_options(environ)
-    names = options.get("environment")
+    autostart = _value(options.get("autostart", "no")).lower()
+    if autostart not in _TRUE + _FALSE:
+        raise ValueError("breezy.conf: lpserve.autostart must be True or False")
     try:
-        timeout = float(options.get("connect_timeout", CONNECT_TIMEOUT))
+        timeout = float(_value(options.get("connect_timeout", str(CONNECT_TIMEOUT))))
     except ValueError:
+        timeout = -1.0
+    if not 0 <= timeout < float("inf"):
         raise ValueError(
             "breezy.conf: lpserve.connect_timeout must be a number of seconds"
-        ) from None
+        )
     return {
-        "runtime_dir": options.get("runtime_dir"),
-        "environment": ENVIRONMENT
-        if names is None
-        else [name.strip() for name in names.split(",") if name.strip()],
-        "autostart": options.get("autostart", "").lower() in _TRUE,
+        "runtime_dir": _value(options.get("runtime_dir", "")) or None,
+        "environment": _list(options["environment"])
+        if "environment" in options
+        else ENVIRONMENT,
+        "autostart": autostart in _TRUE,
         "connect_timeout": timeout,
     }
 
 
 def read_options(environ=None):
-    """The ``lpserve.*`` options of breezy.conf, as a dict of strings.
+    """The ``lpserve.*`` options of breezy.conf, as a dict of their raw texts.
 
     Read where Breezy reads it (``breezy.bedding``), with as much of its syntax
-    as these options need: ``name = value`` lines of ``[DEFAULT]`` and quotes,
-    but no ``{references}``.
+    as these options need: ``name = value`` lines of ``[DEFAULT]``, quotes and
+    comments, but no ``{references}``.
     """
     environ = os.environ if environ is None else environ
     base = environ.get("BRZ_HOME") or environ.get("XDG_CONFIG_HOME") or "~/.config"
@@ -113,17 +118,32 @@ def read_options(environ=None):
     except OSError:
         return {}
     values = {}
-    section = "DEFAULT"
+    section = None
     for line in map(str.strip, lines):
         if line.startswith("["):
-            section = line.strip("[] \t")
+            section = _value(line[1:].partition("]")[0].strip())
         elif section == "DEFAULT" and line.startswith("lpserve."):
             name, _, value = line.partition("=")
-            values[name.strip()[len("lpserve.") :]] = _value(value.strip())
+            values[name.strip()[len("lpserve.") :]] = value.strip()
     return values
 
 
 def _value(text):
+    """The first value in *text*: quoted, or up to a comment."""
     if text[:1] in ("'", '"') and text.find(text[0], 1) > 0:
         return text[1 : text.index(text[0], 1)]
     return text.partition("#")[0].strip()
+
+
+def _list(text):
+    """The values in *text*, which commas separate."""
+    values = []
+    while text and not text.startswith("#"):
+        if text[0] in "'\"" and text.find(text[0], 1) > 0:
+            values.append(_value(text))
+            text = text[text.index(text[0], 1) + 1 :].partition(",")[2].strip()
+        else:
+            value, _, text = text.partition(",")
+            values.append(_value(value.strip()))
+            text = text.strip()
+    return [value for value in values if value]

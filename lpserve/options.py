@@ -26,7 +26,8 @@ def _count(text: str) -> int:
     return number
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A number of seconds; ValueError if *text* is none."""
     number = float(text)
     if not 0 <= number < float("inf"):
         raise ValueError(text)
@@ -55,19 +56,19 @@ client_timeout = _option(
     "client_timeout",
     "Seconds without a request until a client is given up. The default is that "
     "of 'brz serve' (serve.client_timeout).",
-    from_unicode=_seconds,
+    from_unicode=seconds,
 )
 connect_timeout = _option(
     "connect_timeout",
     "Seconds until a client or a worker stops waiting for the other.",
     default=CONNECT_TIMEOUT,
-    from_unicode=_seconds,
+    from_unicode=seconds,
 )
 shutdown_timeout = _option(
     "shutdown_timeout",
     "Seconds that a shutdown lets running connections finish before it ends them.",
     default=300.0,
-    from_unicode=_seconds,
+    from_unicode=seconds,
 )
 max_workers = _option(
     "max_workers",
@@ -156,7 +157,7 @@ def read_settings(**overrides: Any) -> Settings:
         try:
             values[name] = stack.get(f"lpserve.{name}")
         except config.ConfigOptionValueError as error:
-            raise ConfigurationError(str(error)) from None
+            raise ConfigurationError(" ".join(str(error).split())) from None
     values["environment"] = tuple(values["environment"])
     return _override(Settings(**values), overrides.items())
 

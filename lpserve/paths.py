@@ -14,12 +14,17 @@ import fcntl
 import itertools
 import os
 import re
+import shutil
 import time
+from collections.abc import Collection
 
 from .errors import AlreadyRunning, RuntimeDirectoryError
 from .location import directory_fault
 
 _client_reply = re.compile(r"client\.([0-9]+)\.[0-9a-f]+")
+
+
+_STAGE = ".rehearsal-"
 
 
 class RuntimeDirectory:
@@ -97,6 +102,14 @@ class RuntimeDirectory:
                     os.unlink(os.path.join(self.path, name))
         self.clear_connections()
         self.clear_replies()
+        self.clear_rehearsals(())
+
+    def clear_rehearsals(self, zygotes: Collection[int]) -> None:
+        """Remove the stages of rehearsals, but for those of *zygotes* (pids)."""
+        kept = [os.path.basename(rehearsal_stage(self.path, pid)) for pid in zygotes]
+        for name in os.listdir(self.path):
+            if name.startswith(_STAGE) and name not in kept:
+                shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
 
     def clear_connections(self) -> None:
         """Remove directories of connections that nobody holds."""
@@ -172,6 +185,11 @@ class ConnectionDirectory:
             if descriptor >= 0:
                 os.close(descriptor)
         self.stdin = self.held = -1
+
+
+def rehearsal_stage(runtime_dir: str, pid: int) -> str:
+    """The directory in which the zygote *pid* rehearses."""
+    return os.path.join(runtime_dir, f"{_STAGE}{pid}")
 
 
 def connection_fifos(path: str) -> tuple[str, str, str]:

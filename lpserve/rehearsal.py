@@ -22,7 +22,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from typing import Any
@@ -30,7 +29,7 @@ from typing import Any
 from breezy import hooks, lazy_import, trace, ui
 
 from . import channel, system, worker
-from .paths import RuntimeDirectory
+from .paths import RuntimeDirectory, rehearsal_stage
 
 #: Seconds until a rehearsal is given up.
 TIMEOUT = 60.0
@@ -57,9 +56,10 @@ def rehearse(start: dict[str, Any]) -> None:
 
 def _perform(start: dict[str, Any]) -> list[str]:
     """Let a worker serve a scripted client; the modules that it imported."""
-    stage = tempfile.mkdtemp(prefix="lpserve-rehearsal-")
+    stage = rehearsal_stage(start["runtime_dir"], os.getpid())
     actors: list[int] = []
     try:
+        os.mkdir(stage, 0o700)
         directory = RuntimeDirectory(os.path.join(stage, "run"))
         directory.prepare()
         made = directory.make_connection()
@@ -115,6 +115,7 @@ def _be_worker(
     theirs: socket.socket, ours: socket.socket, start: dict[str, Any]
 ) -> int:
     ours.close()
+    system.die_with_parent()
     remove_hooks()
     return worker.main(theirs, start, len(sys.modules))
 
@@ -157,6 +158,7 @@ def _plugin_of(getter: Any) -> str | None:
 
 
 def _be_client(stage: str, fifos: tuple[str, str, str]) -> int:
+    system.die_with_parent()
     os.setsid()
     ends = [os.open(fifos[0], os.O_WRONLY)]
     ends += [os.open(path, os.O_RDONLY) for path in fifos[1:]]

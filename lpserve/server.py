@@ -117,9 +117,12 @@ class Service:
 
         :raises ZygoteError: if the first zygote cannot be started.
         """
+        # As we were started it may be ignored, and then there is nothing to reap.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._loop.on_signal(signal.SIGTERM, self._stop)
         self._loop.on_signal(signal.SIGINT, self._stop)
         self._loop.on_signal(signal.SIGHUP, lambda: self._reload(NoReply()))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._directory.clear_leftovers()
         self._replace_zygote()
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
@@ -128,7 +131,7 @@ class Service:
         finally:
             self._door.close()
             self._loop.close()
-        if not self._open:
+        if not self._open and not self._stopping:
             raise ZygoteError(self._why_failed)
         log.info("stopped")
 
@@ -147,10 +150,15 @@ class Service:
         if not self._pool.in_flight:
             self._children.reap_strangers()
         self._directory.clear_replies()
+        self._clear_rehearsals()
         self._chore()
         if self._open and not self._stopping and not self._door.in_place:
             log.error("%s is not ours any more: stopping", self._directory.control)
             self._stop()
+
+    def _clear_rehearsals(self) -> None:
+        zygotes = [each.pid for each in (self._zygote, self._successor) if each]
+        self._directory.clear_rehearsals(zygotes)
 
     def _stop(self) -> None:
         """What SIGTERM asks for; a second one does not wait."""
@@ -177,9 +185,10 @@ class Service:
     def _finish_if_done(self) -> None:
         if not self._stopping or self._pool.busy or self._pool.waiting:
             return
-        for generation in (self._zygote, self._successor):
-            if generation is not None:
-                generation.retire()
+        if self._zygote is not None:
+            self._zygote.retire()
+        if self._successor is not None:
+            self._successor.kill("the service is stopping")
         if not len(self._children):
             self._loop.stop()
 
@@ -187,7 +196,7 @@ class Service:
 
     def _replace_zygote(self) -> None:
         """Start a zygote beside the present one, unless one is starting."""
-        if self._successor is not None or self._stopping:
+        if self._successor is not None or (self._stopping and not self._pool.waiting):
             return
         self._generations += 1
         try:
@@ -220,13 +229,15 @@ class Service:
         """See `generation.Owner`."""
         if generation is self._successor:
             self._successor = None
-            self._zygote_failed(why)
+            if not self._stopping:
+                self._zygote_failed(why)
         elif generation is self._zygote:
             self._zygote = None
             self._pool.zygote_gone(generation.number)
             if not self._stopping or self._pool.waiting:
                 log.error("the zygote is gone: %s; starting another", why)
                 self._replace_zygote()
+        self._clear_rehearsals()
 
     def _zygote_failed(self, why: str) -> None:
         log.error("generation %d failed: %s", self._generations, why)

@@ -224,6 +224,13 @@ def report_error(error: BaseException) -> int:
 
 def protect_protocol() -> None:
     """Keep ``print`` and ``input`` off the protocol: to stderr, from nothing."""
+    # What plug-ins have printed so far is flushed when the stream is dropped.
+    protocol = os.dup(1)
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os.dup2(protocol, 1)
+    os.close(protocol)
     sys.stderr = io.TextIOWrapper(
         open(2, "wb", buffering=0, closefd=False),
         encoding="utf-8",

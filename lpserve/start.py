@@ -122,17 +122,21 @@ def _run(
     umask = os.umask(0o077)
     directory.prepare()
     lock = directory.acquire()
+    if pid_path is not None:
+        _write_pid(pid_path)
     system.become_subreaper()
     system.set_title("lp-serve")
     limits = {"RLIMIT_NOFILE": raise_descriptor_limit()}
-    start = {"cwd": cwd, "umask": umask, "limits": limits}
+    start = {
+        "cwd": cwd,
+        "umask": umask,
+        "limits": limits,
+        "runtime_dir": directory.path,
+    }
     environ = {name: value for name, value in os.environ.items() if name not in _OURS}
     launch = Launch((*brz, "lp-serve", "--zygote"), environ, start)
 
     def opened() -> None:
-        if pid_path is not None:
-            with open(pid_path, "w") as file:
-                file.write(f"{os.getpid()}\n")
         log.info("Listening on %s", directory.control)
         report("")
 
@@ -153,6 +157,14 @@ def _run(
         os.close(lock)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits["RLIMIT_NOFILE"])
         os.umask(umask)
+
+
+def _write_pid(path: str) -> None:
+    try:
+        with open(path, "w") as file:
+            file.write(f"{os.getpid()}\n")
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _log_to_stderr() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -23,7 +24,9 @@ from typing import NoReturn
 
 from .errors import LpserveError, UnsupportedPlatform
 
-_PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+# <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def check_platform() -> None:
@@ -43,13 +46,21 @@ def check_platform() -> None:
 
 def become_subreaper() -> None:
     """Become the parent of orphaned descendants (prctl(2))."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill us when our parent ends (prctl(2))."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise UnsupportedPlatform(
-            f"cannot become a subreaper: {os.strerror(ctypes.get_errno())}"
-        )
+    if libc.prctl(option, value, 0, 0, 0):
+        text = os.strerror(ctypes.get_errno())
+        raise UnsupportedPlatform(f"prctl({option}) failed: {text}")
 
 
 def count_threads() -> int:
@@ -93,6 +104,10 @@ def fork(run: Callable[[], int | None]) -> int:
     if threads != 1:
         names = ", ".join(sorted(each.name for each in threading.enumerate()))
         raise LpserveError(f"{threads} threads are running ({names}): cannot fork")
+    # What is in a buffer now would be written by both.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     pid = os.fork()
     if pid == 0:
         status = 70

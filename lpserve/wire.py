@@ -43,6 +43,7 @@ _find_reply = re.compile(
     rb"(?:^|[ \t])reply=(" + REPLY_PATTERN.encode() + rb")(?=[ \t\r]|$)"
 )
 _find_verb = re.compile("|".join(VERBS).encode())
+_before_values = re.compile(rb"[^='\"\\]*")
 
 
 class RequestError(Exception):
@@ -177,7 +178,8 @@ def _checked(request: Request) -> Request:
 
 def encode_answer(*words: object) -> bytes:
     """One answer line, each word quoted so that `shlex.split` gives it back."""
-    return (" ".join(shlex.quote(str(word)) for word in words) + "\n").encode("utf-8")
+    line = " ".join(shlex.quote(str(word)) for word in words) + "\n"
+    return line.encode("utf-8", "surrogateescape")  # paths may be any bytes
 
 
 def encode_error(code: str, text: str) -> bytes:
@@ -205,12 +207,11 @@ class RequestReader:
     def __init__(self) -> None:
         self._held = b""
         self._held_since = 0.0
-        self._overlong = False
 
     @property
     def waiting(self) -> bool:
         """Whether half a line is being held."""
-        return bool(self._held) or self._overlong
+        return bool(self._held)
 
     def feed(self, data: bytes, now: float) -> list[Request | RequestError]:
         """Take *data* that was read at the time *now* (seconds, monotonic)."""
@@ -224,24 +225,17 @@ class RequestReader:
         if tail:
             if not self._held:
                 self._held_since = now
-            self._held += tail
-            if len(self._held) >= MAX_REQUEST and not self._overlong:
-                self._overlong = True
-                out.extend(self._errors_of(self._held))
-            if self._overlong:
-                self._held = self._held[-MAX_REQUEST:]
+            # However long the line gets, its end may still name a reply.
+            self._held = (self._held + tail)[-2 * MAX_REQUEST :]
         return out
 
     def expire(self, now: float) -> RequestError | None:
         """Give up half a line whose rest has not come within `HOLD` seconds."""
         if not self.waiting or now - self._held_since < self.HOLD:
             return None
-        told, self._held, overlong = self._held, b"", self._overlong
-        self._overlong = False
-        if overlong:
-            return None
+        held, self._held = self._held, b""
         error = _bad("half a line: its newline did not come")
-        found = _find_reply.findall(told)
+        found = _find_reply.findall(held)
         error.reply = found[-1].decode("ascii") if found else None
         return error
 
@@ -251,12 +245,7 @@ class RequestReader:
         except RequestError:
             pass
         held, self._held = self._held, b""
-        overlong, self._overlong = self._overlong, False
-        results = self._whole(held + line)
-        if overlong:
-            # The line was refused when it grew too long; once is enough.
-            return [each for each in results if isinstance(each, Request)]
-        return results
+        return self._whole(held + line)
 
     def _whole(self, line: bytes) -> list[Request | RequestError]:
         try:
@@ -270,24 +259,21 @@ class RequestReader:
             return [error, rescued]
 
     @staticmethod
-    def _errors_of(line: bytes) -> list[RequestError]:
-        try:
-            parse_request(line)
-        except RequestError as error:
-            return [error]
-        return []
-
-    @staticmethod
     def _request_at_end(line: bytes) -> Request | None:
-        """The longest request with a ``reply`` that *line* ends with, or None."""
-        end = line[1 - MAX_REQUEST :] if len(line) >= MAX_REQUEST else line[1:]
-        found = None
+        """The longest request with a ``reply`` that *line* ends with, or None.
+
+        Never one behind a value or a quote: a request's values may be the words
+        of a stranger, who would then make requests in another's name.
+        """
+        values = _before_values.match(line)
+        assert values is not None
+        start = max(1, len(line) + 1 - MAX_REQUEST)
         # A bound, because rubbish may name a verb a thousand times.
-        for match in list(_find_verb.finditer(end))[-8:][::-1]:
+        for match in list(_find_verb.finditer(line, start, values.end()))[-16:]:
             try:
-                candidate = _parse(end[match.start() :])
+                found = _parse(line[match.start() :])
             except RequestError:
                 continue
-            if candidate.reply is not None:
-                found = candidate
-        return found
+            if found.reply is not None:
+                return found
+        return None
