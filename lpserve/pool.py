@@ -24,6 +24,9 @@ from .loop import Loop, Timer
 from .paths import RuntimeDirectory, remove_connection
 from .wire import FAILED, encode_answer, encode_error
 
+#: Seconds until the service tries again what failed for want of descriptors.
+RETRY_AFTER = 0.2
+
 
 class Worker:
     """A worker that was asked for; a spare one while it has no connection.
@@ -100,6 +103,7 @@ class Pool:
         self._log = log
         self._serial = 0
         self._missed: set[str] = set()
+        self._retry: Timer | None = None
 
     def submit(self, connection: Connection, patience: float) -> None:
         """Give *connection* a worker, now or within *patience* seconds."""
@@ -124,6 +128,7 @@ class Pool:
                 ours, theirs = channel.pair()
             except OSError as error:
                 self._log(f"cannot make a channel: {error.strerror}")
+                self._refill_later()
                 return
             with theirs:
                 try:
@@ -134,6 +139,15 @@ class Pool:
                     return  # no zygote now: the next one brings us here again
             ours.setblocking(False)
             self.in_flight[self._serial] = Worker(generation, ours)
+
+    def _refill_later(self) -> None:
+        """Try again soon: nothing tells when there are descriptors again."""
+        if self._retry is None:
+            self._retry = self._loop.call_later(RETRY_AFTER, self._refill_now)
+
+    def _refill_now(self) -> None:
+        self._retry = None
+        self.refill()
 
     def forked(self, serial: int, pid: int) -> None:
         """The worker asked for under *serial* is there, as our child *pid*."""
@@ -146,9 +160,10 @@ class Pool:
             # Without its channel it ends; `Children` reaps it as a stranger.
             self._log(f"cannot watch worker {pid}: {error.strerror}")
             worker.channel.close()
-        else:
-            self._loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
-            self._offer(worker)
+            self._refill_later()
+            return
+        self._loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
+        self._offer(worker)
         self.refill()
 
     def _offer(self, worker: Worker) -> None:

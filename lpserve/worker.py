@@ -48,16 +48,14 @@ def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
         return 0  # retired as a spare
     context.message = message
     stdin, held = descriptors
+    connected = False
     try:
-        _connect(stdin, message)
-    except (_TooLate, OSError):
-        return NOBODY_CAME
-    finally:
-        remove_connection(message["path"])
-        with contextlib.suppress(OSError):
+        try:
+            _connect(stdin, message)
+            connected = True
+        finally:
+            remove_connection(message["path"])
             os.close(held)
-    # From here on the client hears of what goes wrong.
-    try:
         with contextlib.suppress(OSError):
             channel.send(end, "connected")
         status = _serve(context)
@@ -68,10 +66,19 @@ def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
             _report_exit(message["reply"], status)
         return status
     except BaseException as error:
-        if trace._trace_file is None:
-            with contextlib.suppress(Exception):
-                reset.reset_log(context)
-        return serving.report_error(error)
+        if connected:
+            return _report_error(error, context)
+        if isinstance(error, (_TooLate, OSError)):
+            return NOBODY_CAME
+        raise
+
+
+def _report_error(error: BaseException, context: reset.Context) -> int:
+    """Tell the client, and the log, which may not have been reset yet."""
+    if trace._trace_file is None:
+        with contextlib.suppress(Exception):
+            reset.reset_log(context)
+    return serving.report_error(error)
 
 
 def _connect(stdin: int, message: dict[str, Any]) -> None:
