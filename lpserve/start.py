@@ -67,10 +67,10 @@ def run_service(
     settings = load_settings(chosen)
     directory = RuntimeDirectory(runtime_directory(runtime_dir, settings.runtime_dir))
     pid_path = os.path.abspath(pid_file) if pid_file else None
-    cwd = os.path.expanduser("~")
+    environ = _zygote_environment()
     reset.forget_log()
     if not daemon:
-        _run(directory, chosen, brz, version, pid_path, cwd, lambda text: None)
+        _run(directory, chosen, brz, version, pid_path, environ, lambda text: None)
         return
     log_file = settings.log_file or os.path.join(bedding.cache_dir(), "lpserve.log")
     try:
@@ -79,7 +79,7 @@ def run_service(
         raise ConfigurationError(f"cannot write {log_file}: {error.strerror}") from None
     status = 1
     try:
-        _run(directory, chosen, brz, version, pid_path, cwd, report)
+        _run(directory, chosen, brz, version, pid_path, environ, report)
         status = 0
     except (LpserveError, OSError) as error:
         report(str(error))
@@ -109,13 +109,26 @@ def load_settings(chosen: dict[str, Any]) -> Settings:
     return settings
 
 
+def _zygote_environment() -> dict[str, str]:
+    """Our environment, as it is to be for zygotes and workers."""
+    environ = {name: value for name, value in os.environ.items() if name not in _OURS}
+    # Where plug-ins are may be said relative to where we were started.
+    if plugins := environ.get("BRZ_PLUGINS_AT"):
+        pairs = [each.partition("@") for each in plugins.split(os.pathsep)]
+        environ["BRZ_PLUGINS_AT"] = os.pathsep.join(
+            f"{name}@{os.path.abspath(path)}" if path else name
+            for name, _, path in pairs
+        )
+    return environ
+
+
 def _run(
     directory: RuntimeDirectory,
     chosen: dict[str, Any],
     brz: list[str],
     version: str,
     pid_path: str | None,
-    cwd: str,
+    environ: dict[str, str],
     report: Callable[[str], None],
 ) -> None:
     _log_to_stderr()
@@ -128,12 +141,11 @@ def _run(
     system.set_title("lp-serve")
     limits = {"RLIMIT_NOFILE": raise_descriptor_limit()}
     start = {
-        "cwd": cwd,
+        "cwd": os.path.expanduser("~"),
         "umask": umask,
         "limits": limits,
         "runtime_dir": directory.path,
     }
-    environ = {name: value for name, value in os.environ.items() if name not in _OURS}
     launch = Launch((*brz, "lp-serve", "--zygote"), environ, start)
 
     def opened() -> None:
