@@ -13,7 +13,7 @@ attached to it. Both ends are of one installation; nobody else sees them.
 To a zygote: ``start`` (how a fresh process would be), ``fork`` (with the end of
 a new worker's channel). From it: ``ready``, ``failed``, ``forked``,
 ``fork-failed``. To a worker: ``serve`` (with the read end of its stdin and the
-lock on its directory). From it: ``connected``, ``imported``.
+lock on its directory). From it: ``connected``, ``imported``, ``left``.
 """
 
 from __future__ import annotations
@@ -74,13 +74,3 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
             os.close(descriptor)
         return None, []
     return json.loads(data), list(descriptors)
-
-
-def is_gone(channel: socket.socket) -> bool:
-    """Whether the other end has been closed."""
-    try:
-        return not channel.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True

@@ -51,7 +51,12 @@ class Child:
         self.leader = leader
 
     def signal(self, number: int) -> None:
-        """Send it a signal; a leader's goes to all of its process group."""
+        """Send it a signal; a leader's goes to all of its process group.
+
+        Nothing once it has been reaped: its pid may be somebody else's.
+        """
+        if self.pidfd < 0:
+            return
         if self.leader and self._signal_group(number):
             return
         with contextlib.suppress(ProcessLookupError):
@@ -109,6 +114,7 @@ class Children:
             end = End("signal", signal.SIGKILL)  # somebody else reaped it
         self._loop.forget(child.pidfd)
         os.close(child.pidfd)
+        child.pidfd = -1
         del self._table[child.pid]
         try:
             child.ended(end)

@@ -298,6 +298,11 @@ def serve(user, directory, settings, brz, fallback=True):
     :raises ClientError: where the connection is not served.
     """
     check_original_command()
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number: this one
     signals = Signals()
     deadline = time.monotonic() + settings["connect_timeout"]
     conversation = None

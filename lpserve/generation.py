@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -79,10 +80,11 @@ class Generation:
             raise ZygoteError(f"cannot start a zygote: {error.strerror}") from None
         finally:
             theirs.close()
+        self._patience = loop.call_later(READY_TIMEOUT, self._overdue)
+        with contextlib.suppress(OSError):  # dead already: `_ended` tells
+            channel.send(self._channel, "start", **launch.start)
         self._channel.setblocking(False)
         loop.watch(self._channel.fileno(), self._read)
-        channel.send(self._channel, "start", **launch.start)
-        self._patience = loop.call_later(READY_TIMEOUT, self._overdue)
 
     @property
     def pid(self) -> int:

@@ -114,7 +114,7 @@ def read_options(environ=None):
     path = os.path.expanduser(base) + "/breezy/breezy.conf"
     try:
         with open(path, "rb") as file:
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            lines = file.read().decode("utf-8-sig", "replace").splitlines()
     except OSError:
         return {}
     values = {}

@@ -40,6 +40,8 @@ class Worker:
         self.child: Child | None = None
         self.connection: Connection | None = None
         self.retired = False
+        #: Whether it says itself how it ends.
+        self.left = False
 
 
 @dataclass
@@ -267,16 +269,22 @@ class Pool:
             worker.channel.close()
 
     def _heard(self, worker: Worker) -> None:
-        try:
-            message, _ = channel.receive(worker.channel)
-        except BlockingIOError:
-            return
+        while not worker.retired:
+            try:
+                message, _ = channel.receive(worker.channel)
+            except BlockingIOError:
+                return
+            self._told(worker, message)
+
+    def _told(self, worker: Worker, message: dict[str, Any] | None) -> None:
         if message is None:
             if worker in self.spares:
                 self.spares.remove(worker)
             self._retire(worker)
         elif message["kind"] == "connected" and worker.connection is not None:
             worker.connection.path = None
+        elif message["kind"] == "left":
+            worker.left = True
         elif message["kind"] == "imported":
             self._tell_missed(set(message["names"]))
 
@@ -288,6 +296,7 @@ class Pool:
             self._log(f"rehearsal missed modules: {' '.join(new)}")
 
     def _worker_ended(self, worker: Worker, end: End) -> None:
+        self._heard(worker)  # its last words may not have been read yet
         if worker in self.spares:
             self.spares.remove(worker)
         self._retire(worker)
@@ -296,7 +305,8 @@ class Pool:
             del self.busy[worker.child.pid]
             if connection.path is not None:
                 remove_connection(connection.path)
-            connection.reply.send(encode_answer(end.kind, end.number))
+            if end.kind == "signal" or not worker.left:
+                connection.reply.send(encode_answer(end.kind, end.number))
             connection.reply.close()
             self._ended(connection, worker, end)
         self.refill()

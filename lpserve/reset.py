@@ -14,6 +14,7 @@ when it gets one. What is reset was found in the code of Breezy 3.3.23.
 
 from __future__ import annotations
 
+import _signal
 import contextlib
 import locale
 import logging
@@ -36,6 +37,12 @@ from .system import open_descriptors, set_title
 #: Of the names that a request may set, those that have a use without a request;
 #: the others say who is connected, and are nobody's unless the request says so.
 _FALL_BACK = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
+# All but those that cannot be caught and the real-time ones that libc keeps.
+_SIGNALS = [
+    int(number)
+    for number in signal.valid_signals()
+    if number not in (signal.SIGKILL, signal.SIGSTOP)
+]
 
 
 @dataclass
@@ -73,14 +80,15 @@ def reset_signals(context: Context) -> None:
     """
     signal.set_wakeup_fd(-1)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    ignored = {signal.SIGPIPE, signal.SIGXFSZ}
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError):  # real-time ones that libc keeps
-            wanted: Any = signal.SIG_IGN if number in ignored else signal.SIG_DFL
-            if number == signal.SIGINT:
-                wanted = signal.default_int_handler
-            if signal.getsignal(number) is not wanted:
-                signal.signal(number, wanted)
+    for number in _SIGNALS:
+        wanted: Any = signal.SIG_DFL
+        if number == signal.SIGINT:
+            wanted = signal.default_int_handler
+        elif number in (signal.SIGPIPE, signal.SIGXFSZ):
+            wanted = signal.SIG_IGN
+        # The C function: the one around it makes an enum of what it returns.
+        if _signal.getsignal(number) != wanted:
+            signal.signal(number, wanted)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -163,7 +171,7 @@ def reset_locale(context: Context) -> None:
 
 
 def reset_streams(context: Context) -> None:
-    """``print`` goes to the client's stderr, never to the protocol."""
+    """``print`` goes to stderr, which will be the client's; never to the protocol."""
     serving.protect_protocol()
     serving.silence_ui()
 
@@ -193,9 +201,9 @@ AT_FORK: list[Reset] = [
     reset_atomic_files,
     reset_caches,
     reset_working_directory,
+    reset_streams,
 ]
 AT_CONNECTION: list[Reset] = [
-    reset_streams,
     reset_environment,
     reset_locale,
     reset_log,

@@ -21,7 +21,7 @@ import sys
 import time
 from typing import Any
 
-from breezy import errors, trace, transport, urlutils
+from breezy import config, errors, trace, transport, urlutils
 from breezy import ui as _mod_ui
 from breezy.bzr.smart import medium as _mod_medium
 from breezy.bzr.smart import server as _mod_server
@@ -44,17 +44,18 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     it times out. It also wakes up every second to look whether it was told to
     stop; here SIGHUP interrupts the waiting.
 
-    :param timeout: seconds without a request until the client is given up.
+    :param timeout: seconds without a request until the client is given up;
+        None for Breezy's ``serve.client_timeout``.
     """
 
     #: Longest that poll sleeps; SIGHUP may come right before it begins.
     _POLL_SECONDS = 20.0
 
-    def __init__(self, in_fd: int, out_fd: int, backing: Any, timeout: float):
-        self._out_fd = out_fd
+    def __init__(self, in_fd: int, out_fd: int, backing: Any, timeout: float | None):
+        self._timeout = timeout
         in_file = io.FileIO(in_fd, "rb", closefd=False)
         out_file = open(out_fd, "wb", buffering=1 << 16, closefd=False)
-        super().__init__(in_file, out_file, backing, timeout=timeout)
+        super().__init__(in_file, out_file, backing, timeout=timeout or 0)
         self._received = b""
         #: Whether nothing is going on that SIGHUP would interrupt.
         self.waiting = False
@@ -91,18 +92,27 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
             return
         poller = select.poll()
         poller.register(self._in.fileno(), select.POLLIN)
-        end = time.monotonic() + timeout_seconds
+        if poller.poll(0):
+            return
+        # Only now: the first request has no need to wait for breezy.conf.
+        timeout = self._idle_timeout()
+        end = time.monotonic() + timeout
         while not self.finished:
             left = end - time.monotonic()
             if left <= 0:
                 raise errors.ConnectionTimeout(
-                    f"disconnecting client after {timeout_seconds:.1f} seconds"
+                    f"disconnecting client after {timeout:.1f} seconds"
                 )
             self.waiting = True
             ready = poller.poll(min(left, self._POLL_SECONDS) * 1000)
             self.waiting = False
             if ready:
                 return
+
+    def _idle_timeout(self) -> float:
+        if self._timeout is None:
+            self._timeout = config.GlobalStack().get("serve.client_timeout")
+        return self._timeout
 
     def terminate_due_to_error(self) -> None:
         """End the connection after an error that is nobody's answer."""
@@ -126,10 +136,6 @@ class ConnectionServer(_mod_server.BzrServerFactory):
     def _make_smart_server(
         self, host: None, port: None, inet: bool, timeout: float | None
     ) -> None:
-        if timeout is None:
-            from breezy import config
-
-            timeout = config.GlobalStack().get("serve.client_timeout")
         self.smart_server = PipeMedium(
             self._in_fd, self._out_fd, self.transport, timeout
         )

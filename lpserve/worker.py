@@ -24,6 +24,7 @@ from breezy import trace
 
 from . import channel, reset, serving
 from .paths import connection_fifos, remove_connection
+from .wire import encode_answer
 
 #: Exit status of a worker whose FIFOs nobody opened in time (EX_TEMPFAIL).
 NOBODY_CAME = 75
@@ -62,15 +63,15 @@ def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
         with contextlib.suppress(OSError):
             if len(sys.modules) > modules:
                 channel.send(end, "imported", names=list(sys.modules)[modules:])
-        if channel.is_gone(end):
-            _report_exit(message["reply"], status)
-        return status
     except BaseException as error:
         if connected:
-            return _report_error(error, context)
-        if isinstance(error, (_TooLate, OSError)):
-            return NOBODY_CAME
-        raise
+            status = _report_error(error, context)
+        elif isinstance(error, (_TooLate, OSError)):
+            status = NOBODY_CAME
+        else:
+            raise
+    _leave(end, message["reply"], status)
+    return status
 
 
 def _report_error(error: BaseException, context: reset.Context) -> int:
@@ -115,9 +116,17 @@ def _serve(context: reset.Context) -> int:
     )
 
 
-def _report_exit(path: str, status: int) -> None:
-    """Say ourselves how we end: the service was killed."""
+def _leave(end: socket.socket, reply: str, status: int) -> None:
+    """Say how we end: the service may be killed before it could.
+
+    If we are killed in between, the service says so, and is right.
+    """
     with contextlib.suppress(OSError):
-        reply = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        os.write(reply, f"exit {status}\n".encode())
-        os.close(reply)
+        channel.send(end, "left")
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            os.close(number)
+    with contextlib.suppress(OSError):
+        opened = os.open(reply, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        os.write(opened, encode_answer("exit", status))
+        os.close(opened)
