@@ -35,9 +35,9 @@ input and output to it.
 """
 
 MAX_REQUEST = 4096
-_SAFE = frozenset(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%_-+=:,./~"
-)
+_ALNUM = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+_SAFE = frozenset(_ALNUM + "@%_-+=:,./~")
+_USER = frozenset(_ALNUM + "._@+~-")
 
 
 class ClientError(Exception):
@@ -208,10 +208,11 @@ def check_original_command(environ=None):
     words = command.split(" ") if _SAFE.issuperset(command.replace(" ", "")) else [""]
     program = words[0].rpartition("/")[2]
     if program in ("bzr", "brz"):
-        program, *words = words[1:] or [""]
-    if program in ("serve", "lp-serve") and "--inet" in words:
+        program = " ".join([program, *words[1:2]])
+    served = ("bzr serve", "brz serve", "bzr lp-serve", "brz lp-serve", "lp-serve")
+    if program in served and "--inet" in words:
         return
-    if program == "lp-serve-client":
+    if program in ("lp-serve-client", "bzr lp-serve-client", "brz lp-serve-client"):
         return
     shown = "".join(c if c.isprintable() else "?" for c in command[:80])
     raise ClientError(EX_USAGE, f"only 'bzr serve --inet' is allowed, not: {shown}")
@@ -297,6 +298,8 @@ def serve(user, directory, settings, brz, fallback=True):
     :param brz: the words that run Breezy.
     :raises ClientError: where the connection is not served.
     """
+    if not _is_user(user):
+        raise ClientError(EX_USAGE, "USER must be letters, digits and ._@+~-")
     check_original_command()
     for number in range(3):
         try:
@@ -319,7 +322,7 @@ def serve(user, directory, settings, brz, fallback=True):
             raise ClientError(EX_UNAVAILABLE, str(error)) from None
         _tell(f"{error}; serving this connection without it")
         try:
-            os.execvp(brz[0], [*brz, "lp-serve", "--inet", user])
+            os.execvp(brz[0], [*brz, "lp-serve", "--inet", "--", user])
         except OSError as error:
             text = f"cannot run {brz[0]}: {error.strerror}"
             raise ClientError(EX_UNAVAILABLE, text) from None
@@ -337,6 +340,11 @@ def serve(user, directory, settings, brz, fallback=True):
         text = f"the worker ended with status {number}; the service's log says why"
         raise ClientError(number, text)
     return number
+
+
+def _is_user(text):
+    """What ``wire.is_user`` says, without a regular expression."""
+    return 0 < len(text) <= 64 and _USER.issuperset(text) and text[0] not in "-.@+"
 
 
 def _tell(text):

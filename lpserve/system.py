@@ -112,7 +112,8 @@ def fork(run: Callable[[], int | None]) -> int:
     if pid == 0:
         status = 70
         try:
-            status = run() or 0
+            result = run() or 0
+            status = result if result in range(256) else 70
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
