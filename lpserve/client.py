@@ -7,10 +7,10 @@
 
 """Ask the fork service for a worker and relay standard input and output to it.
 
-With ``relay.py`` and ``location.py`` self-contained: nothing but the standard
-library, because the stand-alone ``lp-serve-client`` runs them under ``python -I
--S``, without Breezy. They import little for the same reason: every connection
-pays for it.
+With ``relay.py``, ``location.py`` and ``sshcommand.py`` self-contained: nothing
+but the standard library, because the stand-alone ``lp-serve-client`` runs them
+under ``python -I -S``, without Breezy. They import little for the same reason:
+every connection pays for it.
 """
 
 import os
@@ -20,6 +20,7 @@ import time
 
 from .location import directory_fault, read_configuration, runtime_directory
 from .relay import Relay, Signals, wait
+from .sshcommand import command_fault
 
 EX_USAGE, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 64, 69, 75, 77
 
@@ -191,33 +192,6 @@ def ask(directory, words, timeout=30.0):
 # -- the program --------------------------------------------------------------
 
 
-def check_original_command(environ=None):
-    """Refuse what is not a Bazaar client's command.
-
-    sshd runs this program in place of the command that the user asked for and
-    leaves that in SSH_ORIGINAL_COMMAND (sshd(8)). It is never executed.
-
-    :raises ClientError: with status 64.
-    """
-    environ = os.environ if environ is None else environ
-    command = environ.get("SSH_ORIGINAL_COMMAND")
-    if command is None:
-        if environ.get("SSH_TTY"):
-            raise ClientError(EX_USAGE, "this account serves Bazaar, not a shell")
-        return
-    words = command.split(" ") if _SAFE.issuperset(command.replace(" ", "")) else [""]
-    program = words[0].rpartition("/")[2]
-    if program in ("bzr", "brz"):
-        program = " ".join([program, *words[1:2]])
-    served = ("bzr serve", "brz serve", "bzr lp-serve", "brz lp-serve", "lp-serve")
-    if program in served and "--inet" in words:
-        return
-    if program in ("lp-serve-client", "bzr lp-serve-client", "brz lp-serve-client"):
-        return
-    shown = "".join(c if c.isprintable() else "?" for c in command[:80])
-    raise ClientError(EX_USAGE, f"only 'bzr serve --inet' is allowed, not: {shown}")
-
-
 def _start_service(directory, brz, deadline):
     """Start the service unless another client is at it; wait until it is ready.
 
@@ -300,7 +274,9 @@ def serve(user, directory, settings, brz, fallback=True):
     """
     if not _is_user(user):
         raise ClientError(EX_USAGE, "USER must be letters, digits and ._@+~-")
-    check_original_command()
+    fault = command_fault(os.environ)
+    if fault is not None:
+        raise ClientError(EX_USAGE, fault)
     for number in range(3):
         try:
             os.fstat(number)

@@ -1,0 +1,40 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Which commands of an ssh client are those of a Bazaar client.
+
+Part of the stand-alone client: the standard library only (see ``client.py``).
+"""
+
+_SAFE = frozenset(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%_-+=:,./~ "
+)
+_SERVE = ("bzr serve", "brz serve", "bzr lp-serve", "brz lp-serve", "lp-serve")
+_CLIENT = ("lp-serve-client", "bzr lp-serve-client", "brz lp-serve-client")
+
+
+def command_fault(environ):
+    """Why what an ssh client asked for is not to be served, or None.
+
+    sshd runs this program in place of the command that the user asked for and
+    leaves that in SSH_ORIGINAL_COMMAND (sshd(8)). It is never executed.
+
+    :param environ: the environment, a dict.
+    """
+    command = environ.get("SSH_ORIGINAL_COMMAND")
+    if command is None:
+        if environ.get("SSH_TTY"):
+            return "this account serves Bazaar, not a shell"
+        return None
+    words = command.split(" ") if _SAFE.issuperset(command) else [""]
+    program = words[0].rpartition("/")[2]
+    if program in ("bzr", "brz"):
+        program = " ".join([program, *words[1:2]])
+    if program in _CLIENT or (program in _SERVE and "--inet" in words):
+        return None
+    shown = "".join(each if each.isprintable() else "?" for each in command[:80])
+    return f"only 'bzr serve --inet' is allowed, not: {shown}"
