@@ -168,7 +168,7 @@ class cmd_lp_serve(_LpserveCommand):
             )
         os.environ.setdefault("BRZ_EMAIL", user)
         serving.protect_protocol()
-        serving.reset_debugger()
+        system.disable_debugger()
         logging.getLogger("brz").handlers[1:] = [logging.StreamHandler(sys.stderr)]
         return serving.serve_and_report(
             user,
@@ -208,6 +208,7 @@ class cmd_lp_serve_client(_LpserveCommand):
     def perform(
         self, user: str, runtime_dir: str | None = None, no_fallback: bool = False
     ) -> int:
+        system.disable_debugger()
         settings = read_settings()
         status = client.serve(
             user,

@@ -106,12 +106,13 @@ class Generation:
         )
         return children.add(pid, self._ended)
 
-    def fork(self, serial: int, end: socket.socket) -> None:
+    def fork(self, serial: int, end: socket.socket, spare: bool) -> None:
         """Ask for a worker that has *end* of a channel.
 
+        :param spare: nobody waits for it.
         :raises OSError: if the zygote has gone or does not keep up.
         """
-        channel.send(self._channel, "fork", (end.fileno(),), serial=serial)
+        channel.send(self._channel, "fork", (end.fileno(),), serial=serial, spare=spare)
 
     def retire(self) -> None:
         """Let it end: it has no reason to live without its channel."""

@@ -24,9 +24,6 @@ from .loop import Loop, Timer
 from .paths import RuntimeDirectory, remove_connection
 from .wire import FAILED, encode_answer, encode_error
 
-#: Seconds until the service tries again what failed for want of descriptors.
-RETRY_AFTER = 0.2
-
 
 class Worker:
     """A worker that was asked for; a spare one while it has no connection.
@@ -73,12 +70,19 @@ class Connection:
 class Pool:
     """Hands connections to workers, spare ones first.
 
-    :param request_fork: called with a serial number and the worker's end of its
-        channel; raises OSError if no zygote can be asked now.
+    :param request_fork: called with a serial number, the worker's end of its
+        channel and whether nobody waits for it; returns the number of the
+        generation that it asked; raises OSError if there is none to ask now.
     :param ended: called with a connection and how it ended.
     :param log: called with a line.
     """
 
+    #: Seconds until that is tried again which failed for want of descriptors:
+    #: nothing tells when there are some.
+    RETRY = 0.2
+    #: Seconds until a spare worker that was taken is replaced while others are
+    #: left: the connection that took it comes first.
+    SETTLE = 0.02
     #: Forks that a zygote is asked for before it has answered.
     MAX_IN_FLIGHT = 16
 
@@ -87,7 +91,7 @@ class Pool:
         loop: Loop,
         children: Children,
         directory: RuntimeDirectory,
-        request_fork: Callable[[int, socket.socket], int],
+        request_fork: Callable[[int, socket.socket, bool], int],
         ended: Callable[[Connection, Worker, End], None],
         log: Callable[[str], None],
     ):
@@ -118,7 +122,10 @@ class Pool:
                 patience, lambda: self._give_up(connection)
             )
         # After the answer, so that nobody waits for it.
-        self.refill()
+        if self.spares:
+            self._refill_later(self.SETTLE)
+        else:
+            self.refill()
 
     def refill(self) -> None:
         """Ask for the workers that are missing."""
@@ -130,22 +137,22 @@ class Pool:
                 ours, theirs = channel.pair()
             except OSError as error:
                 self._log(f"cannot make a channel: {error.strerror}")
-                self._refill_later()
+                self._refill_later(self.RETRY)
                 return
             with theirs:
                 try:
                     self._serial += 1
-                    generation = self._request_fork(self._serial, theirs)
+                    spare = len(self.in_flight) >= len(self.waiting)
+                    generation = self._request_fork(self._serial, theirs, spare)
                 except OSError:
                     ours.close()
                     return  # no zygote now: the next one brings us here again
             ours.setblocking(False)
             self.in_flight[self._serial] = Worker(generation, ours)
 
-    def _refill_later(self) -> None:
-        """Try again soon: nothing tells when there are descriptors again."""
+    def _refill_later(self, seconds: float) -> None:
         if self._retry is None:
-            self._retry = self._loop.call_later(RETRY_AFTER, self._refill_now)
+            self._retry = self._loop.call_later(seconds, self._refill_now)
 
     def _refill_now(self) -> None:
         self._retry = None
@@ -162,7 +169,7 @@ class Pool:
             # Without its channel it ends; `Children` reaps it as a stranger.
             self._log(f"cannot watch worker {pid}: {error.strerror}")
             worker.channel.close()
-            self._refill_later()
+            self._refill_later(self.RETRY)
             return
         self._loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
         self._offer(worker)

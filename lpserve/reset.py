@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import breezy
-from breezy import atomicfile, i18n, osutils, repository, rules, trace
+from breezy import atomicfile, debug, i18n, osutils, repository, rules, trace
 from breezy.bzr import generate_ids
 
 from . import serving
@@ -132,7 +132,8 @@ def reset_caches(context: Context) -> None:
     """What Breezy remembers about its process and its environment."""
     osutils._cached_user_encoding = None
     osutils._cached_local_concurrency = None
-    osutils._first_terminal_size = osutils._terminal_size = None
+    osutils._first_terminal_size = None
+    osutils._terminal_size_state = "no_data"
     i18n._translations = None
     repository._deprecation_warning_done = False
 
@@ -182,6 +183,13 @@ def reset_log(context: Context) -> None:
     logging.getLogger("brz").handlers.clear()
     trace._trace_file = None
     trace.enable_default_logging()
+    trace.be_quiet(False)  # not DEBUG on stderr
+
+
+def reset_debug_flags(context: Context) -> None:
+    """The ``debug_flags`` of breezy.conf as it is now."""
+    debug.debug_flags.clear()
+    debug.set_debug_flags_from_config()
 
 
 def reset_title(context: Context) -> None:
@@ -206,6 +214,7 @@ AT_FORK: list[Reset] = [
 AT_CONNECTION: list[Reset] = [
     reset_environment,
     reset_locale,
+    reset_debug_flags,
     reset_log,
     reset_rules,
     reset_title,

@@ -252,10 +252,10 @@ class Service:
             self._loop.call_later(self._restart_after, self._replace_zygote)
             self._restart_after = min(self._restart_after * 2, RESTART_AT_MOST)
 
-    def _request_fork(self, serial: int, end: socket.socket) -> int:
+    def _request_fork(self, serial: int, end: socket.socket, spare: bool) -> int:
         if self._zygote is None:
             raise OSError("no zygote")
-        self._zygote.fork(serial, end)
+        self._zygote.fork(serial, end, spare)
         return self._zygote.number
 
     def forked(self, serial: int, pid: int) -> None:

@@ -244,13 +244,7 @@ def protect_protocol() -> None:
         write_through=True,
     )
     sys.stdout = sys.__stdout__ = sys.__stderr__ = sys.stderr
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BytesIO())
-
-
-def reset_debugger() -> None:
-    """Let SIGQUIT end us: Breezy's debugger would prompt the client."""
-    if hasattr(signal, "SIGQUIT"):
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
 
 
 def silence_ui() -> None:

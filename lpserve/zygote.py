@@ -81,7 +81,7 @@ class Zygote:
             if message is None:
                 return
             with socket.socket(fileno=descriptors[0]) as end:
-                self._fork(message["serial"], end)
+                self._fork(message["serial"], end, message["spare"])
 
     def _settle(self) -> None:
         """Stop being the command that Breezy started."""
@@ -94,14 +94,14 @@ class Zygote:
             signal.signal(number, signal.SIG_DFL)
         reset.reset_limits(reset.Context(self._start, -1, {}))
 
-    def _fork(self, serial: int, end: socket.socket) -> None:
+    def _fork(self, serial: int, end: socket.socket, spare: bool) -> None:
         """Fork a worker that is the service's child.
 
         Through a middle process: when that has ended, the worker is an orphan,
         and the kernel gives it to the service.
         """
         try:
-            middle = system.fork(lambda: self._be_middle(end))
+            middle = system.fork(lambda: self._be_middle(end, spare))
             os.waitpid(middle, 0)
             pid, error = _pid_and_errno.unpack(os.read(self._pids[0], 8))
             if error:
@@ -116,16 +116,18 @@ class Zygote:
     def _tell_failure(self, serial: int, text: str) -> None:
         channel.send(self._link, "fork-failed", serial=serial, text=text)
 
-    def _be_middle(self, end: socket.socket) -> int:
+    def _be_middle(self, end: socket.socket, spare: bool) -> int:
         try:
-            pid, error = system.fork(lambda: self._be_worker(end)), 0
+            pid, error = system.fork(lambda: self._be_worker(end, spare)), 0
         except OSError as failure:
             pid, error = 0, failure.errno or 1
         os.write(self._pids[1], _pid_and_errno.pack(pid, error))
         return 0
 
-    def _be_worker(self, end: socket.socket) -> int:
+    def _be_worker(self, end: socket.socket, spare: bool) -> int:
         self._link.close()
         for descriptor in self._pids:
             os.close(descriptor)
+        if spare:
+            worker.warm_up()
         return worker.main(end, self._start, self._modules)

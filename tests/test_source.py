@@ -6,3 +6,354 @@
 # (at your option) any later version.
 
 """The layering of the house is checked, not hoped for."""
+
+import ast
+import itertools
+import os
+import re
+import subprocess
+import sys
+
+from breezy.tests import TestCase
+
+from . import MODULES, blackbox, live
+from .harness import PLUGIN
+
+#: Each module of the plug-in may import those above it, and none below.
+LAYERS = (
+    "errors",
+    "location",
+    "relay",
+    "sshcommand",
+    "client",
+    "wire",
+    "loop",
+    "channel",
+    "paths",
+    "system",
+    "children",
+    "doors",
+    "generation",
+    "pool",
+    "report",
+    "options",
+    "serving",
+    "reset",
+    "worker",
+    "rehearsal",
+    "zygote",
+    "server",
+    "start",
+    "cmds",
+)
+
+#: They get along without Breezy: the service itself, and what it is made of.
+WITHOUT_BREEZY = (
+    *LAYERS[: LAYERS.index("report") + 1],
+    "server",
+)
+
+#: The stand-alone client: the standard library and each other.
+CLIENT = ("client", "relay", "location", "sshcommand")
+
+#: What the stand-alone client cannot afford: each costs it a few milliseconds.
+SLOW = (
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "enum",
+    "functools",
+    "json",
+    "re",
+    "selectors",
+    "shlex",
+    "signal",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "typing",
+)
+
+#: Where processes are started.
+STARTING = {
+    # The one place that forks; the second puts a daemon into the background.
+    ("system", "fork"),
+    ("system", "daemonize"),
+    # exec at once, so that nothing of the service is in a zygote.
+    ("generation", "_launch"),
+    # autostart: the client starts a service.
+    ("client", "_start_service"),
+}
+
+#: Where children are waited for. In the service that is `children` alone.
+REAPING = {
+    ("children", "_reap"),
+    ("children", "reap_strangers"),
+    # In the zygote: the middle process, which has nothing to do but fork.
+    ("zygote", "_fork"),
+    # In the zygote, before it is ready: the actors of the rehearsal.
+    ("rehearsal", "_perform"),
+    # In the foreground process, which waits until the daemon is ready.
+    ("system", "daemonize"),
+    # In the client: a service that puts itself into the background.
+    ("client", "_start_service"),
+}
+
+#: Signal handlers that do more than to wake a loop.
+HANDLERS = {
+    # In a worker: nobody opened its FIFOs in time.
+    ("worker", "too_late"),
+    # In a worker: Breezy's handler, and an end to waiting for a request.
+    ("serving", "self.smart_server.hang_up"),
+    # In a worker: as Python has them when it starts.
+    ("reset", "wanted"),
+}
+
+
+def walk_sources(top=PLUGIN):
+    """Every Python file of the project."""
+    for directory, below, names in os.walk(top):
+        below[:] = [n for n in below if n[0] not in "._" and n != "build"]
+        for name in sorted(names):
+            if name.endswith(".py"):
+                yield os.path.join(directory, name)
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def parse_inside():
+    """The modules of the plug-in: pairs of a name and a tree."""
+    inside = os.path.join(PLUGIN, "lpserve")
+    for path in walk_sources(inside):
+        name = os.path.relpath(path, inside)[: -len(".py")].replace(os.sep, ".")
+        if name != "__init__":
+            yield name, ast.parse(read(path))
+
+
+def absolute_imports(tree):
+    """The names of the modules that *tree* imports, wherever it does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+
+
+def relative_imports(tree):
+    """The modules of the same package that *tree* imports, by their names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            if node.module:
+                yield node.module.split(".")[0]
+            else:
+                yield from (alias.name for alias in node.names)
+
+
+def calls(tree, function="<module>"):
+    """Every call: pairs of the function it is in, and the node."""
+    for node in ast.iter_child_nodes(tree):
+        inside = function
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside = node.name
+        if isinstance(node, ast.Call):
+            yield inside, node
+        yield from calls(node, inside)
+
+
+def called(node):
+    """What a call calls, as it is written."""
+    return ast.unparse(node.func)
+
+
+class TestImports(TestCase):
+    """Which module may import what."""
+
+    def test_layers(self):
+        for name, tree in parse_inside():
+            self.assertIn(name, LAYERS, "say in LAYERS where it belongs")
+            above = LAYERS[: LAYERS.index(name)]
+            for imported in relative_imports(tree):
+                self.assertIn(imported, above, f"{name} imports {imported}")
+
+    def test_our_own_relatively(self):
+        """Under whatever name the plug-in is loaded, it is loaded once."""
+        loaded = [os.path.join(PLUGIN, name) for name in ("lpserve", "tests")]
+        for path in itertools.chain(*map(walk_sources, loaded)):
+            for name in absolute_imports(ast.parse(read(path))):
+                first = name.split(".")[0]
+                self.assertNotIn(first, ("lpserve", "tests"), path)
+                self.assertFalse(name.startswith("breezy.plugins.lpserve"), path)
+
+    def test_without_breezy(self):
+        for name, tree in parse_inside():
+            if name in WITHOUT_BREEZY:
+                for imported in absolute_imports(tree):
+                    first = imported.split(".")[0]
+                    self.assertIn(first, sys.stdlib_module_names, name)
+
+    def test_without_breezy_when_run(self):
+        """Nor does one of them by way of another."""
+        script = (
+            "import importlib, sys\n"
+            "sys.path.insert(0, sys.argv[1])\n"
+            "for name in sys.argv[2:]:\n"
+            "    importlib.import_module('lpserve.' + name)\n"
+            "sys.exit('breezy' in sys.modules)\n"
+        )
+        words = [sys.executable, "-I", "-c", script, PLUGIN, *WITHOUT_BREEZY]
+        self.assertEqual(0, subprocess.run(words, timeout=60, check=False).returncode)
+
+    def test_client(self):
+        for name, tree in parse_inside():
+            if name in CLIENT:
+                for imported in relative_imports(tree):
+                    self.assertIn(imported, CLIENT, name)
+
+    def test_client_is_light(self):
+        """Up to where it looks for the service it imports nothing slow."""
+        script = (
+            "import sys\n"
+            "sys.path.insert(0, sys.argv.pop(1))\n"
+            "from lpserve.client import main\n"
+            "main(sys.argv[1:])\n"
+        )
+        python = [sys.executable, "-I", "-S", "-X", "importtime", "-c", script]
+        missing = os.path.join(self.id(), "missing")
+        words = ["/", "--no-fallback", "--runtime-dir", missing, "alice"]
+        done = subprocess.run(
+            [*python, PLUGIN, *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual(69, done.returncode, done.stderr)
+        imported = re.findall(r"(?m)^import time: .*\| +(\S+)$", done.stderr)
+        self.assertIn("lpserve.client", imported)
+        self.assertEqual([], [name for name in SLOW if name in imported])
+
+    def test_twisted(self):
+        for name, tree in parse_inside():
+            firsts = {each.split(".")[0] for each in absolute_imports(tree)}
+            if name != "conch":
+                self.assertNotIn("twisted", firsts, name)
+
+    def test_loading_costs_nothing(self):
+        """The plug-in itself imports nothing of its inside."""
+        tree = ast.parse(read(os.path.join(PLUGIN, "__init__.py")))
+        self.assertEqual([], list(relative_imports(tree)))
+        firsts = {name.split(".")[0] for name in absolute_imports(tree)}
+        self.assertEqual({"breezy"}, firsts)
+
+
+class TestProcesses(TestCase):
+    """One place forks, one place reaps, handlers do nothing."""
+
+    def find(self, *names):
+        """Where one of these functions of ``os`` is called."""
+        return {
+            (module, function)
+            for module, tree in parse_inside()
+            for function, node in calls(tree)
+            if called(node) in [f"os.{name}" for name in names]
+        }
+
+    def test_fork(self):
+        forking = self.find("fork", "forkpty")
+        self.assertEqual({"system"}, {module for module, _ in forking})
+        found = forking | self.find("posix_spawn", "posix_spawnp", "system", "popen")
+        self.assertEqual(STARTING, found)
+
+    def test_no_other_way(self):
+        """Nobody takes a function out of ``os``, or a module that would fork."""
+        for name, tree in parse_inside():
+            imported = set(absolute_imports(tree))
+            self.assertEqual(
+                set(), imported & {"multiprocessing", "pty", "subprocess"}, name
+            )
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    self.assertNotEqual("os", node.module, name)
+
+    def test_reaping(self):
+        self.assertEqual(
+            REAPING, self.find("wait", "wait3", "wait4", "waitid", "waitpid")
+        )
+
+    def test_no_threads(self):
+        """FAULT 25: nobody starts one."""
+        for name, tree in parse_inside():
+            for _, node in calls(tree):
+                self.assertNotIn(
+                    called(node).split(".")[-1], ("Thread", "start_new_thread"), name
+                )
+
+    def test_signal_handlers(self):
+        for module, tree in parse_inside():
+            for _, node in calls(tree):
+                if called(node) not in ("signal.signal", "_signal.signal"):
+                    continue
+                handler = node.args[1]
+                text = ast.unparse(handler)
+                if isinstance(handler, ast.Lambda):
+                    self.assertEqual("lambda number, frame: None", text, module)
+                elif not re.fullmatch(r"_?signal\.SIG_(DFL|IGN)", text):
+                    self.assertIn((module, text), HANDLERS)
+
+    def test_wake_up_descriptor(self):
+        """It belongs to a loop; a worker gives it up."""
+        found = {
+            module
+            for module, tree in parse_inside()
+            for _, node in calls(tree)
+            if called(node).endswith(".set_wakeup_fd")
+        }
+        self.assertEqual({"loop", "relay", "reset"}, found)
+
+    def test_no_print(self):
+        """FAULT 23: standard output is the protocol's."""
+        for module, tree in parse_inside():
+            for _, node in calls(tree):
+                self.assertNotIn(called(node), ("print", "sys.stdout.write"), module)
+
+
+class TestFiles(TestCase):
+    """How every file looks."""
+
+    def test_header_and_docstring(self):
+        header = read(__file__.removesuffix("c")).partition('"""')[0]
+        for path in walk_sources():
+            text = read(path)
+            if text.startswith("#!"):
+                text = text.partition("\n")[2]
+            self.assertTrue(text.startswith(header), f"no header: {path}")
+            docstring = ast.get_docstring(ast.parse(text))
+            self.assertTrue(docstring, f"no docstring: {path}")
+
+    def test_length(self):
+        for path in walk_sources():
+            lines = read(path).count("\n")
+            self.assertTrue(lines <= 400, f"{path} has {lines} lines")
+
+    def test_no_path_of_a_machine(self):
+        """Nothing knows where it was written."""
+        machines = re.compile(r"(?<![\w.%}])/(root|work|Users)/(?!current)")
+        for path in walk_sources():
+            for line in read(path).splitlines():
+                if "re.compile" not in line:
+                    self.assertIs(None, machines.search(line), f"{path}: {line}")
+
+    def test_every_test_is_run(self):
+        """A module of tests that is not registered would never run."""
+        here = os.path.join(PLUGIN, "tests")
+        for directory, registered in (
+            (here, MODULES),
+            (os.path.join(here, "blackbox"), blackbox.MODULES),
+            (os.path.join(here, "live"), live.MODULES),
+        ):
+            for name in sorted(os.listdir(directory)):
+                if name.startswith("test_") and name.endswith(".py"):
+                    self.assertIn(name[: -len(".py")], registered)

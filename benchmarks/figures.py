@@ -1,0 +1,90 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Figures: statistics, tables, and what is known of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """The smallest of *values* that at least *part* (0 to 1) of them do not pass."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one of *values*, or the mean of the two in the middle."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    if len(ordered) % 2:
+        return ordered[half]
+    return (ordered[half - 1] + ordered[half]) / 2
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Number, median, p99, least and greatest of *values*."""
+    return {
+        "count": len(values),
+        "median": median(values),
+        "p99": percentile(values, 0.99),
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def processor() -> str:
+    """What this machine computes with."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.machine()
+
+
+def filesystem(path: str) -> str:
+    """The type of the file system that *path* is on."""
+    best = ("", "unknown")
+    with contextlib.suppress(OSError), open("/proc/self/mounts") as file:
+        for line in file:
+            place, kind = line.split()[1:3]
+            if os.path.commonpath([path, place]) == place:
+                best = max(best, (place, kind))
+    return best[1]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table for people: the first column to the left, figures to the right."""
+    lines = [list(head), *([str(each) for each in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    text = ""
+    for line in lines:
+        cells = [line[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]
+        text += "  ".join(cells).rstrip() + "\n"
+    return text
+
+
+def ms(seconds: float) -> str:
+    """*seconds* in milliseconds."""
+    return f"{seconds * 1000:.2f}"
+
+
+def target(name: str, reached: float, wanted: float) -> dict[str, Any]:
+    """A ratio that is to be at least *wanted*."""
+    return {
+        "name": name,
+        "ratio": round(reached, 2),
+        "wanted": wanted,
+        "reached": reached >= wanted,
+    }
