@@ -290,8 +290,10 @@ class Pool:
             self._retire(worker)
         elif message["kind"] == "connected" and worker.connection is not None:
             worker.connection.path = None
-        elif message["kind"] == "left":
+        elif message["kind"] == "left" and worker.child is not None:
             worker.left = True
+            # Its client may be back before we have reaped it.
+            self.busy.pop(worker.child.pid, None)
         elif message["kind"] == "imported":
             self._tell_missed(set(message["names"]))
 
@@ -309,7 +311,7 @@ class Pool:
         self._retire(worker)
         connection = worker.connection
         if connection is not None and worker.child is not None:
-            del self.busy[worker.child.pid]
+            self.busy.pop(worker.child.pid, None)
             if connection.path is not None:
                 remove_connection(connection.path)
             if end.kind == "signal" or not worker.left:

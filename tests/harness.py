@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +28,6 @@ from typing import Any
 from breezy.tests import TestCaseInTempDir
 
 from ..lpserve import client
-from ..lpserve.loop import Loop
 
 #: The directory of the plug-in.
 PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -69,76 +67,6 @@ def descriptors_of(pid: int) -> dict[int, str]:
             with contextlib.suppress(FileNotFoundError):
                 found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
     return found
-
-
-def in_child(run: Callable[[], Any], deadline: float = DEADLINE) -> Any:
-    """Call *run* in a forked child; what it returned, as JSON carries it.
-
-    For what could not be undone in the test's own process: limits, adopted
-    orphans, reaping whatever there is.
-    """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            signal.alarm(int(deadline))
-            try:
-                outcome = {"result": run()}
-            except BaseException:
-                outcome = {"failure": traceback.format_exc()}
-            with open(writer, "w") as file:
-                json.dump(outcome, file)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        text = file.read()
-    os.waitpid(pid, 0)
-    if not text:
-        raise AssertionError("the child died without a word")
-    outcome = json.loads(text)
-    if "failure" in outcome:
-        raise AssertionError("in a child: " + outcome["failure"])
-    return outcome["result"]
-
-
-def run_loop_until(
-    loop: Loop, ready: Callable[[], Any], what: str, deadline: float = DEADLINE
-) -> None:
-    """Run *loop* until something has happened."""
-    end = time.monotonic() + deadline
-    happened = False
-
-    def look() -> None:
-        nonlocal happened
-        happened = bool(ready())
-        if happened or time.monotonic() > end:
-            loop.stop()
-        else:
-            loop.call_later(0.005, look)
-
-    loop.call_later(0, look)
-    loop.run()
-    if not happened:
-        raise AssertionError(f"did not happen within {deadline} s: {what}")
-
-
-class LoopTestCase(TestCaseInTempDir):
-    """A test with a loop of its own in this process.
-
-    :ivar failures: exceptions of callbacks; there may be none at the end.
-    """
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.failures: list[Exception] = []
-        self.loop = Loop(self.failures.append)
-        self.addCleanup(self.loop.close)
-        self.addCleanup(lambda: self.assertEqual([], self.failures))
-
-    def run_until(self, ready: Callable[[], Any], what: str) -> None:
-        """Run the loop until something has happened."""
-        run_loop_until(self.loop, ready, what)
 
 
 class Connection:
@@ -362,14 +290,20 @@ class LiveTestCase(TestCaseInTempDir):
 
         return wait_until(settled, "the service has come to rest")
 
-    def rest(self, spares: int = 2) -> int:
-        """Wait until this many workers are spare and no others; open descriptors."""
+    def rest(self, spares: int = 2, descriptors: int | None = None) -> int:
+        """Wait until this many workers are spare and no others; open descriptors.
+
+        :param descriptors: how many those are to be, if it matters.
+        """
 
         def at_rest() -> int | None:
             status = self.settled_status()
-            return status["workers"]["spare"] == spares and status["descriptors"]
+            if status["workers"]["spare"] != spares:
+                return None
+            found = status["descriptors"]
+            return found if descriptors in (None, found) else None
 
-        return wait_until(at_rest, f"{spares} spare workers")
+        return wait_until(at_rest, f"{spares} spare workers, {descriptors} descriptors")
 
     def connect(self, user: str = "alice", **env: str) -> Connection:
         """Ask for a worker; the FIFOs are not opened yet."""

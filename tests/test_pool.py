@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 
-from ..lpserve import channel, pool, system
+from ..lpserve import channel, system
 from ..lpserve.children import Children
 from ..lpserve.paths import RuntimeDirectory
 from ..lpserve.pool import Connection, Pool
@@ -34,6 +34,9 @@ def be_worker(end):
             os.unlink(os.path.join(message["path"], path))
         os.rmdir(message["path"])
         channel.send(end, "connected")
+    if word == "left":
+        channel.send(end, "left")
+        return 3
     if word == "missed":
         channel.send(end, "imported", names=["b", "a"])
         return 0
@@ -74,6 +77,7 @@ class PoolTestCase(LoopTestCase):
         self.ended = []
         self.logged = []
         self.asked = []
+        self.asked_for_spare = []
         self.generation = 1
         self.addCleanup(self.end_children)
         self.pool = Pool(
@@ -89,6 +93,7 @@ class PoolTestCase(LoopTestCase):
         if not self.generation:
             raise OSError("no zygote")
         self.asked.append((serial, end.dup()))
+        self.asked_for_spare.append(spare)
         return self.generation
 
     def fork(self):
@@ -144,13 +149,28 @@ class TestSpares(PoolTestCase):
         pids = [self.fork(), self.fork()]
         self.assertEqual((2, 0, 0, 0), self.counts())
         connection = self.submit()
-        self.assertEqual((1, 1, 1, 0), self.counts())
+        self.assertEqual((1, 1, 0, 0), self.counts())
         word, pid, *fifos = connection.reply.answers[0]
         self.assertEqual(("ok", str(pids[0])), (word, pid))
         names = [os.path.basename(path) for path in fifos]
         self.assertEqual(["stdin", "stdout", "stderr"], names)
+        self.run_until(lambda: self.asked, "another is asked for")
         self.fork()
         self.assertEqual((2, 1, 0, 0), self.counts())
+
+    def test_last_one_taken(self):
+        """Then another is asked for at once."""
+        self.pool.resize(1)
+        self.fork()
+        self.assertEqual("ok", self.submit().reply.answers[0][0])
+        self.assertEqual((0, 1, 1, 0), self.counts())
+
+    def test_somebody_waits(self):
+        """A zygote is told for whom nobody waits: it takes its time with them."""
+        self.submit()
+        self.submit()
+        self.pool.resize(1)
+        self.assertEqual([False, False, True], self.asked_for_spare)
 
     def test_none(self):
         """With 0 a worker is forked when it is asked for."""
@@ -236,11 +256,13 @@ class TestConnections(PoolTestCase):
         self.assertEqual([(connection, "exit 7")], self.ended)
         self.assertEqual((0, 0, 0, 0), self.counts())
 
-    def test_killed(self):
-        connection = self.submit()
-        os.kill(self.fork(), signal.SIGKILL)
-        self.assertEqual(["signal", "9"], self.wait_closed(connection)[-1])
-        self.assertEqual([], os.listdir(self.directory.connections))
+    def test_says_itself_how_it_ends(self):
+        """The client is told once; the last words are read, however late."""
+        connection = self.submit("left")
+        pid = self.fork()
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self.assertEqual(1, len(self.wait_closed(connection)))
+        self.assertEqual([(connection, "exit 3")], self.ended)
 
     def test_connected(self):
         """The service does not remove what the worker has removed."""
@@ -348,7 +370,7 @@ class TestConnections(PoolTestCase):
             return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         self.overrideAttr(channel, "pair", pair)
-        self.overrideAttr(pool, "RETRY_AFTER", 0.01)
+        self.overrideAttr(Pool, "RETRY", 0.01)
         connection = self.submit()
         self.assertEqual((0, 0, 0, 1), self.counts())
         failing.clear()
@@ -372,4 +394,5 @@ class TestConnections(PoolTestCase):
         self.fork()
         self.pool.signal_all(signal.SIGTERM)
         self.assertEqual(["signal", "15"], self.wait_closed(connection)[-1])
+        self.assertEqual([], os.listdir(self.directory.connections))
         self.assertEqual((1, 0, 0, 0), self.counts())
