@@ -12,7 +12,19 @@ One module per module of the plug-in here, the commands in ``blackbox``, and in
 """
 
 MODULES = (
+    "test_channel",
+    "test_children",
+    "test_doors",
+    "test_generation",
+    "test_location",
+    "test_loop",
+    "test_options",
+    "test_paths",
+    "test_pool",
+    "test_report",
     "test_source",
+    "test_system",
+    "test_wire",
     "blackbox",
     "live",
 )

@@ -1,0 +1,151 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The configuration options."""
+
+import dataclasses
+import json
+
+from breezy import config
+from breezy.tests import TestCase, TestCaseInTempDir
+
+from .. import __doc__ as PLUGIN_HELP
+from ..lpserve import location, options
+from ..lpserve.errors import ConfigurationError
+
+
+class TestOptions(TestCase):
+    """Each option as Breezy knows it."""
+
+    def names(self):
+        """Those that are registered, without the prefix."""
+        registered = config.option_registry.keys()
+        return [
+            n.removeprefix("lpserve.") for n in registered if n.startswith("lpserve.")
+        ]
+
+    def test_names_agree(self):
+        """What `__init__` registers is what `options` reads, and describes."""
+        self.assertEqual(sorted(options.NAMES), sorted(self.names()))
+        fields = [field.name for field in dataclasses.fields(options.Settings)]
+        self.assertEqual(list(options.NAMES), fields)
+
+    def test_registered(self):
+        for name in options.NAMES:
+            option = config.option_registry.get(f"lpserve.{name}")
+            self.assertEqual(f"lpserve.{name}", option.name)
+            self.assertIs(getattr(options, name), option)
+
+    def test_help(self):
+        """Sentences; 'brz help lpserve' has all of them."""
+        for name in options.NAMES:
+            text = config.option_registry.get_help(f"lpserve.{name}")
+            self.assertEndsWith(text, ".")
+            self.assertIn(f":lpserve.{name}:\n", PLUGIN_HELP)
+
+    def test_defaults_in_the_help(self):
+        """Where the help of the plug-in names a default it is the default."""
+        help = " ".join(PLUGIN_HELP.split())
+        settings = options.read_settings()
+        for text in (
+            f"given up (serve.client_timeout: 300). :lpserve.connect_timeout: Seconds "
+            f"that client and worker wait for each other "
+            f"({settings.connect_timeout:.0f})",
+            f"running connections ({settings.shutdown_timeout:.0f})",
+            f"open at once ({settings.max_workers};",
+            f"already forked ({settings.spare_workers})",
+            f"clients may change it ({settings.allow_writes})",
+            f"if there is none ({settings.autostart})",
+            f"set in its worker ({', '.join(settings.environment)})",
+        ):
+            self.assertIn(text, help)
+
+
+class TestSettings(TestCaseInTempDir):
+    """`options.read_settings`."""
+
+    def configure(self, *lines):
+        config.GlobalStack().store.unload()
+        store = config.GlobalStore()
+        store._load_from_string("\n".join(["[DEFAULT]", *lines, ""]).encode())
+        store._need_saving = lambda: True
+        store.save()
+
+    def test_defaults(self):
+        settings = options.read_settings()
+        self.assertEqual(
+            options.Settings(
+                runtime_dir=None,
+                directory=None,
+                allow_writes=False,
+                client_timeout=None,
+                connect_timeout=30.0,
+                shutdown_timeout=300.0,
+                max_workers=2000,
+                spare_workers=2,
+                environment=location.ENVIRONMENT,
+                autostart=False,
+                log_file=None,
+            ),
+            settings,
+        )
+
+    def test_as_the_client_has_them(self):
+        """Without configuration the stand-alone client assumes the same."""
+        settings = options.read_settings()
+        assumed = location.read_configuration()
+        for name, value in assumed.items():
+            self.assertEqual(getattr(settings, name), value, name)
+
+    def test_configured(self):
+        self.configure(
+            "lpserve.directory = /srv/%u",
+            "lpserve.allow_writes = yes",
+            "lpserve.client_timeout = 1.5",
+            "lpserve.max_workers = 0",
+            "lpserve.environment = LANG, TZ",
+        )
+        settings = options.read_settings()
+        self.assertEqual("/srv/%u", settings.directory)
+        self.assertIs(True, settings.allow_writes)
+        self.assertEqual(1.5, settings.client_timeout)
+        self.assertEqual(0, settings.max_workers)
+        self.assertEqual(("LANG", "TZ"), settings.environment)
+
+    def test_read_afresh(self):
+        """FAULT 20: what changed meanwhile is seen."""
+        for number in (1, 2):
+            self.configure(f"lpserve.max_workers = {number}")
+            self.assertEqual(number, options.read_settings().max_workers)
+
+    def test_overrides(self):
+        """The command line beats the configuration, where it says something."""
+        self.configure("lpserve.directory = /srv", "lpserve.allow_writes = True")
+        settings = options.read_settings(directory="/other", allow_writes=None)
+        self.assertEqual("/other", settings.directory)
+        self.assertIs(True, settings.allow_writes)
+
+    def test_bad_values(self):
+        """One that cannot be used is an error that names the option."""
+        for name, values in (
+            ("allow_writes", ("perhaps", "", "2")),
+            ("autostart", ("perhaps", "")),
+            ("client_timeout", ("soon", "", "-1", "inf", "nan")),
+            ("connect_timeout", ("soon", "", "-1", "inf", "nan")),
+            ("shutdown_timeout", ("soon", "", "-1", "inf", "nan")),
+            ("max_workers", ("many", "", "-1", "1.5")),
+            ("spare_workers", ("many", "", "-1", "1.5")),
+        ):
+            for value in values:
+                self.configure(f"lpserve.{name} = {value}")
+                error = self.assertRaises(ConfigurationError, options.read_settings)
+                self.assertContainsRe(str(error), f"lpserve.{name}")
+
+    def test_for_worker(self):
+        """What it is told can be sent to it."""
+        told = options.read_settings(directory="/srv").for_worker()
+        self.assertEqual("/srv", json.loads(json.dumps(told))["directory"])

@@ -1,0 +1,78 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The status as a person reads it."""
+
+import json
+
+from breezy.tests import TestCase
+
+from ..lpserve.report import format_seconds, format_status
+
+STATUS = {
+    "pid": 17,
+    "version": "1.2",
+    "uptime": 3725.25,
+    "runtime_dir": "/run/lpserve",
+    "doors": ["control", "socket"],
+    "state": "running",
+    "generation": 3,
+    "zygote": 18,
+    "modules": 812,
+    "workers": {"spare": 2, "busy": 1, "waiting": 0, "starting": 0},
+    "totals": {"requests": 9, "spawned": 5, "ended": 4, "failed": 0, "faults": 0},
+    "refused": {},
+    "descriptors": 23,
+    "warm": ["/srv/a", "/srv/b"],
+}
+
+TABLE = """\
+service            lpserve 1.2, pid 17
+state              running, up 1 h 2 min
+runtime directory  /run/lpserve
+doors              control, socket
+generation         3 (zygote 18, 812 modules loaded)
+workers            2 spare, 1 busy, 0 waiting, 0 starting
+totals             9 requests, 5 spawned, 4 ended, 0 failed, 0 faults
+refused            none
+descriptors        23
+warm repositories  2
+"""
+
+
+class TestReport(TestCase):
+    """`report.format_status`."""
+
+    def test_table(self):
+        self.assertEqual(TABLE, format_status(json.dumps(STATUS)))
+
+    def test_without_zygote(self):
+        status = {**STATUS, "generation": None, "zygote": None, "modules": None}
+        table = format_status(json.dumps(status))
+        self.assertContainsRe(
+            table, "(?m)^generation +none: a zygote is being started$"
+        )
+
+    def test_refused(self):
+        status = {**STATUS, "refused": {"busy": 2, "bad-request": 1}}
+        table = format_status(json.dumps(status))
+        self.assertContainsRe(table, "(?m)^refused +2 busy, 1 bad-request$")
+
+    def test_seconds(self):
+        for seconds, text in (
+            (0, "0 s"),
+            (0.9, "0 s"),
+            (59.9, "59 s"),
+            (60, "1 min"),
+            (61, "1 min 1 s"),
+            (3600, "1 h"),
+            (3661, "1 h 1 min"),
+            (86400, "1 d"),
+            (90061, "1 d 1 h"),
+            (86400 * 400, "400 d"),
+        ):
+            self.assertEqual(text, format_seconds(seconds))
