@@ -220,21 +220,34 @@ def _start_service(directory, brz, deadline):
             return
         except NoService:
             pass
-        # Its standard output is the protocol's, so it gets none of ours.
-        null = os.open(os.devnull, os.O_RDWR)
-        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
-        words = ["lp-serve", "--fork-server", "--daemon", "--runtime-dir", directory]
-        try:
-            argv = [*brz, *words]
-            pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
-            if os.waitpid(pid, 0)[1]:
-                raise NoService("the service could not be started")
-        except OSError as error:
-            raise NoService(f"cannot run {brz[0]}: {error.strerror}") from None
-        finally:
-            os.close(null)
+        why = _run_daemon([*brz, "lp-serve", "--fork-server", "--daemon"], directory)
+        if why is not None:
+            raise NoService(f"the service cannot be started: {why}")
     finally:
         os.close(guard)
+
+
+def _run_daemon(argv, directory):
+    """Run what starts the service to its end; why it failed, or None."""
+    # Nothing of it may get to our stdio, which is the protocol's.
+    null = os.open(os.devnull, os.O_RDWR)
+    errors, theirs = os.pipe()
+    ours = ((null, 0), (null, 1), (theirs, 2))
+    actions = [(os.POSIX_SPAWN_DUP2, number, target) for number, target in ours]
+    argv += ["--runtime-dir", directory]
+    try:
+        pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
+    except OSError as error:
+        os.close(errors)
+        return f"cannot run {argv[0]}: {error.strerror}"
+    finally:
+        os.close(null)
+        os.close(theirs)
+    with open(errors, "rb") as file:
+        lines = file.read().decode("utf-8", "replace").split("\n")
+    if not os.waitpid(pid, 0)[1]:
+        return None
+    return [line for line in ["no reason given", *lines] if line.strip()][-1]
 
 
 def _spawn(user, directory, settings, signals, deadline):

@@ -7,7 +7,12 @@
 
 """Tests of the commands, as a user types them."""
 
-MODULES = ()
+MODULES = (
+    "test_help",
+    "test_lp_serve",
+    "test_lp_serve_client",
+    "test_lp_serve_control",
+)
 
 
 def load_tests(loader, basic_tests, pattern):

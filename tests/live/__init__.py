@@ -7,7 +7,11 @@
 
 """Tests with real processes, signals and crashes."""
 
-MODULES = ("test_service",)
+MODULES = (
+    "test_client",
+    "test_relay",
+    "test_service",
+)
 
 
 def load_tests(loader, basic_tests, pattern):

@@ -1,0 +1,275 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""'brz lp-serve-client' and 'lp-serve-client': what a user sees of them."""
+
+import os
+import sys
+
+from breezy.tests.scenarios import load_tests_apply_scenarios
+
+from ..harness import PLUGIN, LiveTestCase
+from ..live.fake_service import HELLO, ClientTestCase
+
+load_tests = load_tests_apply_scenarios
+
+
+class TestService(ClientTestCase):
+    """With a service: the exit codes."""
+
+    def test_served(self):
+        """Nothing but the protocol on stdout, nothing at all on stderr."""
+        self.start_service()
+        self.assertServed(self.run_client("alice", "--no-fallback"))
+        there = ["--no-fallback", "--runtime-dir", self.runtime, "alice"]
+        self.assertServed(self.run_client(*there, LPSERVE_RUNTIME_DIR="/nowhere"))
+        self.assertServed(
+            self.run_client(
+                "alice", SSH_ORIGINAL_COMMAND="bzr serve --inet --directory=/"
+            )
+        )
+        self.assertEqual(3, self.status()["totals"]["spawned"])
+
+    def test_status_of_the_worker(self):
+        self.start_service("--directory", self.root + "/%u")
+        done = self.run_client("alice", "--no-fallback")
+        self.assertEnds(done, 3, "there is no directory", "root/alice")
+
+    def test_busy(self):
+        self.configure(max_workers=1)
+        self.start_service()
+        first = self.connect().open()
+        self.assertEnds(self.run_client("alice"), 75, "busy: ", "1 connections")
+        first.close()
+        self.assertEqual(["exit", "0"], first.end())
+        self.settled_status()  # it counts until the service has reaped it
+        self.assertServed(self.run_client("alice"))
+
+    def test_denied(self):
+        """The client is told to pass what the service does not allow."""
+        self.start_service()
+        self.configure(environment="LANG,LD_PRELOAD")
+        self.assertServed(self.run_client("alice"))
+        self.assertEnds(
+            self.run_client("alice", LD_PRELOAD=""), 77, "denied: ", "LD_PRELOAD"
+        )
+
+    def test_bad_user(self):
+        self.start_service()
+        for user in ("a/b", "", "x" * 65):
+            self.assertEnds(self.run_client(user), 64, "USER")
+
+    def test_environment_that_cannot_be_sent(self):
+        """The client then serves the connection itself, with all of it."""
+        self.configure(directory=self.root)
+        self.start_service()
+        for value in ("a\nb", "x" * 5000):
+            done = self.run_client("alice", BRZ_EMAIL=value)
+            self.assertServed(done, "does not fit into a request", "without it")
+            done = self.run_client("alice", "--no-fallback", BRZ_EMAIL=value)
+            self.assertEnds(done, 69, "does not fit into a request")
+        self.assertEqual(0, self.status()["totals"]["spawned"])
+
+
+class TestOriginalCommand(ClientTestCase):
+    """sshd leaves what the user asked for in SSH_ORIGINAL_COMMAND."""
+
+    ACCEPTED = (
+        "bzr serve --inet --directory=/ --allow-writes",
+        "/usr/bin/brz serve --inet --directory=/ --allow-writes",
+        "brz lp-serve --inet alice",
+        "lp-serve-client alice",
+    )
+    REFUSED = (
+        "",
+        " ",
+        "sh",
+        "bzr",
+        "serve",
+        "serve --inet",
+        "rsync --server .",
+        "bzr log",
+        "bzr serve",
+        "bzr serve --port=1234",
+        "bzr help serve --inet",
+        "bzr-serve --inet",
+        "sh -c bzr serve --inet",
+        "bzr serve --inet; sh",
+        "bzr serve --inet $(id)",
+        "bzr serve --inet `id`",
+        "bzr serve --inet | x",
+        "bzr serve --inet > x",
+        "bzr serve --inet & sh",
+        "bzr serve --inet\nsh",
+        "\nbzr serve --inet",
+        "bzr serve --inet 'x y'",
+        "bzr serve --inet\x1b[2J",
+        "bzr serve --inet \udcff",
+        "x" * 10000,
+    )
+
+    def test_accepted(self):
+        self.configure(directory=self.root)
+        for command in self.ACCEPTED:
+            done = self.run_client("alice", SSH_ORIGINAL_COMMAND=command)
+            self.assertServed(done, "without it")
+
+    def test_refused(self):
+        """With one line that cannot do anything to a terminal, too."""
+        self.configure(directory=self.root)
+        for command in self.REFUSED:
+            done = self.run_client("alice", SSH_ORIGINAL_COMMAND=command)
+            self.assertEnds(done, 64, "only 'bzr serve --inet' is allowed")
+            self.assertTrue(len(done.stderr) < 200, done.stderr)
+            self.assertTrue(done.stderr.decode().strip().isprintable(), done.stderr)
+
+    def test_no_shell(self):
+        """ssh without a command asks for a shell."""
+        self.configure(directory=self.root)
+        done = self.run_client("alice", SSH_TTY="/dev/pts/0")
+        self.assertEnds(done, 64, "not a shell")
+
+
+class TestFallback(ClientTestCase):
+    """Without a service: the client serves, and says why it has to."""
+
+    def check(self, *texts):
+        done = self.run_client("alice", "--no-fallback")
+        self.assertEnds(done, 69, *texts)
+        self.configure(directory=self.root)
+        done = self.run_client("alice")
+        self.assertServed(done, *texts, "; serving this connection without it")
+
+    def make_runtime(self):
+        os.makedirs(os.path.join(self.runtime, "replies"), 0o700)
+        return os.path.join(self.runtime, "control")
+
+    def test_no_directory(self):
+        self.check("no service at " + self.runtime)
+        self.assertFalse(os.path.exists(self.runtime))
+
+    def test_no_control(self):
+        self.make_runtime()
+        self.check("no service at " + self.runtime)
+
+    def test_nobody_reads(self):
+        control = self.make_runtime()
+        os.mkfifo(control, 0o600)
+        self.check("no service at " + self.runtime)
+        os.unlink(control)
+
+    def test_not_a_fifo(self):
+        control = self.make_runtime()
+        with open(control, "w"):
+            pass
+        self.check(control + " is not a FIFO")
+        self.assertEqual(0, os.path.getsize(control))
+        os.unlink(control)
+
+    def test_not_a_directory(self):
+        with open(self.runtime, "w"):
+            pass
+        self.check(self.runtime + " is not a directory")
+        os.unlink(self.runtime)
+
+    def test_writable_by_others(self):
+        """Somebody else could be listening there."""
+        control = self.make_runtime()
+        os.mkfifo(control, 0o600)
+        listening = os.open(control, os.O_RDWR | os.O_NONBLOCK)
+        for mode in (0o770, 0o707):
+            os.chmod(self.runtime, mode)
+            self.check("is writable by others", f"{mode:04o}", "chmod")
+        self.assertRaises(BlockingIOError, os.read, listening, 1)
+        os.close(listening)
+        os.unlink(control)
+
+    def test_owned_by_another(self):
+        self.runtime = "/"
+        if os.geteuid() == 0:
+            self.runtime = os.path.join(self.test_dir, "theirs")
+            os.mkdir(self.runtime)
+            os.chown(self.runtime, 65534, 65534)
+        self.check("is owned by uid ", f"not by uid {os.geteuid()}")
+
+    def test_nothing_to_serve(self):
+        """The reason is told by whoever finds it."""
+        done = self.run_client("alice")
+        self.assertEqual((3, b""), (done.returncode, done.stdout))
+        self.assertContainsString(done.stderr, b"no directory to serve: give")
+
+
+class TestBrz(ClientTestCase):
+    """What only Breezy's command has."""
+
+    scenarios = ClientTestCase.scenarios[:1]
+
+    def test_usage(self):
+        for words in ([], ["alice", "bob"], ["--frobnicate", "alice"]):
+            self.assertEnds(self.run_client(*words), 3, "brz: ERROR: ")
+
+    def test_overrides(self):
+        """-O goes on to what serves in our place."""
+        done = self.run_client("alice", f"-Olpserve.directory={self.root}")
+        self.assertServed(done, "without it")
+
+    def test_user_like_an_option(self):
+        """It must not become an option of what serves in our place."""
+        self.configure(directory=self.root)
+        for user in ("--help", "--allow-writes", "-x"):
+            self.assertEnds(self.run_client("--", user), 64, "USER")
+
+
+class TestStandAlone(ClientTestCase):
+    """What only the program beside Breezy has."""
+
+    scenarios = ClientTestCase.scenarios[1:]
+
+    def test_usage(self):
+        for words in (
+            [],
+            ["alice", "bob"],
+            ["--frobnicate", "alice"],
+            ["alice", "--runtime-dir"],
+            ["-c", "sh"],
+        ):
+            self.assertEnds(self.run_client(*words), 64, "lp-serve-client: ", "--help")
+
+    def test_configuration(self):
+        self.configure(connect_timeout="soon")
+        self.assertEnds(self.run_client("alice"), 64, "lpserve.connect_timeout")
+
+    def test_without_breezy(self):
+        """Nothing can serve in its place: it says so."""
+        os.mkdir("path")
+        os.symlink(sys.executable, "path/python3")
+        done = self.run_client("alice", PATH=os.path.abspath("path"))
+        self.assertEqual((69, b""), (done.returncode, done.stdout))
+        self.assertContainsString(done.stderr, b"cannot run brz: No such file")
+
+    def test_through_a_symlink(self):
+        self.configure(directory=self.root)
+        os.symlink(os.path.join(PLUGIN, "bin", "lp-serve-client"), "first")
+        os.symlink("first", "second")
+        done = self.run_program([os.path.abspath("second"), "alice"], b"hello\n")
+        self.assertEqual((0, HELLO), (done.returncode, done.stdout))
+
+    def test_imports_no_breezy(self):
+        """And nothing from where users or sites put modules."""
+        self.start_service()
+        for name in ("breezy.py", "shlex.py", "select.py", "sitecustomize.py"):
+            with open(name, "w") as file:
+                file.write("raise SystemExit('imported')\n")
+        done = self.run_client("alice", "--no-fallback", PYTHONPATH=self.test_dir)
+        self.assertServed(done)
+
+
+class TestHelpOfClient(LiveTestCase):
+    def test_help_wins(self):
+        done = self.run_program(["lp-serve-client", "alice", "bob", "--help"])
+        self.assertEqual(0, done.returncode)
+        self.assertStartsWith(done.stdout, b"usage: ")
