@@ -13,7 +13,7 @@ attached to it. Both ends are of one installation; nobody else sees them.
 To a zygote: ``start`` (how a fresh process would be), ``fork`` (with the end of
 a new worker's channel). From it: ``ready``, ``failed``, ``forked``,
 ``fork-failed``. To a worker: ``serve`` (with the read end of its stdin and the
-lock on its directory). From it: ``connected``, ``imported``, ``left``.
+lock on its directory). From it: ``imported``, ``left``, ``stayed``.
 """
 
 from __future__ import annotations

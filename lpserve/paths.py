@@ -66,6 +66,7 @@ class RuntimeDirectory:
 
         :raises AlreadyRunning: with the pid of the service that has it.
         """
+        patience = time.monotonic() + 0.5
         while True:
             lock = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -74,6 +75,9 @@ class RuntimeDirectory:
             except BlockingIOError:
                 holder = os.read(lock, 32).decode("ascii", "replace").strip()
                 os.close(lock)
+                if not _is_running(holder) and time.monotonic() < patience:
+                    time.sleep(0.01)  # a client only looked whether it is held
+                    continue
                 raise AlreadyRunning(self.path, holder or "unknown") from None
             except FileNotFoundError:
                 os.close(lock)
@@ -138,7 +142,7 @@ class RuntimeDirectory:
                 if (
                     match is not None
                     and now - os.stat(path).st_ctime > 1
-                    and not os.path.exists(f"/proc/{match.group(1)}")
+                    and not _is_running(match.group(1))
                 ):
                     os.unlink(path)
 
@@ -185,6 +189,10 @@ class ConnectionDirectory:
             if descriptor >= 0:
                 os.close(descriptor)
         self.stdin = self.held = -1
+
+
+def _is_running(pid: str) -> bool:
+    return pid.isdigit() and os.path.exists(f"/proc/{pid}")
 
 
 def rehearsal_stage(runtime_dir: str, pid: int) -> str:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -46,8 +47,7 @@ class Connection:
     """One connection: what was asked for, and what became of it.
 
     :ivar settings: what the ``serve`` message says beside USER.
-    :ivar path: the directory of its FIFOs; None before it has one and after the
-        worker has removed it.
+    :ivar path: the directory of its FIFOs, once there was one.
     """
 
     user: str
@@ -288,8 +288,8 @@ class Pool:
             if worker in self.spares:
                 self.spares.remove(worker)
             self._retire(worker)
-        elif message["kind"] == "connected" and worker.connection is not None:
-            worker.connection.path = None
+        elif message["kind"] == "stayed":
+            worker.left = False
         elif message["kind"] == "left" and worker.child is not None:
             worker.left = True
             # Its client may be back before we have reaped it.
@@ -312,7 +312,7 @@ class Pool:
         connection = worker.connection
         if connection is not None and worker.child is not None:
             self.busy.pop(worker.child.pid, None)
-            if connection.path is not None:
+            if connection.path is not None and os.path.lexists(connection.path):
                 remove_connection(connection.path)
             if end.kind == "signal" or not worker.left:
                 connection.reply.send(encode_answer(end.kind, end.number))

@@ -266,20 +266,21 @@ class Service:
         """See `generation.Owner`."""
         self._pool.fork_failed(serial, why)
 
-    def _reload(self, reply: Reply) -> None:
+    def _reload(self, *replies: Reply) -> None:
         if self._successor is not None:
             # It may have read what changed since; so once more after it.
-            self._reload_again.append(reply)
+            self._reload_again.extend(replies)
             return
         try:
             self._settings = self._load_settings()
         except Exception as error:
             log.error("cannot reload: %s", error)
-            reply.send(encode_error(FAILED, str(error)))
-            reply.close()
+            for reply in replies:
+                reply.send(encode_error(FAILED, str(error)))
+                reply.close()
             return
         log.info("reloading")
-        self._reloads.append(reply)
+        self._reloads.extend(replies)
         self._replace_zygote()
 
     def _end_reload(self, answer: bytes) -> None:
@@ -287,8 +288,8 @@ class Service:
             reply.send(answer)
             reply.close()
         self._reloads, again, self._reload_again = [], self._reload_again, []
-        for reply in again:
-            self._reload(reply)
+        if again:
+            self._reload(*again)
 
     # -- requests --------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from breezy import config, errors, trace, transport, urlutils
@@ -210,11 +211,21 @@ def serve_and_report(user: str, in_fd: int, out_fd: int, **options: Any) -> int:
     return OK
 
 
+_GONE = (BrokenPipeError, ConnectionResetError)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """*error* and what it was raised in the handling of."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
 def report_error(error: BaseException) -> int:
     """Tell of the exception that is being handled; the exit status for it."""
     internal = getattr(error, "internal_error", True)
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, (BrokenPipeError, ConnectionResetError)):
+    if any(isinstance(each, _GONE) for each in _chain(error)):
         internal, text = False, "the client went away"
     elif isinstance(error, KeyboardInterrupt):
         internal, text = False, "interrupted"

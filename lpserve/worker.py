@@ -57,8 +57,6 @@ def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
         finally:
             remove_connection(message["path"])
             os.close(held)
-        with contextlib.suppress(OSError):
-            channel.send(end, "connected")
         status = _serve(context)
         with contextlib.suppress(OSError):
             if len(sys.modules) > modules:
@@ -70,7 +68,8 @@ def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
             status = NOBODY_CAME
         else:
             raise
-    _leave(end, message["reply"], status)
+    with contextlib.suppress(Exception):
+        _leave(end, message["reply"], status)
     return status
 
 
@@ -139,14 +138,17 @@ def _serve(context: reset.Context) -> int:
 def _leave(end: socket.socket, reply: str, status: int) -> None:
     """Say how we end: the service may be killed before it could.
 
-    If we are killed in between, the service says so, and is right.
+    If we are killed in between, the service says so, and is right. So it does
+    where we cannot.
     """
-    with contextlib.suppress(OSError):
-        channel.send(end, "left")
     for number in range(3):
         with contextlib.suppress(OSError):
             os.close(number)
+    opened = os.open(reply, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     with contextlib.suppress(OSError):
-        opened = os.open(reply, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        channel.send(end, "left")
+    try:
         os.write(opened, encode_answer("exit", status))
-        os.close(opened)
+    except BaseException:
+        channel.send(end, "stayed")
+        raise

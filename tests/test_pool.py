@@ -33,7 +33,6 @@ def be_worker(end):
         for path in os.listdir(message["path"]):
             os.unlink(os.path.join(message["path"], path))
         os.rmdir(message["path"])
-        channel.send(end, "connected")
     if word == "left":
         channel.send(end, "left")
         return 3
@@ -268,7 +267,10 @@ class TestConnections(PoolTestCase):
         """The service does not remove what the worker has removed."""
         connection = self.submit("connected")
         self.fork()
-        self.run_until(lambda: connection.path is None, "it told that")
+        self.run_until(
+            lambda: not os.listdir(self.directory.connections),
+            "it has removed its directory",
+        )
         self.pool.signal_all(signal.SIGTERM)
         self.assertEqual(["signal", "15"], self.wait_closed(connection)[-1])
 

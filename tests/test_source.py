@@ -24,6 +24,8 @@ LAYERS = (
     "location",
     "relay",
     "sshcommand",
+    "conversation",
+    "autostart",
     "client",
     "wire",
     "loop",
@@ -53,7 +55,14 @@ WITHOUT_BREEZY = (
 )
 
 #: The stand-alone client: the standard library and each other.
-CLIENT = ("client", "relay", "location", "sshcommand")
+CLIENT = (
+    "client",
+    "autostart",
+    "conversation",
+    "relay",
+    "location",
+    "sshcommand",
+)
 
 #: What the stand-alone client cannot afford: each costs it a few milliseconds.
 SLOW = (
@@ -81,7 +90,7 @@ STARTING = {
     # exec at once, so that nothing of the service is in a zygote.
     ("generation", "_launch"),
     # autostart: the client starts a service.
-    ("client", "_start_service"),
+    ("autostart", "_run_daemon"),
 }
 
 #: Where children are waited for. In the service that is `children` alone.
@@ -95,7 +104,7 @@ REAPING = {
     # In the foreground process, which waits until the daemon is ready.
     ("system", "daemonize"),
     # In the client: a service that puts itself into the background.
-    ("client", "_start_service"),
+    ("autostart", "_run_daemon"),
 }
 
 #: Signal handlers that do more than to wake a loop.

@@ -1,0 +1,169 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""One request to the service's control FIFO and the answers to it.
+
+Part of the stand-alone client: the standard library only (see ``client.py``).
+"""
+
+import os
+import select
+import stat
+import time
+
+from .location import directory_fault
+from .relay import wait
+
+MAX_REQUEST = 4096
+_SAFE = frozenset(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%_-+=:,./~"
+)
+
+
+class ClientError(Exception):
+    """The end of this client: *status* is its exit code, ``str()`` its line."""
+
+    def __init__(self, status, text):
+        super().__init__(text)
+        self.status = status
+
+
+class NoService(Exception):
+    """The service cannot be reached; ``str()`` says why."""
+
+
+def quote(word):
+    """*word* quoted for a request, as `shlex.quote` does."""
+    if word and _SAFE.issuperset(word):
+        return word
+    return "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def _unquote(line):
+    if "'" not in line and '"' not in line and "\\" not in line:
+        return line.split()
+    import shlex  # only for a runtime directory with unusual characters
+
+    return shlex.split(line)
+
+
+class Conversation:
+    """One request to the control FIFO and the answers to it.
+
+    :ivar control: the FIFO, kept open: when the service dies it has no reader.
+    :ivar reply: the reply FIFO, opened for both so that it has no end of file.
+    """
+
+    def __init__(self, directory, signals=None):
+        """Open the control FIFO in *directory*.
+
+        :param signals: a `relay.Signals` that ends the waiting, or None.
+        :raises NoService: if there is none, nobody reads it, or it cannot be
+            trusted.
+        """
+        self.control = self.reply = -1
+        self._path = None
+        self._buffer = b""
+        self._directory = directory
+        self._signals = signals
+        try:
+            fault = directory_fault(directory)
+            if fault is not None:
+                raise NoService(fault)
+            self.control = os.open(directory + "/control", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise NoService(f"no service at {directory} ({error.strerror})") from None
+        if not stat.S_ISFIFO(os.fstat(self.control).st_mode):
+            self.close()
+            raise NoService(f"{directory}/control is not a FIFO")
+
+    def close(self):
+        """Leave nothing of the conversation behind; may be called again."""
+        for descriptor in (self.control, self.reply):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.control = self.reply = -1
+        if self._path is not None:
+            try:
+                os.unlink(self._path)
+            except OSError:
+                pass
+            self._path = None
+
+    def send(self, words, deadline):
+        """Write one request; *deadline* is in seconds of `time.monotonic`."""
+        # The service removes FIFOs so named whose process is gone.
+        name = f"client.{os.getpid()}.{os.urandom(4).hex()}"
+        path = f"{self._directory}/replies/{name}"
+        # The newline in front ends half a line that somebody else may have left.
+        line = "\n" + " ".join([*map(quote, words), "reply=" + name]) + "\n"
+        try:
+            data = line.encode("utf-8")
+        except UnicodeEncodeError:
+            data = b""
+        if not 0 < len(data) <= MAX_REQUEST or line.count("\n") > 2:
+            raise NoService("what this connection needs does not fit into a request")
+        try:
+            os.mkfifo(path, 0o600)
+            self._path = path
+            self.reply = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            while True:
+                try:
+                    os.write(self.control, data)
+                    return
+                except BlockingIOError:
+                    self._wait(self.control, select.POLLOUT, deadline)
+        except OSError as error:
+            raise NoService(f"{self._directory}: {error.strerror}") from None
+
+    def read_answer(self):
+        """The next answer if it is there, as a list of words, else None."""
+        while b"\n" not in self._buffer:
+            try:
+                self._buffer += os.read(self.reply, 65536)
+            except BlockingIOError:
+                return None
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return _unquote(line.decode("utf-8", "surrogateescape"))
+
+    def wait_answer(self, deadline):
+        """The next answer, as a list of words.
+
+        :raises NoService: if none comes before *deadline* or the service ends.
+        """
+        while True:
+            answer = self.read_answer()
+            if answer is not None:
+                return answer
+            self._wait(self.reply, select.POLLIN, deadline)
+
+    def _wait(self, descriptor, events, deadline):
+        left = deadline - time.monotonic()
+        wanted = {self.control: 0, descriptor: events}
+        if self._signals is not None:
+            wanted[self._signals.descriptor] = select.POLLIN
+        ready = wait(wanted, left)
+        for number in self._signals.seen() if self._signals is not None else ():
+            raise ClientError(128 + number, f"ended by signal {number}")
+        if not ready and left <= 0:
+            raise NoService(f"the service at {self._directory} does not answer")
+        if descriptor not in ready and self.control in ready:
+            raise NoService(f"the service at {self._directory} ended")
+
+
+def ask(directory, words, timeout=30.0):
+    """Send one request and return the words of its first answer.
+
+    :raises NoService: if the service cannot be reached or does not answer.
+    """
+    conversation = Conversation(directory)
+    try:
+        deadline = time.monotonic() + timeout
+        conversation.send(words, deadline)
+        return conversation.wait_answer(deadline)
+    finally:
+        conversation.close()
