@@ -33,9 +33,9 @@ from typing import Any
 PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PLUGIN)
 
-from lpserve import client  # noqa: E402
-
 from figures import filesystem, processor  # noqa: E402
+
+from lpserve import client  # noqa: E402
 
 #: Seconds until something that should happen is taken not to.
 DEADLINE = 120.0

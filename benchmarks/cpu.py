@@ -196,7 +196,7 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
         cpu = measure_cpu(stage, service, chosen.repeat)
         memory = measure_memory(stage, service, chosen.idle)
     parts = (SERVICE, ZYGOTE, WORKER, CLIENT)
-    ours = [sum(each) for each in zip(*(cpu[name] for name in parts))]
+    ours = [sum(each) for each in zip(*(cpu[name] for name in parts), strict=False)]
     rows = []
     for name, values in [("lpserve", ours), *cpu.items()]:
         shown = name if name in ("lpserve", INET) else f"  {name}"

@@ -66,11 +66,13 @@ def filesystem(path: str) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table for people: the first column to the left, figures to the right."""
     lines = [list(head), *([str(each) for each in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=False)]
     text = ""
     for line in lines:
         cells = [line[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]
+        cells += [
+            cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=False)
+        ]
         text += "  ".join(cells).rstrip() + "\n"
     return text
 

@@ -18,6 +18,7 @@ Each way to a server is taken in turn, and the service has come to rest before:
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def through_fifos(service: Service) -> tuple[float, list[float]]:
         times = [*connection.times, connection.hello()]
     finally:
         connection.finish()
-    phases = [after - before for before, after in zip(times, times[1:])]
+    phases = [after - before for before, after in itertools.pairwise(times)]
     return times[-1] - times[0], phases
 
 
@@ -127,7 +128,9 @@ def report(
         "text": text + "\n",
         "unit": "seconds",
         "ways": {way: summary(values) for way, values in times.items()},
-        "phases": {way: dict(zip(PHASES, found)) for way, found in parts.items()},
+        "phases": {
+            way: dict(zip(PHASES, found, strict=False)) for way, found in parts.items()
+        },
         "times": times,
         "targets": [
             target("in one process", today / median(times[SPARE]), 15),

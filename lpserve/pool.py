@@ -194,6 +194,7 @@ class Pool:
         self._log(f"cannot fork a worker: {why}")
         if self.waiting:
             self.waiting.popleft().refuse(FAILED, f"cannot fork a worker: {why}")
+        self._refill_later(self.RETRY)
 
     def zygote_gone(self, generation: int) -> None:
         """Forget the forks that *generation* was asked for."""

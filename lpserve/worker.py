@@ -68,7 +68,8 @@ def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
             status = NOBODY_CAME
         else:
             raise
-    with contextlib.suppress(Exception):
+    # The connection is over: what goes wrong now is the service's to tell.
+    with contextlib.suppress(BaseException):
         _leave(end, message["reply"], status)
     return status
 

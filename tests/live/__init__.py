@@ -8,9 +8,21 @@
 """Tests with real processes, signals and crashes."""
 
 MODULES = (
+    "test_chaos",
     "test_client",
+    "test_fuzz",
+    "test_hard_requests",
+    "test_life",
     "test_relay",
+    "test_requests",
+    "test_reset",
+    "test_reset_breezy",
     "test_service",
+    "test_spawning",
+    "test_ssh_connection",
+    "test_sshd",
+    "test_stopping",
+    "test_worker_errors",
 )
 
 

@@ -1,0 +1,372 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Chaos: connections that push and pull while their processes are killed.
+
+`Chaos` runs in the test. It starts drivers, processes that make one connection
+after another, and has them push and pull as a seeded die says. Meanwhile it
+kills, by the same die, clients, workers, zygotes and services, and keeps book of
+which connections it hit by that: these may fail, all others must not.
+
+Every connection has a USER of its own, so that the title of a worker and the
+log of the service say whose it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import os
+import random
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Where branches are, below the root. Each driver pushes to its own; those of
+#: two drivers are in one repository.
+BRANCHES = ("alone-a", "alone-b", "shared/c", "shared/d")
+REPOSITORIES = ("alone-a", "alone-b", "shared")
+
+#: What is killed, and how often beside the others: dealt like cards, so that
+#: every kind has its turn in a short run.
+KINDS = {"client": 4, "worker": 4, "spare": 2, "zygote": 1, "service": 1}
+#: How many kills there are for each connection.
+KILLS = 0.5
+#: Seconds of silence after which a connection is taken to hang.
+SILENCE = 120.0
+
+_FORKED = 0x40  # PF_FORKNOEXEC of <linux/sched.h>: no exec since the fork
+_ABANDONED = "the service and the worker were killed"
+_contention = re.compile(r"LockContention|NoSuchFile.*/shared/\.bzr/repository/ind")
+_path = re.compile(r"/\S+")
+_fallback = re.compile("lp-serve-client: (.*); serving this connection without it")
+
+
+# -- the processes that can be hit --------------------------------------------
+
+
+def _read(pid: int, name: str) -> bytes:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read()
+    return b""
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of proc_pid_stat(5) from the third on: state, ppid..."""
+    return _read(pid, "stat").rpartition(b") ")[2].split()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process *pid* that has not ended."""
+    return _stat(pid)[:1] not in ([], [b"Z"])
+
+
+def kind_of(pid: int) -> tuple[str, str]:
+    """What process *pid* is, one of `KINDS` or "", and the USER of a worker."""
+    words = _read(pid, "cmdline").split(b"\0")
+    if b"--fork-server" in words:
+        return "service", ""
+    stat = _stat(pid)
+    if b"--zygote" not in words or not stat:
+        return "", ""
+    if not int(stat[6]) & _FORKED:
+        return "zygote", ""
+    title = _read(pid, "comm").strip().decode()
+    if title.startswith("lp:") and title != "lp:rehearsal":
+        return "worker", title[3:]
+    if b"--fork-server" in _read(int(stat[1]), "cmdline").split(b"\0"):
+        return "spare", ""
+    return "", ""  # of a rehearsal, or between zygote and worker
+
+
+def zombies_of(pid: int) -> list[int]:
+    """The children of *pid* that it has not reaped."""
+    wanted = [b"Z", str(pid).encode()]
+    numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [number for number in numbers if _stat(number)[:2] == wanted]
+
+
+# -- the engine ---------------------------------------------------------------
+
+
+@dataclass
+class Attempt:
+    """One connection: what it was to do, and what came of it.
+
+    :ivar floor: the revno that was known to be there before it began.
+    """
+
+    user: str
+    operation: str
+    target: str
+    floor: int
+    began: float = 0.0
+    ended: float = 0.0
+    client: int = 0
+    said: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fine(self) -> bool:
+        return (
+            "error" not in self.said
+            and self.said["status"] == 0
+            and self.said["revno"] >= self.floor
+        )
+
+    @property
+    def contended(self) -> bool:
+        """Whether it lost against another push to the shared repository.
+
+        That may hold the lock; and where both repack at the same time, Breezy
+        does not find an index again that the other one has put away.
+        """
+        return (
+            self.operation == "push"
+            and self.target.startswith("shared/")
+            and _contention.search(self.said.get("error", "")) is not None
+            and self.said["status"] == 0
+        )
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.target}: {self.said}, {self.floor} before"
+
+
+class Driver:
+    """A driver, as the test sees it.
+
+    :param words: its program. It is told what to do on standard input, a line
+        for each connection: "push" or "pull", USER, and the branch. On standard
+        output it says USER and the client's pid in a line of JSON, and when the
+        connection is over, in another, ``user``, ``status`` and ``stderr`` of
+        the client, ``error`` or ``revno`` and ``revision``, and how many
+        ``locks`` of the dead it had to break before.
+    :param directory: to be made, for its branches.
+    :param path: of the branch that it pushes to.
+    """
+
+    def __init__(
+        self, words: list[str], env: dict[str, str], directory: str, path: str
+    ):
+        os.makedirs(directory)
+        self.path = path
+        self.attempt: Attempt | None = None
+        self._buffer = b""
+        self._log = os.path.join(directory, "log")
+        with open(self._log, "wb") as log:
+            self.process = subprocess.Popen(
+                [*words, path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=env,
+                cwd=directory,
+            )
+
+    def ask(self, attempt: Attempt) -> None:
+        """Have it make a connection."""
+        self.attempt = attempt
+        line = f"{attempt.operation} {attempt.user} {attempt.target}\n"
+        os.write(self.process.stdin.fileno(), line.encode())
+
+    def hear(self) -> Iterator[dict[str, Any]]:
+        """What it has said."""
+        data = os.read(self.process.stdout.fileno(), 65536)
+        if not data:
+            with open(self._log, encoding="utf-8") as log:
+                raise AssertionError(f"a driver died: {log.read()}")
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        yield from map(json.loads, lines)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.stdin.close()
+        self.process.stdout.close()
+        if self.attempt is not None:
+            self.process.kill()
+        self.process.wait()
+
+
+class Chaos:
+    """See the module.
+
+    :param count: how many connections are made.
+    :param drive: the program of a `Driver` and its environment.
+    :param directory: where drivers keep their branches.
+    :param log: the path of the service's log.
+    :param processes: the pids of all that may be killed, and more.
+    :ivar counts: of what happened.
+    :ivar reasons: why clients served a connection themselves.
+    :ivar failed: the connections that failed although they were not hit.
+    :ivar pushed: by branch the revisions that successful connections pushed.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        drive: tuple[list[str], dict[str, str]],
+        directory: str,
+        log: str,
+        processes: Callable[[], Iterable[int]],
+    ):
+        self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.failed: list[Attempt] = []
+        self.pushed: dict[str, list[str]] = {path: [] for path in BRANCHES}
+        self._left = count
+        self._random = random.Random(seed)
+        self._drive = drive
+        self._directory = directory
+        self._log = log
+        self._processes = processes
+        self._drivers: list[Driver] = []
+        self._revno = dict.fromkeys(BRANCHES, 0)
+        self._suspects: list[Attempt] = []
+        self._hit: set[str] = set()
+        self._kills: list[tuple[float, str, int]] = []
+        self._due: list[float] = []
+        self._deck: list[str] = []
+        self._usual = 1.0
+        self._serial = 0
+
+    def run(self) -> None:
+        """Make all connections, and judge those that failed."""
+        with contextlib.ExitStack() as stack:
+            selector = stack.enter_context(selectors.DefaultSelector())
+            for path in BRANCHES:
+                directory = os.path.join(self._directory, path.replace("/", "-"))
+                driver = Driver(*self._drive, directory, path)
+                stack.callback(driver.stop)
+                self._drivers.append(driver)
+                selector.register(driver.process.stdout, selectors.EVENT_READ, driver)
+                self._next(driver)
+            heard = time.monotonic()
+            while any(driver.attempt for driver in self._drivers):
+                now = time.monotonic()
+                pause = self._due[0] - now if self._due else 1.0
+                for key, _ in selector.select(min(max(pause, 0.001), 1.0)):
+                    heard = now
+                    for said in key.data.hear():
+                        self._heard(key.data, said)
+                if now - heard > SILENCE:
+                    running = [str(driver.attempt) for driver in self._drivers]
+                    raise AssertionError(f"hanging: {running}")
+                self._kill_due()
+        self._judge()
+
+    def _next(self, driver: Driver) -> None:
+        driver.attempt = None
+        if self._left == 0:
+            return
+        self._left -= 1
+        self._serial += 1
+        operation = self._random.choice(("push", "push", "pull"))
+        target = driver.path if operation == "push" else self._random.choice(BRANCHES)
+        floor = self._revno[target] + (operation == "push")
+        driver.ask(Attempt(f"c{self._serial:06}", operation, target, floor))
+
+    def _heard(self, driver: Driver, said: dict[str, Any]) -> None:
+        attempt, now = driver.attempt, time.monotonic()
+        if "pid" in said:
+            attempt.client, attempt.began = said["pid"], now
+            if self._random.random() < KILLS:
+                moment = self._random.uniform(0, 1.2 * self._usual)
+                heapq.heappush(self._due, now + moment)
+            return
+        attempt.said, attempt.ended = said, now
+        self._usual += (now - attempt.began - self._usual) / 10
+        self.counts["locks broken"] += said["locks"]
+        if match := _fallback.search(said["stderr"]):
+            self.counts["fallbacks"] += 1
+            self.reasons[_path.sub("PATH", match.group(1))] += 1
+        self.counts[attempt.operation] += 1
+        if attempt.operation == "push" and "error" not in said:
+            self.pushed[attempt.target].append(said["revision"])
+            self._revno[attempt.target] = said["revno"]
+        if attempt.fine:
+            self.counts["finished"] += 1
+        else:
+            self._suspects.append(attempt)
+        self._next(driver)
+
+    # -- killing ---------------------------------------------------------------
+
+    def _kill_due(self) -> None:
+        while self._due and self._due[0] <= time.monotonic():
+            heapq.heappop(self._due)
+            if not self._deck:
+                self._deck = [
+                    kind for kind, share in KINDS.items() for _ in range(share)
+                ]
+                self._random.shuffle(self._deck)
+            if self._kill(self._deck[-1]):
+                self._deck.pop()
+            else:  # there is none at this moment
+                heapq.heappush(self._due, time.monotonic() + 0.02)
+
+    def _kill(self, kind: str) -> bool:
+        """Kill one of *kind*; False if there is none."""
+        if kind == "client":
+            running = [driver.attempt for driver in self._drivers if driver.attempt]
+            found = {each.client: each.user for each in running if each.client}
+        else:
+            kinds = {pid: kind_of(pid) for pid in self._processes()}
+            found = {pid: user for pid, (each, user) in kinds.items() if each == kind}
+        if not found:
+            return False
+        pid = self._random.choice(sorted(found))
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            # It may have ended, and the number be another's.
+            if kind == "client" and found[pid].encode() not in _read(pid, "cmdline"):
+                return False
+            if kind != "client" and kind_of(pid) != (kind, found[pid]):
+                return False
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(pidfd)
+        self.counts[f"{kind} killed"] += 1
+        self._hit.add(found[pid])
+        self._kills.append((time.monotonic(), kind, pid))
+        return True
+
+    # -- judging ---------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """Tell the connections that were hit from those that should not fail."""
+        with open(self._log, encoding="utf-8") as file:
+            ends = re.findall(r"worker (\d+) for (\S+): signal 9 ", file.read())
+        killed = {str(pid) for _, _, pid in self._kills}
+        # A worker killed as a spare one may just have been taken.
+        self._hit.update(user for pid, user in ends if pid in killed)
+        for attempt in self._suspects:
+            if attempt.user in self._hit or self._abandoned(attempt):
+                self.counts["failed, were hit"] += 1
+            elif attempt.contended:
+                self.counts["contended"] += 1
+            else:
+                self.counts["failed, were not hit"] += 1
+                self.failed.append(attempt)
+
+    def _abandoned(self, attempt: Attempt) -> bool:
+        """Whether the one that could log that its worker was hit was hit, too."""
+        during = {
+            kind for at, kind, _ in self._kills if attempt.began < at < attempt.ended
+        }
+        return _ABANDONED in attempt.said["stderr"] and during >= {"spare", "service"}

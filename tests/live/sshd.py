@@ -1,0 +1,284 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""An OpenSSH server of one's own, on loopback, and a client that knows it.
+
+It runs as whoever starts it, lets in only the keys that it made, and keeps all
+of its files in one directory. Standard library only: the demo uses it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+#: Where systems keep sshd, which is on nobody's PATH but root's.
+_SBIN = (
+    "/usr/sbin",
+    "/usr/local/sbin",
+    "/sbin",
+    "/usr/lib/ssh",
+    "/usr/lib/openssh",
+    "/usr/libexec",
+)
+#: What sshd wants to exist when root starts it.
+_PRIVILEGE_SEPARATION = "/run/sshd"
+
+_SERVER = """\
+Port {port}
+ListenAddress 127.0.0.1
+HostKey "{directory}/host_key"
+AuthorizedKeysFile "{directory}/authorized_keys"
+PidFile none
+StrictModes no
+UsePAM no
+UseDNS no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+PrintMotd no
+PrintLastLog no
+MaxStartups 200
+MaxSessions 200
+LogLevel VERBOSE
+Subsystem sftp internal-sftp
+SetEnv {environment}
+"""
+_CLIENT = """\
+Host *
+    HostName 127.0.0.1
+    Port {port}
+    User {user}
+    HostKeyAlias lpserve
+    UserKnownHostsFile "{directory}/known_hosts"
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    IdentitiesOnly yes
+    IdentityAgent none
+    BatchMode yes
+    LogLevel ERROR
+"""
+
+
+def find_sshd() -> str | None:
+    """The path of sshd if this system has it, and the programs that go with it."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])
+    if shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
+        return None
+    return shutil.which("sshd", path=path)
+
+
+class SshdError(Exception):
+    """It cannot be started; ``str()`` says why."""
+
+
+class Sshd:
+    """See the module.
+
+    :param directory: where its files go; made here.
+    :param environment: what the commands that it runs find in theirs.
+    :ivar ssh: a program to use in place of ``ssh``: to it, every name of a key
+        that was allowed is a host.
+    """
+
+    def __init__(self, directory: str, environment: dict[str, str]):
+        program = find_sshd()
+        if program is None:
+            raise SshdError("there is no sshd on this system; install openssh-server")
+        self._program = program
+        self._directory = directory
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._hosts = ""
+        self.port = 0
+        self.log_path = os.path.join(directory, "log")
+        self.ssh = os.path.join(directory, "ssh")
+        os.mkdir(directory, 0o700)
+        self._make_key("host_key")
+        self._write("authorized_keys", "")
+        config = shlex.quote(os.path.join(directory, "ssh_config"))
+        real = shlex.quote(shutil.which("ssh") or "ssh")
+        self._write("ssh", f'#!/bin/sh\nexec {real} -F {config} "$@"\n', 0o700)
+
+    @property
+    def user(self) -> str:
+        """The account that everyone logs in to: ours."""
+        return pwd.getpwuid(os.geteuid()).pw_name
+
+    def allow(self, name: str, command: str, kind: str = "ed25519") -> str:
+        """Make a key for which *command* is run, as operators write it down.
+
+        :param name: of the key, and the host name that ``ssh`` uses it for.
+        :returns: the path of the private key.
+        """
+        path = self._make_key(name, kind)
+        with open(path + ".pub") as public:
+            key = public.read()
+        quoted = command.replace("\\", "\\\\").replace('"', '\\"')
+        with open(os.path.join(self._directory, "authorized_keys"), "a") as keys:
+            keys.write(f'command="{quoted}",restrict {key}')
+        identity = path.replace("%", "%%")
+        self._hosts += f'Host {name}\n    IdentityFile "{identity}"\n'
+        if self.port:
+            self._write_client()
+        return path
+
+    def start(self, env: dict[str, str] | None = None, seconds: float = 30.0) -> None:
+        """Start it and wait until it listens.
+
+        :param env: its own environment.
+        :raises SshdError: with what it had to say.
+        """
+        if os.geteuid() == 0:
+            os.makedirs(_PRIVILEGE_SEPARATION, 0o755, exist_ok=True)
+        for _ in range(5):
+            self.port = _free_port()
+            environment = " ".join(
+                '"' + f"{name}={value}".replace("\\", "\\\\").replace('"', '\\"') + '"'
+                for name, value in sorted(self._environment.items())
+            )
+            text = _SERVER.format(
+                port=self.port, directory=self._directory, environment=environment
+            )
+            self._write("sshd_config", text)
+            self._write_client()
+            if self._started(env, time.monotonic() + seconds):
+                return
+        raise SshdError(f"sshd did not start: {self.log().strip()}")
+
+    def _started(self, env: dict[str, str] | None, deadline: float) -> bool:
+        """Start it once; False if it ended at once (somebody took the port)."""
+        config = os.path.join(self._directory, "sshd_config")
+        with open(self.log_path, "wb") as log:
+            self._process = subprocess.Popen(
+                [self._program, "-D", "-e", "-f", config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                start_new_session=True,
+            )
+        while self._process.poll() is None:
+            if "Server listening on" in self.log():
+                return True
+            if time.monotonic() > deadline:
+                self.kill()
+                raise SshdError(f"sshd does not listen: {self.log().strip()}")
+            time.sleep(0.005)
+        return False
+
+    def log(self) -> str:
+        """What it has logged, of itself and of everyone who came."""
+        with open(self.log_path, errors="replace") as log:
+            return log.read()
+
+    def sessions(self) -> list[int]:
+        """The processes with which it serves connections that are open."""
+        if self._process is None:
+            return []
+        return _children_of(self._process.pid)
+
+    def stop(self, seconds: float = 30.0) -> None:
+        """Let open connections end, then stop.
+
+        :raises SshdError: if there still are some after *seconds*.
+        """
+        deadline = time.monotonic() + seconds
+        while self.sessions():
+            if time.monotonic() > deadline:
+                left = self.sessions()
+                self.kill()
+                raise SshdError(f"connections are still open: {left}")
+            time.sleep(0.005)
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def kill(self) -> None:
+        """Stop at once, with all connections."""
+        if self._process is None:
+            return
+        left = self.sessions()
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        while left:
+            pid = left.pop()
+            # A session has children of its own: the unprivileged half, and what
+            # it runs, which ends when its stdin does.
+            left += [each for each in _children_of(pid) if _is_sshd(each)]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _make_key(self, name: str, kind: str = "ed25519") -> str:
+        path = os.path.join(self._directory, name)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", path],
+            stdin=subprocess.DEVNULL,
+            check=True,
+        )
+        return path
+
+    def _write_client(self) -> None:
+        with open(os.path.join(self._directory, "host_key.pub")) as public:
+            self._write("known_hosts", f"lpserve {public.read()}")
+        text = _CLIENT.format(
+            port=self.port,
+            user=self.user,
+            directory=self._directory.replace("%", "%%"),
+        )
+        self._write("ssh_config", text + self._hosts)
+
+    def _write(self, name: str, text: str, mode: int = 0o600) -> None:
+        path = os.path.join(self._directory, name)
+        # Under another name first: a client may be reading it.
+        with open(path + ".new", "w") as file:
+            file.write(text)
+        os.chmod(path + ".new", mode)
+        os.rename(path + ".new", path)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _children_of(pid: int) -> list[int]:
+    """The children of the process *pid* that have not ended."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            state, parent = _stat(int(name))
+            if parent == pid and state not in "ZX":
+                found.append(int(name))
+    return found
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """The state and the parent of *pid*."""
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            # The name, in parentheses, may contain anything.
+            words = file.read().rpartition(")")[2].split()
+    except OSError:
+        return "X", 0
+    return words[0], int(words[1])
+
+
+def _is_sshd(pid: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as comm:
+        return comm.read().startswith("sshd")
+    return False
