@@ -14,6 +14,7 @@ One module per module of the plug-in here, the commands in ``blackbox``, and in
 MODULES = (
     "test_channel",
     "test_children",
+    "test_conversation",
     "test_doors",
     "test_generation",
     "test_location",
@@ -22,7 +23,9 @@ MODULES = (
     "test_paths",
     "test_pool",
     "test_report",
+    "test_serving",
     "test_source",
+    "test_sshcommand",
     "test_system",
     "test_wire",
     "blackbox",
