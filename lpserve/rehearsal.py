@@ -117,7 +117,9 @@ def _be_worker(
     ours.close()
     system.die_with_parent()
     remove_hooks()
-    return worker.main(theirs, start, len(sys.modules))
+    modules = len(sys.modules)
+    worker.warm_up()
+    return worker.main(theirs, start, modules)
 
 
 def remove_hooks() -> None:

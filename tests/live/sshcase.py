@@ -260,3 +260,16 @@ class SshTestCase(LiveTestCase):
             "every lp-serve-client has ended",
         )
         self.assertEqual(0, self.settled_status()["workers"]["busy"])
+
+    def assertAllEndedWell(self):
+        """Until every connection has ended: none of them with an error."""
+        self.wait_until_all_ended()
+
+        def all_counted():
+            totals = self.status()["totals"]
+            ended = totals["ended"] + totals["failed"]
+            return totals if ended == totals["spawned"] else None
+
+        totals = wait_until(all_counted, "the service has counted them")
+        self.assertEqual((0, 0), (totals["failed"], totals["faults"]))
+        return totals["ended"]

@@ -234,8 +234,8 @@ class TestReaping(LifeCase):
         for _ in range(3):
             self.finish(*self.serve("alice"))
         killed = self.serve("alice")[0]
-        os.kill(killed.pid, signal.SIGKILL)
-        self.assertEqual(["signal", "9"], killed.end())
+        os.kill(killed.pid, signal.SIGTERM)
+        self.assertEqual(["signal", "15"], killed.end())
         self.rest()
         wait_until(lambda: self.children_of(service.pid) == "SSS", "no zombies")
         service.terminate()

@@ -260,9 +260,7 @@ class TestClients(SshTestCase):
             running.append(process)
         results = [process.communicate(timeout=4 * DEADLINE) for process in running]
         self.assertEqual([(b"3\n", b"")] * 20, results)
-        self.wait_until_all_ended()
-        totals = self.status()["totals"]
-        self.assertEqual((20, 20, 0), tuple(totals[n] for n in _TOTALS))
+        self.assertEqual(20, self.assertAllEndedWell())
 
     def test_paramiko(self):
         """The client that Breezy brings itself."""
@@ -282,8 +280,4 @@ class TestClients(SshTestCase):
         for place in ("root/trunk", "mine"):
             branch = Branch.open(os.path.join(self.test_dir, place))
             self.assertEqual(tree.branch.last_revision(), branch.last_revision())
-        self.wait_until_all_ended()
-        self.assertEqual(0, self.status()["totals"]["failed"])
-
-
-_TOTALS = ("spawned", "ended", "failed")
+        self.assertAllEndedWell()

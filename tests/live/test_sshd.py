@@ -74,8 +74,7 @@ class TestWork(SshTestCase):
         _, err = self.both("push", "-d", "other", "{url}/trunk", status=3)
         self.assertIn("diverged", err)
         self.assertSameBranch("trunk", 14, same_ids=False)
-        self.wait_until_all_ended()
-        self.assertEqual(0, self.status()["totals"]["failed"])
+        self.assertAllEndedWell()
 
     def packs(self, name):
         """The names of the packs at each host: digests of what is in them."""
