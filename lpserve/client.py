@@ -78,14 +78,14 @@ def serve(user, directory, settings, brz, fallback=True):
     """
     if not _is_user(user):
         raise ClientError(EX_USAGE, "USER must be letters, digits and ._@+~-")
-    fault = command_fault(os.environ)
-    if fault is not None:
-        raise ClientError(EX_USAGE, fault)
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number: this one
+    fault = command_fault(os.environ, os.isatty(0))
+    if fault is not None:
+        raise ClientError(EX_USAGE, fault)
     signals = Signals()
     deadline = time.monotonic() + settings["connect_timeout"]
     conversation = None

@@ -17,17 +17,19 @@ _SERVE = ("bzr serve", "brz serve", "bzr lp-serve", "brz lp-serve", "lp-serve")
 _CLIENT = ("lp-serve-client", "bzr lp-serve-client", "brz lp-serve-client")
 
 
-def command_fault(environ):
+def command_fault(environ, terminal):
     """Why what an ssh client asked for is not to be served, or None.
 
     sshd runs this program in place of the command that the user asked for and
     leaves that in SSH_ORIGINAL_COMMAND (sshd(8)). It is never executed.
 
     :param environ: the environment, a dict.
+    :param terminal: whether standard input is one: somebody wants a shell, and
+        would not know what to make of a server that waits.
     """
     command = environ.get("SSH_ORIGINAL_COMMAND")
     if command is None:
-        if environ.get("SSH_TTY"):
+        if terminal and environ.get("SSH_TTY"):
             return "this account serves Bazaar, not a shell"
         return None
     words = command.split(" ") if _SAFE.issuperset(command) else [""]

@@ -14,7 +14,7 @@ from ..lpserve.sshcommand import command_fault
 
 class TestCommandFault(TestCase):
     def fault(self, command, **environ):
-        return command_fault({"SSH_ORIGINAL_COMMAND": command, **environ})
+        return command_fault({"SSH_ORIGINAL_COMMAND": command, **environ}, False)
 
     def test_served(self):
         for command in (
@@ -53,10 +53,11 @@ class TestCommandFault(TestCase):
         self.assertTrue(len(fault) < 200)
 
     def test_no_command(self):
-        """No terminal and no command: a service that runs the client itself."""
-        self.assertIs(None, command_fault({}))
-        self.assertIs(None, command_fault({"SSH_CONNECTION": "here there"}))
+        """Run by hand, or by a program that found its own way here."""
+        self.assertIs(None, command_fault({}, False))
+        self.assertIs(None, command_fault({}, True))
+        self.assertIs(None, command_fault({"SSH_TTY": "/dev/pts/0"}, False))
 
     def test_terminal(self):
         """Somebody wants a shell."""
-        self.assertIn("not a shell", command_fault({"SSH_TTY": "/dev/pts/0"}))
+        self.assertIn("not a shell", command_fault({"SSH_TTY": "/dev/pts/0"}, True))

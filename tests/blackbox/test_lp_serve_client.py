@@ -8,11 +8,12 @@
 """'brz lp-serve-client' and 'lp-serve-client': what a user sees of them."""
 
 import os
+import subprocess
 import sys
 
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
-from ..harness import PLUGIN, LiveTestCase
+from ..harness import DEADLINE, PLUGIN, LiveTestCase
 from ..live.fake_service import HELLO, ClientTestCase
 
 load_tests = load_tests_apply_scenarios
@@ -128,9 +129,19 @@ class TestOriginalCommand(ClientTestCase):
             self.assertTrue(done.stderr.decode().strip().isprintable(), done.stderr)
 
     def test_no_shell(self):
-        """ssh without a command asks for a shell."""
+        """ssh without a command, with a terminal, asks for a shell."""
         self.configure(directory=self.root)
-        done = self.run_client("alice", SSH_TTY="/dev/pts/0")
+        ours, terminal = os.openpty()
+        self.addCleanup(os.close, ours)
+        with open(terminal, "rb") as stdin:
+            done = subprocess.run(
+                self.client_words("alice"),
+                stdin=stdin,
+                capture_output=True,
+                env={**self.env, "SSH_TTY": os.ttyname(terminal)},
+                timeout=DEADLINE,
+                check=False,
+            )
         self.assertEnds(done, 64, "not a shell")
 
 

@@ -159,9 +159,14 @@ class TestRefusals(SshTestCase):
         self.assertFalse(os.path.exists(os.path.join(self.home, "here")))
 
     def test_no_command(self):
-        """What an interactive login gets, with and without a terminal."""
-        for words in (["now"], ["-tt", "now"]):
-            self.assertRefused(self.ssh(*words, stdin=b"id\n"), "")
+        """A login gets a Bazaar server: what is typed there is not executed."""
+        self.start_service()
+        done = self.ssh("now", stdin=b"id\n")
+        self.assertIn(b"bad request 'id", done.stdout)
+        self.assertNotIn(b"uid=", done.stdout)
+        # sshd itself gives those no terminal whom authorized_keys restricts.
+        done = self.ssh("-tt", "now", stdin=b"id\n")
+        self.assertEqual((255, b""), (done.returncode, done.stdout))
 
     def assertRefused(self, done, line):
         text = done.stderr.decode()
