@@ -64,7 +64,8 @@ __version__ = "0.1.0.dev0"
 for _name in ("cmd_lp_serve", "cmd_lp_serve_client", "cmd_lp_serve_control"):
     plugin_cmds.register_lazy(_name, [], __name__ + ".lpserve.cmds")
 
-for _name in (
+#: The configuration options, without the "lpserve." before them.
+OPTIONS = (
     "runtime_dir",
     "directory",
     "allow_writes",
@@ -76,7 +77,8 @@ for _name in (
     "environment",
     "autostart",
     "log_file",
-):
+)
+for _name in OPTIONS:
     config.option_registry.register_lazy(
         "lpserve." + _name, __name__ + ".lpserve.options", _name
     )

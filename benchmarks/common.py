@@ -35,7 +35,7 @@ sys.path.insert(0, PLUGIN)
 
 from figures import filesystem, processor  # noqa: E402
 
-from lpserve import client  # noqa: E402
+from lpserve import conversation  # noqa: E402
 
 #: Seconds until something that should happen is taken not to.
 DEADLINE = 120.0
@@ -187,8 +187,8 @@ class Service:
         return "Listening on " in self.log_text()
 
     def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(client.NoService):
-            client.ask(self.directory, ["shutdown", "now"], DEADLINE)
+        with contextlib.suppress(conversation.NoService):
+            conversation.ask(self.directory, ["shutdown", "now"], DEADLINE)
         try:
             self._process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
@@ -215,7 +215,7 @@ class Service:
         """Wait until it has nothing to do and its spare workers; its status."""
 
         def settled() -> dict[str, Any] | None:
-            answer = client.ask(self.directory, ["status"], DEADLINE)
+            answer = conversation.ask(self.directory, ["status"], DEADLINE)
             status: dict[str, Any] = json.loads(answer[1])
             workers = status["workers"]
             quiet = not (workers["busy"] or workers["waiting"] or workers["starting"])
@@ -249,7 +249,7 @@ class Direct:
 
     def __init__(self, service: Service, user: str = USER, wait: bool = False):
         self.times = [time.perf_counter()]
-        self._conversation = client.Conversation(service.directory)
+        self._conversation = conversation.Conversation(service.directory)
         self.ends: list[int] = []
         try:
             deadline = time.monotonic() + DEADLINE
@@ -381,7 +381,7 @@ def run(
         )
         try:
             result = measure(stage, chosen)
-        except (BenchmarkError, client.NoService) as error:
+        except (BenchmarkError, conversation.NoService) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 1
     print(result.pop("text"), end="")

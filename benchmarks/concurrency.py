@@ -33,7 +33,7 @@ from common import (
     Service,
     Stage,
     arguments,
-    client,
+    conversation,
     finish,
     run,
 )
@@ -94,7 +94,7 @@ class DirectAttempt(Attempt):
         super().__init__()
 
     def begin(self) -> None:
-        self._conversation = client.Conversation(self._service.directory)
+        self._conversation = conversation.Conversation(self._service.directory)
         deadline = time.monotonic() + DEADLINE
         self._conversation.send(["spawn", USER], deadline)
         self.descriptor = self._conversation.reply
@@ -166,7 +166,7 @@ def at_once(
             try:
                 attempts.append(begin())
                 watch(attempts[-1])
-            except (OSError, client.NoService) as error:
+            except (OSError, conversation.NoService) as error:
                 failures.append(f"not begun: {error}")
         end = time.monotonic() + DEADLINE
         while selector.get_map() and time.monotonic() < end:
@@ -184,7 +184,7 @@ def at_once(
     for attempt in attempts:
         try:
             attempt.finish()
-        except (BenchmarkError, OSError, client.NoService) as error:
+        except (BenchmarkError, OSError, conversation.NoService) as error:
             failures.append(str(error))
     return [each.took for each in attempts if each.took is not None], answered, failures
 

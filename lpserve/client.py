@@ -16,12 +16,10 @@ pays for it.
 import os
 import time
 
-from .conversation import ClientError, Conversation, NoService, ask, quote
+from .conversation import ClientError, Conversation, NoService
 from .location import read_configuration, runtime_directory
 from .relay import Relay, Signals
 from .sshcommand import command_fault
-
-__all__ = ["ClientError", "Conversation", "NoService", "ask", "main", "quote", "serve"]
 
 EX_USAGE, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 64, 69, 75, 77
 

@@ -21,7 +21,7 @@ from breezy.commands import Command
 from breezy.option import Option, custom_help
 
 from .. import __version__
-from . import client, system
+from . import client, conversation, system
 from .errors import LpserveError
 from .location import runtime_directory
 from .options import Settings, read_settings, seconds
@@ -50,9 +50,9 @@ class _LpserveCommand(Command):
     def run(self, *args: Any, **kwargs: Any) -> int | None:
         try:
             return self.perform(*args, **kwargs)
-        except (LpserveError, client.NoService) as error:
+        except (LpserveError, conversation.NoService) as error:
             raise _mod_errors.CommandError(str(error)) from None
-        except client.ClientError as error:
+        except conversation.ClientError as error:
             sys.stderr.write(f"brz {self.name()}: {error}\n")
             return error.status
 
@@ -267,11 +267,11 @@ class cmd_lp_serve_control(_LpserveCommand):
         # A reload is answered when a new zygote is ready.
         timeout = 150.0 if verb == "reload" else settings.connect_timeout
         try:
-            answer = client.ask(_location(runtime_dir, settings), words, timeout)
-        except client.NoService as error:
-            raise client.ClientError(client.EX_UNAVAILABLE, str(error)) from None
+            answer = conversation.ask(_location(runtime_dir, settings), words, timeout)
+        except conversation.NoService as error:
+            raise conversation.ClientError(client.EX_UNAVAILABLE, str(error)) from None
         if answer[0] != "ok":
-            raise client.ClientError(1, f"{answer[1]}: {' '.join(answer[2:])}")
+            raise conversation.ClientError(1, f"{answer[1]}: {' '.join(answer[2:])}")
         if verb == "hello":
             self.outf.write(" ".join(answer[1:]) + "\n")
         elif verb == "status":

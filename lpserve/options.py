@@ -15,6 +15,7 @@ from typing import Any
 
 from breezy import config
 
+from .. import OPTIONS
 from .errors import ConfigurationError
 from .location import CONNECT_TIMEOUT, ENVIRONMENT
 
@@ -101,21 +102,6 @@ log_file = _option(
     "beside brz.log.",
 )
 
-#: The options by name without ``lpserve.``, as `__init__` registers them.
-NAMES = (
-    "runtime_dir",
-    "directory",
-    "allow_writes",
-    "client_timeout",
-    "connect_timeout",
-    "shutdown_timeout",
-    "max_workers",
-    "spare_workers",
-    "environment",
-    "autostart",
-    "log_file",
-)
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -153,7 +139,7 @@ def read_settings(**overrides: Any) -> Settings:
     # Whatever was read before may have changed.
     stack.store.unload()
     values = {}
-    for name in NAMES:
+    for name in OPTIONS:
         try:
             values[name] = stack.get(f"lpserve.{name}")
         except config.ConfigOptionValueError as error:

@@ -204,7 +204,7 @@ def _own_description(number):
 class Relay:
     """The life of one connection, from the ``ok`` of ``spawn`` to its end.
 
-    :param conversation: the `client.Conversation` that got the answer.
+    :param conversation: the `conversation.Conversation` that got the answer.
     :param signals: a `Signals`.
     :param pid: the worker's.
     :param paths: of its stdin, stdout and stderr FIFOs.

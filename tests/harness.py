@@ -27,7 +27,7 @@ from typing import Any
 
 from breezy.tests import TestCaseInTempDir
 
-from ..lpserve import client
+from ..lpserve import conversation
 
 #: The directory of the plug-in.
 PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -78,7 +78,7 @@ class Connection:
 
     def __init__(self, directory: str, user: str, env: dict[str, str]):
         words = ["spawn", user, *(f"env.{k}={v}" for k, v in env.items())]
-        self.conversation = client.Conversation(directory)
+        self.conversation = conversation.Conversation(directory)
         deadline = time.monotonic() + DEADLINE
         self.conversation.send(words, deadline)
         self.answer = self.conversation.wait_answer(deadline)
@@ -266,13 +266,13 @@ class LiveTestCase(TestCaseInTempDir):
         service = service or self.service
         assert service is not None
         if service.poll() is None:
-            with contextlib.suppress(client.NoService):
-                client.ask(self.runtime, ["shutdown", "now"], DEADLINE)
+            with contextlib.suppress(conversation.NoService):
+                conversation.ask(self.runtime, ["shutdown", "now"], DEADLINE)
         return service.wait(DEADLINE)
 
     def ask(self, *words: str) -> list[str]:
         """One request; the words of its first answer."""
-        return client.ask(self.runtime, list(words), DEADLINE)
+        return conversation.ask(self.runtime, list(words), DEADLINE)
 
     def status(self) -> dict[str, Any]:
         """What the service says of itself."""

@@ -30,19 +30,19 @@ class TestOptions(TestCase):
 
     def test_names_agree(self):
         """What `__init__` registers is what `options` reads, and describes."""
-        self.assertEqual(sorted(options.NAMES), sorted(self.names()))
+        self.assertEqual(sorted(options.OPTIONS), sorted(self.names()))
         fields = [field.name for field in dataclasses.fields(options.Settings)]
-        self.assertEqual(list(options.NAMES), fields)
+        self.assertEqual(list(options.OPTIONS), fields)
 
     def test_registered(self):
-        for name in options.NAMES:
+        for name in options.OPTIONS:
             option = config.option_registry.get(f"lpserve.{name}")
             self.assertEqual(f"lpserve.{name}", option.name)
             self.assertIs(getattr(options, name), option)
 
     def test_help(self):
         """Sentences; 'brz help lpserve' has all of them."""
-        for name in options.NAMES:
+        for name in options.OPTIONS:
             text = config.option_registry.get_help(f"lpserve.{name}")
             self.assertEndsWith(text, ".")
             self.assertIn(f":lpserve.{name}:\n", PLUGIN_HELP)

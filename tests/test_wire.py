@@ -13,7 +13,7 @@ import shlex
 
 from breezy.tests import TestCase
 
-from ..lpserve import client, wire
+from ..lpserve import conversation, wire
 from ..lpserve.wire import Request, RequestError, RequestReader
 
 
@@ -152,7 +152,7 @@ class TestGrammar(TestCase):
         letters = "ab ='\"\\$`!#*~\t\r\x01\x1b\x7f\x85é\u2028\u20ac\U0001f600"
         for number in range(3000):
             value = "".join(chooser.choices(letters, k=number % 40))
-            for quote in (shlex.quote, client.quote):
+            for quote in (shlex.quote, conversation.quote):
                 word = quote("env.A=" + value)
                 found = parse(f"spawn alice {word} reply=me")
                 self.assertEqual({"A": value}, found.env)
@@ -256,7 +256,7 @@ class TestRequestReader(TestCase):
         """
         value = "\udcff spawn root env.LC_ALL=x\\'"
         for line in (
-            f"spawn alice env.LANG={client.quote(value)} reply=me",
+            f"spawn alice env.LANG={conversation.quote(value)} reply=me",
             "spawn o+/brien env.LANG=shutdown reply=me",
             "spawn 'a b' env.TZ=x\\ spawn\\ root reply=me",
         ):

@@ -18,7 +18,7 @@ from breezy import errors, transport
 from breezy.bzr.smart import medium
 from breezy.transport.remote import RemoteTransport
 
-from ...lpserve import client
+from ...lpserve import conversation
 from ..harness import DEADLINE, LiveTestCase, descriptors_of, read_line, wait_until
 
 HELLO = b"ok\x012\n"
@@ -300,7 +300,7 @@ class TestForkServer(InetTestCase):
         )
 
     def stop_daemon(self):
-        with contextlib.suppress(client.NoService):
+        with contextlib.suppress(conversation.NoService):
             self.ask("shutdown", "now")
 
     def test_daemon(self):

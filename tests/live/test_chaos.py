@@ -29,7 +29,7 @@ from breezy import controldir, errors, ui
 from breezy.bzr.smart import medium
 from breezy.transport import remote
 
-from ...lpserve import client
+from ...lpserve import conversation
 from ..harness import DEADLINE, LiveTestCase, read_line, wait_until
 from . import chaos
 
@@ -182,7 +182,7 @@ class TestChaos(LiveTestCase):
 
     def shut_down(self):
         """Stop whatever service there is; nothing tells us its end but the lock."""
-        with contextlib.suppress(client.NoService):
+        with contextlib.suppress(conversation.NoService):
             pid = int(self.ask("hello")[3].partition("=")[2])
             self.ask("shutdown", "now")
             wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the service ended")

@@ -15,7 +15,7 @@ import time
 
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
-from ...lpserve import client
+from ...lpserve import conversation
 from ..harness import DEADLINE, LiveTestCase, read_line, wait_until
 from .fake_service import HELLO, ClientTestCase, FakeService
 
@@ -231,7 +231,7 @@ class TestAutostart(LiveTestCase):
         self.addCleanup(self.stop)
 
     def stop(self):
-        with contextlib.suppress(client.NoService):
+        with contextlib.suppress(conversation.NoService):
             self.ask("shutdown", "now")
 
     def test_many_at_once(self):

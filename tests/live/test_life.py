@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 
-from ...lpserve import client
+from ...lpserve import conversation
 from ..harness import DEADLINE, LiveTestCase, wait_until
 from .test_reset import ProbeCase
 
@@ -174,7 +174,7 @@ class TestZygote(LifeCase):
         for pid in spares:
             os.kill(pid, signal.SIGKILL)
             wait_until(functools.partial(is_dead, pid), "it is dead")
-        asked = client.Conversation(self.runtime)
+        asked = conversation.Conversation(self.runtime)
         self.addCleanup(asked.close)
         asked.send(["spawn", "alice"], time.monotonic() + DEADLINE)
         service.send_signal(signal.SIGCONT)

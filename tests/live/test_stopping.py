@@ -11,7 +11,7 @@ import os
 import signal
 import time
 
-from ...lpserve import client
+from ...lpserve import conversation
 from ..harness import DEADLINE, read_line, wait_until
 from .test_life import HELLO, LifeCase, is_gone
 
@@ -119,7 +119,7 @@ class TestReload(LifeCase):
         self.start_service()
         self.rest()
         self.change(SLOW % flag)
-        asked = [client.Conversation(self.runtime) for _ in range(3)]
+        asked = [conversation.Conversation(self.runtime) for _ in range(3)]
         for each in asked:
             self.addCleanup(each.close)
             each.send(["reload"], time.monotonic() + DEADLINE)
@@ -241,7 +241,7 @@ class TestShutdown(LifeCase):
         self.rest(0)
         zygote = self.status()["zygote"]
         os.kill(zygote, signal.SIGSTOP)
-        asked = [client.Conversation(self.runtime) for _ in range(40)]
+        asked = [conversation.Conversation(self.runtime) for _ in range(40)]
         for number, each in enumerate(asked):
             self.addCleanup(each.close)
             each.send(["spawn", f"user{number}"], time.monotonic() + DEADLINE)
