@@ -1,6 +1,6 @@
 # make demo    the main job, before and after
 # make check   static checks and tests
-# make soak    the long tests: 100,000 lines of rubbish, 1,000 connections killed at
+# make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections
 # make bench   the figures
 #
 # Each sets up what it needs in .venv. PYTHON chooses the Python.
@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 CHECKOUT = BRZ_PLUGINS_AT=lpserve@$(CURDIR)
-SELFTEST = $(CHECKOUT) PYTHONWARNINGS=error::DeprecationWarning:breezy.plugins.lpserve \
+SELFTEST = $(CHECKOUT) PYTHONWARNINGS="error:This process:DeprecationWarning" \
 	$(BIN)/brz selftest -s bp.lpserve
 # 'make test TESTS=live.test_life' runs some of them.
 TESTS =

@@ -11,12 +11,20 @@ Every bzr+ssh connection makes its server start Breezy anew, which takes longer
 than what most connections are for. lpserve keeps one process that has it
 loaded and forks a worker for each connection.
 
-The service, which serves all users that reach it below one directory::
+What is served is said in breezy.conf, for the service, and for a client that
+has to do without one::
 
-    brz lp-serve --fork-server --directory=/srv/bzr --allow-writes
+    [DEFAULT]
+    lpserve.directory = /srv/bzr
+    lpserve.allow_writes = True
+
+The service::
+
+    brz lp-serve --fork-server
 
 The client, which OpenSSH runs instead of 'bzr serve --inet'; a line of
-~/.ssh/authorized_keys of the account that hosts the branches::
+~/.ssh/authorized_keys of the account that hosts the branches (with the full
+path of the program: sshd looks for it in few places)::
 
     command="lp-serve-client alice",restrict ssh-ed25519 AAAA... alice
 

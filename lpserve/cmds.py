@@ -21,7 +21,7 @@ from breezy.commands import Command
 from breezy.option import Option, custom_help
 
 from .. import __version__
-from . import client, conversation, system
+from . import system
 from .errors import LpserveError
 from .location import runtime_directory
 from .options import Settings, read_settings, seconds
@@ -50,14 +50,24 @@ class _LpserveCommand(Command):
     def run(self, *args: Any, **kwargs: Any) -> int | None:
         try:
             return self.perform(*args, **kwargs)
-        except (LpserveError, conversation.NoService) as error:
+        except LpserveError as error:
             raise _mod_errors.CommandError(str(error)) from None
-        except conversation.ClientError as error:
-            sys.stderr.write(f"brz {self.name()}: {error}\n")
-            return error.status
 
     def perform(self, *args: Any, **kwargs: Any) -> int | None:
         raise NotImplementedError(self.perform)
+
+
+class _ClientCommand(_LpserveCommand):
+    """A client of the service; what it needs is not there on every system."""
+
+    def run(self, *args: Any, **kwargs: Any) -> int | None:
+        from . import conversation
+
+        try:
+            return super().run(*args, **kwargs)
+        except conversation.ClientError as error:
+            sys.stderr.write(f"brz {self.name()}: {error}\n")
+            return error.status
 
 
 def _overrides() -> list[str]:
@@ -180,7 +190,7 @@ class cmd_lp_serve(_LpserveCommand):
         )
 
 
-class cmd_lp_serve_client(_LpserveCommand):
+class cmd_lp_serve_client(_ClientCommand):
     """Ask the fork service for a worker for USER and relay stdin and stdout.
 
     This is what OpenSSH runs in place of the command that a client sends. The
@@ -208,6 +218,8 @@ class cmd_lp_serve_client(_LpserveCommand):
     def perform(
         self, user: str, runtime_dir: str | None = None, no_fallback: bool = False
     ) -> int:
+        from . import client
+
         system.disable_debugger()
         settings = read_settings()
         status = client.serve(
@@ -225,7 +237,7 @@ class cmd_lp_serve_client(_LpserveCommand):
         os._exit(status)  # stdin and stdout are not ours any more
 
 
-class cmd_lp_serve_control(_LpserveCommand):
+class cmd_lp_serve_control(_ClientCommand):
     """Ask the fork service how it is, or to stop, or to reload.
 
     VERB is one of:
@@ -253,6 +265,9 @@ class cmd_lp_serve_control(_LpserveCommand):
         json: bool = False,
         now: bool = False,
     ) -> int:
+        from . import conversation
+        from .client import EX_UNAVAILABLE
+
         if verb not in ("hello", "status", "reload", "shutdown"):
             raise _mod_errors.CommandError(
                 f"unknown verb {shlex.quote(verb)}; expected hello, status, reload "
@@ -269,7 +284,7 @@ class cmd_lp_serve_control(_LpserveCommand):
         try:
             answer = conversation.ask(_location(runtime_dir, settings), words, timeout)
         except conversation.NoService as error:
-            raise conversation.ClientError(client.EX_UNAVAILABLE, str(error)) from None
+            raise conversation.ClientError(EX_UNAVAILABLE, str(error)) from None
         if answer[0] != "ok":
             raise conversation.ClientError(1, f"{answer[1]}: {' '.join(answer[2:])}")
         if verb == "hello":

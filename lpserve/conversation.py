@@ -106,7 +106,10 @@ class Conversation:
         except UnicodeEncodeError:
             data = b""
         if not 0 < len(data) <= MAX_REQUEST or line.count("\n") > 2:
-            raise NoService("what this connection needs does not fit into a request")
+            raise NoService(
+                "what this connection needs does not fit into a request "
+                "(4096 bytes of UTF-8 without a newline)"
+            )
         try:
             os.mkfifo(path, 0o600)
             self._path = path

@@ -22,6 +22,8 @@ from .wire import Request, RequestError, RequestReader
 #: Seconds that a reply FIFO may take to find a reader: a shell that writes the
 #: request before it starts ``cat`` is served too.
 REPLY_GRACE = 2.0
+#: How many requests may wait for that at once; more are dropped.
+MOST_WAIT = 256
 
 Handler = Callable[["Request | RequestError", "FifoReply | NoReply"], None]
 
@@ -115,6 +117,7 @@ class ControlFifo:
         self._expiry: Timer | None = None
         self._descriptor = -1
         self._identity = (0, 0)
+        self._looking = 0
 
     def open(self) -> None:
         """Make the FIFO and watch it.
@@ -182,13 +185,16 @@ class ControlFifo:
         reply = self._open_reply(path, name)
         if isinstance(reply, FifoReply):
             self._handle(request, reply)
-        elif reply == errno.ENXIO and waited < REPLY_GRACE:
-            self._loop.call_later(
-                pause,
-                lambda: self._find_reader(
-                    request, name, min(pause * 2, 0.1), waited + pause
-                ),
-            )
+        elif (
+            reply == errno.ENXIO and waited < REPLY_GRACE and self._looking < MOST_WAIT
+        ):
+            self._looking += 1
+
+            def again() -> None:
+                self._looking -= 1
+                self._find_reader(request, name, min(pause * 2, 0.1), waited + pause)
+
+            self._loop.call_later(pause, again)
         else:
             self._log(f"dropped a request: nobody reads replies/{name}")
 

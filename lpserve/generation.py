@@ -23,6 +23,8 @@ from .loop import Loop
 
 #: Seconds that a zygote may take until it is ready.
 READY_TIMEOUT = 120.0
+#: Seconds that one that was let go may take to end.
+LET_GO = 5.0
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,16 @@ class Generation:
     ) -> Child:
         number = theirs.fileno()
         os.set_inheritable(number, True)
+        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)]
+        for each in (1, 2):
+            # Closed when we were started, or a file of ours by now.
+            if not _is_inherited(each):
+                actions.append((os.POSIX_SPAWN_OPEN, each, os.devnull, os.O_RDWR, 0))
         pid = os.posix_spawn(
             launch.argv[0],
             [*launch.argv, str(number)],
             launch.environ,
-            file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)],
+            file_actions=actions,
             setsigmask=[],
             setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
         )
@@ -121,6 +128,8 @@ class Generation:
             self._patience.cancel()
             self._loop.forget(self._channel.fileno())
             self._channel.close()
+            # One that hangs does not notice.
+            self._loop.call_later(LET_GO, lambda: self._child.signal(signal.SIGKILL))
 
     def kill(self, why: str) -> None:
         """End it at once."""
@@ -165,3 +174,10 @@ class Generation:
     def _ended(self, end: End) -> None:
         self.retire()
         self._owner.zygote_ended(self, self._why or f"it ended with {end}")
+
+
+def _is_inherited(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False

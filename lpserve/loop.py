@@ -86,7 +86,7 @@ class Loop:
             for key, _ in self._selector.select(self._timeout()):
                 # An earlier callback of this round may have forgotten it.
                 if self._selector.get_map().get(key.fd) is key:
-                    self._call(key.data)
+                    self.call(key.data)
             self._run_timers()
 
     def stop(self) -> None:
@@ -112,14 +112,15 @@ class Loop:
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
             if not timer.cancelled:
-                self._call(timer.callback)
+                self.call(timer.callback)
 
     def _wake(self) -> None:
         for number in os.read(self._wakeup, 512):
             if number in self._signals:
-                self._call(self._signals[number])
+                self.call(self._signals[number])
 
-    def _call(self, callback: Callback) -> None:
+    def call(self, callback: Callback) -> None:
+        """Call *callback*; what it raises is told, and does no other harm."""
         try:
             callback()
         except Exception as error:

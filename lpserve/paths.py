@@ -5,7 +5,7 @@
 # the Free Software Foundation; either version 2 of the License, or
 # (at your option) any later version.
 
-"""The runtime directory: made, checked, locked, cleared. DESIGN: doc/protocol.txt."""
+"""The runtime directory: made, checked, locked, cleared; see doc/protocol.txt."""
 
 from __future__ import annotations
 
@@ -47,19 +47,28 @@ class RuntimeDirectory:
         :raises RuntimeDirectoryError: if it cannot be made, or is owned by
             another user, or is writable by others.
         """
+        if any(character < " " or character == "\x7f" for character in self.path):
+            # An answer is one line, and names paths.
+            raise RuntimeDirectoryError(
+                f"{self.path!r} has control characters; choose another --runtime-dir"
+            )
         try:
             os.makedirs(self.path, 0o700, exist_ok=True)
             fault = directory_fault(self.path)
             if fault is not None:
                 raise RuntimeDirectoryError(f"not safe to use: {fault}")
-            for path in (self.replies, self.connections):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(path, 0o700)
+            self.restore()
         except OSError as error:
             raise RuntimeDirectoryError(
                 f"cannot use {self.path}: {error.strerror}; "
                 "choose another --runtime-dir"
             ) from None
+
+    def restore(self) -> None:
+        """Make the directories in it that somebody removed."""
+        for path in (self.replies, self.connections):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
 
     def acquire(self) -> int:
         """Lock the directory for this process; the descriptor that holds the lock.
@@ -111,7 +120,10 @@ class RuntimeDirectory:
     def clear_rehearsals(self, zygotes: Collection[int]) -> None:
         """Remove the stages of rehearsals, but for those of *zygotes* (pids)."""
         kept = [os.path.basename(rehearsal_stage(self.path, pid)) for pid in zygotes]
-        for name in os.listdir(self.path):
+        names: list[str] = []
+        with contextlib.suppress(FileNotFoundError):
+            names = os.listdir(self.path)
+        for name in names:
             if name.startswith(_STAGE) and name not in kept:
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
 

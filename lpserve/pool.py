@@ -25,6 +25,9 @@ from .loop import Loop, Timer
 from .paths import RuntimeDirectory, remove_connection
 from .wire import FAILED, encode_answer, encode_error
 
+#: Seconds that a worker that was let go may take to end.
+LET_GO = 5.0
+
 
 class Worker:
     """A worker that was asked for; a spare one while it has no connection.
@@ -56,7 +59,6 @@ class Connection:
     settings: dict[str, Any]
     started: float = field(default_factory=time.monotonic)
     path: str | None = None
-    worker: Worker | None = None
     timer: Timer | None = None
 
     def refuse(self, code: str, text: str) -> None:
@@ -80,6 +82,8 @@ class Pool:
     #: Seconds until that is tried again which failed for want of descriptors:
     #: nothing tells when there are some.
     RETRY = 0.2
+    #: The same for a fork that failed, which doubles from `RETRY` to this.
+    RETRY_AT_MOST = 30.0
     #: Seconds until a spare worker that was taken is replaced while others are
     #: left: the connection that took it comes first.
     SETTLE = 0.02
@@ -110,11 +114,15 @@ class Pool:
         self._serial = 0
         self._missed: set[str] = set()
         self._retry: Timer | None = None
+        self._pause = self.RETRY
 
     def submit(self, connection: Connection, patience: float) -> None:
         """Give *connection* a worker, now or within *patience* seconds."""
         while self.spares:
-            if self._assign(self.spares.popleft(), connection):
+            worker = self.spares.popleft()
+            if self._assign(worker, connection):
+                if worker.connection is None:
+                    self._offer(worker)
                 break
         else:
             self.waiting.append(connection)
@@ -161,6 +169,7 @@ class Pool:
     def forked(self, serial: int, pid: int) -> None:
         """The worker asked for under *serial* is there, as our child *pid*."""
         worker = self.in_flight.pop(serial)
+        self._pause = self.RETRY
         try:
             worker.child = self._children.add(
                 pid, lambda end: self._worker_ended(worker, end), leader=True
@@ -179,8 +188,9 @@ class Pool:
         while self.waiting:
             connection = self.waiting.popleft()
             if self._assign(worker, connection):
-                return
-            if worker.retired:
+                if worker.connection is not None:
+                    return
+            elif worker.retired:
                 self.waiting.appendleft(connection)
                 return
         if self.stopping or len(self.spares) >= self.size:
@@ -194,7 +204,9 @@ class Pool:
         self._log(f"cannot fork a worker: {why}")
         if self.waiting:
             self.waiting.popleft().refuse(FAILED, f"cannot fork a worker: {why}")
-        self._refill_later(self.RETRY)
+        # It may never succeed: a plug-in that starts a thread, a limit.
+        self._refill_later(self._pause)
+        self._pause = min(self._pause * 2, self.RETRY_AT_MOST)
 
     def zygote_gone(self, generation: int) -> None:
         """Forget the forks that *generation* was asked for."""
@@ -239,7 +251,6 @@ class Pool:
             made = self._directory.make_connection()
         except OSError as error:
             connection.refuse(FAILED, f"cannot make FIFOs: {error.strerror}")
-            self._offer(worker)
             return True
         try:
             channel.send(
@@ -262,7 +273,6 @@ class Pool:
             connection.timer.cancel()
         pid = worker.child.pid
         connection.path = made.path
-        connection.worker = worker
         worker.connection = connection
         self.busy[pid] = worker
         if not connection.reply.send(encode_answer("ok", pid, *made.fifos)):
@@ -275,6 +285,10 @@ class Pool:
             worker.retired = True
             self._loop.forget(worker.channel.fileno())
             worker.channel.close()
+            child = worker.child
+            if worker.connection is None and child is not None and child.pidfd >= 0:
+                # One that hangs does not notice.
+                self._loop.call_later(LET_GO, lambda: child.signal(signal.SIGKILL))
 
     def _heard(self, worker: Worker) -> None:
         while not worker.retired:

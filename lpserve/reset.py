@@ -49,7 +49,7 @@ _SIGNALS = [
 class Context:
     """What the resets go by.
 
-    :ivar start: the ``start`` message of the service, see `launch.start_message`.
+    :ivar start: the ``start`` message of the service, made in ``start._run``.
     :ivar channel: the descriptor of the worker's channel.
     :ivar message: the ``serve`` message; empty before there is a connection.
     """

@@ -64,7 +64,7 @@ class Service:
 
     :param directory: prepared and locked.
     :param load_settings: reads the options afresh; raises ConfigurationError.
-    :param launch: makes how to start a zygote from the settings.
+    :param launch: how to start a zygote.
     :param version: of lpserve.
     :param opened: called once, when the doors are open.
     :param chore: called now and then.
@@ -74,7 +74,7 @@ class Service:
         self,
         directory: RuntimeDirectory,
         load_settings: Callable[[], Settings],
-        launch: Callable[[], Launch],
+        launch: Launch,
         version: str,
         opened: Callable[[], None],
         chore: Callable[[], None],
@@ -106,6 +106,7 @@ class Service:
         self._reload_again: list[Reply] = []
         self._stopping = False
         self._open = False
+        self._finishing = False
         self._totals: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._why_failed = ""
@@ -147,14 +148,16 @@ class Service:
 
     def _keep_house(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
-        if not self._pool.in_flight:
-            self._children.reap_strangers()
-        self._directory.clear_replies()
-        self._clear_rehearsals()
-        self._chore()
         if self._open and not self._stopping and not self._door.in_place:
             log.error("%s is not ours any more: stopping", self._directory.control)
             self._stop()
+            return
+        if not self._pool.in_flight:
+            self._loop.call(self._children.reap_strangers)
+        self._loop.call(self._directory.restore)
+        self._loop.call(self._directory.clear_replies)
+        self._loop.call(self._clear_rehearsals)
+        self._loop.call(self._chore)
 
     def _clear_rehearsals(self) -> None:
         zygotes = [each.pid for each in (self._zygote, self._successor) if each]
@@ -191,6 +194,10 @@ class Service:
             self._successor.kill("the service is stopping")
         if not len(self._children):
             self._loop.stop()
+        elif not self._finishing:
+            # Let go, they end at once; one that is stopped or hangs does not.
+            self._finishing = True
+            self._loop.call_later(KILL_AFTER, self._children.kill_all)
 
     # -- zygotes ---------------------------------------------------------------
 
@@ -201,7 +208,7 @@ class Service:
         self._generations += 1
         try:
             self._successor = Generation(
-                self._generations, self._loop, self._children, self._launch(), self
+                self._generations, self._loop, self._children, self._launch, self
             )
         except (ZygoteError, OSError) as error:
             self._zygote_failed(str(error))
@@ -304,6 +311,10 @@ class Service:
             log.warning("refused: %s", error)
             reply.send(encode_error(error.code, error.text))
             reply.close()
+        except Exception as error:
+            reply.send(encode_error(FAILED, str(error)))
+            reply.close()
+            raise
 
     def _do_hello(self, request: Request, reply: Reply) -> None:
         reply.send(encode_answer("ok", "lpserve", self._version, f"pid={os.getpid()}"))

@@ -58,6 +58,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
         out_file = open(out_fd, "wb", buffering=1 << 16, closefd=False)
         super().__init__(in_file, out_file, backing, timeout=timeout or 0)
         self._received = b""
+        self._error: BaseException | None = None
         #: Whether nothing is going on that SIGHUP would interrupt.
         self.waiting = False
 
@@ -72,7 +73,10 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
                     self._serve_one_request(self._build_protocol())
             except errors.ConnectionTimeout as error:
                 trace.note(str(error))
-        self._disconnect_client()
+        if not self._out.closed:
+            self._disconnect_client()
+        if self._error is not None:
+            raise self._error
 
     def hang_up(self, number: int, frame: Any) -> None:
         """Stop after this request, or at once if there is none: for SIGHUP."""
@@ -91,6 +95,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     def _wait_for_bytes_with_timeout(self, timeout_seconds: float) -> None:
         if self._received or self._push_back_buffer is not None:
             return
+        if not hasattr(select, "poll"):
+            return  # Windows: there Breezy does not time out either
         poller = select.poll()
         poller.register(self._in.fileno(), select.POLLIN)
         if poller.poll(0):
@@ -117,7 +123,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
 
     def terminate_due_to_error(self) -> None:
         """End the connection after an error that is nobody's answer."""
-        trace.log_exception_quietly()
+        self._error = sys.exc_info()[1]
         self.finished = True
         with contextlib.suppress(OSError):
             self._out.close()
@@ -144,7 +150,8 @@ class ConnectionServer(_mod_server.BzrServerFactory):
     def _change_globals(self) -> None:
         super()._change_globals()
         # Breezy's handler waits for the next look whether to stop; ours does not.
-        signal.signal(signal.SIGHUP, self.smart_server.hang_up)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self.smart_server.hang_up)
 
 
 def root_of(directory: str | None, user: str) -> str:

@@ -13,7 +13,8 @@ import contextlib
 import logging
 import os
 import resource
-import sys
+import select
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -156,7 +157,7 @@ def _run(
         Service(
             directory,
             lambda: load_settings(chosen),
-            lambda: launch,
+            launch,
             version,
             opened,
             _roll_log_over,
@@ -180,11 +181,58 @@ def _write_pid(path: str) -> None:
 
 
 def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _PatientHandler()
     handler.setFormatter(_LineFormatter())
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.INFO)
+
+
+class _PatientHandler(logging.Handler):
+    """Writes to standard error, but never waits for whoever reads it.
+
+    Lines that would have to wait are left out and counted, and so are warnings
+    beyond `MOST` in a second: anybody who may write requests can cause them.
+    """
+
+    MOST = 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left_out = 0
+        self._second = 0
+        self._warnings = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, or leave it out."""
+        if int(record.created) != self._second:
+            self._second, self._warnings = int(record.created), 0
+        self._warnings += record.levelno == logging.WARNING
+        if record.levelno == logging.WARNING and self._warnings > self.MOST:
+            self._left_out += 1
+            return
+        text = self.format(record) + "\n"
+        if self._left_out:
+            text = f"({self._left_out} lines were left out)\n{text}"
+        if self._write(text.encode("utf-8", "backslashreplace")):
+            self._left_out = 0
+        else:
+            self._left_out += 1
+
+    @staticmethod
+    def _write(data: bytes) -> bool:
+        try:
+            if not stat.S_ISREG(os.fstat(2).st_mode):
+                poller = select.poll()
+                poller.register(2, select.POLLOUT)
+                if not poller.poll(0):
+                    return False
+                # As much as a pipe takes that is ready (pipe(7)).
+                data = data[: select.PIPE_BUF]
+            os.write(2, data)
+        except OSError:
+            return False
+        return True
 
 
 class _LineFormatter(logging.Formatter):

@@ -96,6 +96,13 @@ def set_title(text: str) -> None:
         comm.write(text.encode("utf-8", "replace")[:15])
 
 
+def _check_one_thread() -> None:
+    threads = count_threads()
+    if threads != 1:
+        names = ", ".join(sorted(each.name for each in threading.enumerate()))
+        raise LpserveError(f"{threads} threads are running ({names}): cannot fork")
+
+
 def fork(run: Callable[[], int | None]) -> int:
     """Call *run* in a forked child, which ends with what it returns; its pid.
 
@@ -106,13 +113,11 @@ def fork(run: Callable[[], int | None]) -> int:
         the child, with whatever locks it held.
     :raises OSError: if there can be no child.
     """
-    threads = count_threads()
-    if threads != 1:
-        names = ", ".join(sorted(each.name for each in threading.enumerate()))
-        raise LpserveError(f"{threads} threads are running ({names}): cannot fork")
+    _check_one_thread()
     # What is in a buffer now would be written by both.
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        # None where it was closed as we were started.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
     pid = os.fork()
     if pid == 0:
@@ -137,7 +142,9 @@ def daemonize(log_file: str) -> Callable[[str], None]:
 
     :param log_file: becomes standard error of the background process.
     :raises OSError: if *log_file* cannot be written.
+    :raises LpserveError: if there is a second thread.
     """
+    _check_one_thread()
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     reader, writer = os.pipe()
 

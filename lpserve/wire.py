@@ -28,6 +28,7 @@ DENIED = "denied"
 BUSY = "busy"
 STOPPING = "stopping"
 FAILED = "failed"
+#: Of the ``error`` answer.
 ERROR_CODES = (BAD_REQUEST, DENIED, BUSY, STOPPING, FAILED)
 
 USER_PATTERN = r"[A-Za-z0-9_~][A-Za-z0-9._@+~-]{0,63}"

@@ -109,7 +109,8 @@ def _connect(stdin: int, message: dict[str, Any]) -> None:
         raise _TooLate
 
     signal.signal(signal.SIGALRM, too_late)
-    signal.setitimer(signal.ITIMER_REAL, message["connect_timeout"])
+    # 0 would mean for ever.
+    signal.setitimer(signal.ITIMER_REAL, message["connect_timeout"] or 0.001)
     try:
         os.dup2(stdin, 0)
         os.close(stdin)

@@ -9,7 +9,7 @@
 
 import sys
 
-from ...lpserve.options import NAMES
+from ...lpserve.options import OPTIONS
 from ..harness import LiveTestCase
 
 _LOADED = """
@@ -60,7 +60,7 @@ class TestHelp(LiveTestCase):
         """The topic of the plug-in names every option and every command."""
         text = self.help("lpserve")
         self.assertStartsWith(text, "Start bzr+ssh connections at once")
-        for name in NAMES:
+        for name in OPTIONS:
             self.assertContainsString(text, f"\n:lpserve.{name}:\n")
         for command in ("brz lp-serve ", "lp-serve-client ", "brz lp-serve-control "):
             self.assertContainsString(text, command)
@@ -78,7 +78,7 @@ class TestHelp(LiveTestCase):
         done = self.run_program([sys.executable, "-c", code])
         self.assertEqual(b"", done.stderr)
         found = dict(line.split(" | ") for line in done.stdout.decode().splitlines())
-        self.assertEqual({f"lpserve.{name}" for name in NAMES}, set(found))
+        self.assertEqual({f"lpserve.{name}" for name in OPTIONS}, set(found))
         self.assertEqual([], [n for n, help in found.items() if len(help) < 30])
 
     def test_option_topic(self):

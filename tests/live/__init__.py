@@ -22,6 +22,7 @@ MODULES = (
     "test_ssh_connection",
     "test_sshd",
     "test_stopping",
+    "test_trouble",
     "test_worker_errors",
 )
 

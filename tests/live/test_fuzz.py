@@ -221,7 +221,9 @@ class TestFuzz(LiveTestCase):
                 thread.join()
             # It has read all of the rubbish when it answers to this.
             self.settled_status()
-            os.write(reply, b"over\n")
+            # Blocking: it may be full of answers that are still to be read.
+            with open(path, "wb", buffering=0) as end:
+                end.write(b"over\n")
             reader.join()
         seconds = time.monotonic() - begin
         report = f"seed {SEED}, {LINES} lines in {seconds:.1f} s: {good} {answers}"

@@ -196,10 +196,16 @@ class TestState(ProbeCase):
         self.change("new")
         expected = self.worker()
         found = {}
+        without = dict(WITHOUT)
         for name in names:
             self.take_out(name)
             found[name] = differing(expected, self.worker())
-        self.assertEqual(WITHOUT, found)
+        # From Python 3.12 asyncio, where something loads it, does this as well.
+        for each in found, without:
+            each["reset_signals"] = [
+                key for key in each["reset_signals"] if key != "wakeup"
+            ]
+        self.assertEqual(without, found)
 
 
 def differing(expected, found):
