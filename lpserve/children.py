@@ -22,6 +22,9 @@ from dataclasses import dataclass
 
 from .loop import Loop
 
+#: Seconds that a child may take to end when it was told to, before it is killed.
+LET_GO = 5.0
+
 
 @dataclass(frozen=True)
 class End:
@@ -97,6 +100,11 @@ class Children:
         self._table[pid] = child
         self._loop.watch(pidfd, lambda: self._reap(child))
         return child
+
+    def let_go(self, child: Child) -> None:
+        """End *child*, which has been told to, if it does not by itself."""
+        if child.pidfd >= 0:
+            self._loop.call_later(LET_GO, lambda: child.signal(signal.SIGKILL))
 
     def kill_all(self) -> None:
         """End every child at once: those that were let go and do not go."""

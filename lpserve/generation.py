@@ -23,8 +23,6 @@ from .loop import Loop
 
 #: Seconds that a zygote may take until it is ready.
 READY_TIMEOUT = 120.0
-#: Seconds that one that was let go may take to end.
-LET_GO = 5.0
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,13 @@ class Generation:
         self.modules = 0
         self.ready = False
         self._loop = loop
+        self._children = children
         self._owner = owner
         self._why = ""
         self._retired = False
         self._channel, theirs = channel.pair()
         try:
-            self._child = self._launch(launch, theirs, children)
+            self._child = self._launch(launch, theirs)
         except OSError as error:
             self._channel.close()
             raise ZygoteError(f"cannot start a zygote: {error.strerror}") from None
@@ -93,9 +92,7 @@ class Generation:
         """The zygote's."""
         return self._child.pid
 
-    def _launch(
-        self, launch: Launch, theirs: socket.socket, children: Children
-    ) -> Child:
+    def _launch(self, launch: Launch, theirs: socket.socket) -> Child:
         number = theirs.fileno()
         os.set_inheritable(number, True)
         actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)]
@@ -111,7 +108,7 @@ class Generation:
             setsigmask=[],
             setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
         )
-        return children.add(pid, self._ended)
+        return self._children.add(pid, self._ended)
 
     def fork(self, serial: int, end: socket.socket, spare: bool) -> None:
         """Ask for a worker that has *end* of a channel.
@@ -128,8 +125,7 @@ class Generation:
             self._patience.cancel()
             self._loop.forget(self._channel.fileno())
             self._channel.close()
-            # One that hangs does not notice.
-            self._loop.call_later(LET_GO, lambda: self._child.signal(signal.SIGKILL))
+            self._children.let_go(self._child)
 
     def kill(self, why: str) -> None:
         """End it at once."""

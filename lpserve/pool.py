@@ -25,9 +25,6 @@ from .loop import Loop, Timer
 from .paths import RuntimeDirectory, remove_connection
 from .wire import FAILED, encode_answer, encode_error
 
-#: Seconds that a worker that was let go may take to end.
-LET_GO = 5.0
-
 
 class Worker:
     """A worker that was asked for; a spare one while it has no connection.
@@ -285,10 +282,8 @@ class Pool:
             worker.retired = True
             self._loop.forget(worker.channel.fileno())
             worker.channel.close()
-            child = worker.child
-            if worker.connection is None and child is not None and child.pidfd >= 0:
-                # One that hangs does not notice.
-                self._loop.call_later(LET_GO, lambda: child.signal(signal.SIGKILL))
+            if worker.connection is None and worker.child is not None:
+                self._children.let_go(worker.child)
 
     def _heard(self, worker: Worker) -> None:
         while not worker.retired:

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .children import Children, End
+from .children import LET_GO, Children, End
 from .doors import ControlFifo, FifoReply, NoReply
 from .errors import ZygoteError
 from .generation import Generation, Launch
@@ -51,8 +51,6 @@ log = logging.getLogger("lpserve")
 
 #: Seconds between looks for what nobody tells us of.
 HOUSEKEEPING = 5.0
-#: Seconds from TERM to KILL.
-KILL_AFTER = 5.0
 #: Seconds until a zygote that died at once is replaced, and the longest wait.
 RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
 
@@ -182,7 +180,7 @@ class Service:
         while self._pool.waiting:
             self._pool.waiting.popleft().refuse(STOPPING, "the service is stopping")
         self._pool.signal_all(signal.SIGTERM)
-        self._loop.call_later(KILL_AFTER, lambda: self._pool.signal_all(signal.SIGKILL))
+        self._loop.call_later(LET_GO, lambda: self._pool.signal_all(signal.SIGKILL))
         self._finish_if_done()
 
     def _finish_if_done(self) -> None:
@@ -197,7 +195,7 @@ class Service:
         elif not self._finishing:
             # Let go, they end at once; one that is stopped or hangs does not.
             self._finishing = True
-            self._loop.call_later(KILL_AFTER, self._children.kill_all)
+            self._loop.call_later(LET_GO, self._children.kill_all)
 
     # -- zygotes ---------------------------------------------------------------
 

@@ -33,8 +33,15 @@ MODULES = (
 )
 
 
-def load_tests(loader, basic_tests, pattern):
-    basic_tests.addTest(
-        loader.loadTestsFromModuleNames([f"{__name__}.{name}" for name in MODULES])
-    )
-    return basic_tests
+def loader_of(package, modules):
+    """A ``load_tests`` for *package*, with the tests of *modules* in it."""
+
+    def load_tests(loader, basic_tests, pattern):
+        names = [f"{package}.{name}" for name in modules]
+        basic_tests.addTest(loader.loadTestsFromModuleNames(names))
+        return basic_tests
+
+    return load_tests
+
+
+load_tests = loader_of(__name__, MODULES)

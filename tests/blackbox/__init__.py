@@ -7,6 +7,8 @@
 
 """Tests of the commands, as a user types them."""
 
+from .. import loader_of
+
 MODULES = (
     "test_help",
     "test_lp_serve",
@@ -14,9 +16,4 @@ MODULES = (
     "test_lp_serve_control",
 )
 
-
-def load_tests(loader, basic_tests, pattern):
-    basic_tests.addTest(
-        loader.loadTestsFromModuleNames([f"{__name__}.{name}" for name in MODULES])
-    )
-    return basic_tests
+load_tests = loader_of(__name__, MODULES)

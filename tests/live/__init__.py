@@ -7,6 +7,8 @@
 
 """Tests with real processes, signals and crashes."""
 
+from .. import loader_of
+
 MODULES = (
     "test_chaos",
     "test_client",
@@ -26,9 +28,4 @@ MODULES = (
     "test_worker_errors",
 )
 
-
-def load_tests(loader, basic_tests, pattern):
-    basic_tests.addTest(
-        loader.loadTestsFromModuleNames([f"{__name__}.{name}" for name in MODULES])
-    )
-    return basic_tests
+load_tests = loader_of(__name__, MODULES)

@@ -141,9 +141,13 @@ def _free_locks(path: str) -> int:
     """
     branch = _mod_branch.Branch.open(path)
     broken = 0
+    end = time.monotonic() + 60
     for lock in (branch.control_files._lock, branch.repository.control_files._lock):
         while (holder := lock.peek()) is not None:
             if chaos.is_running(int(holder.get("pid"))):
+                # Nothing tells when a lock is given back.
+                if time.monotonic() > end:
+                    raise AssertionError(f"held for ever: {holder}")
                 time.sleep(0.01)
                 continue
             with contextlib.suppress(errors.LockBreakMismatch, errors.LockNotHeld):
