@@ -8,6 +8,7 @@
 """A zygote as the service sees it; small scripts play the zygote."""
 
 import os
+import re
 import signal
 import sys
 
@@ -102,13 +103,13 @@ class TestGeneration(LoopTestCase):
             "    except OSError: continue\n"
             "    found.add(each)\n"
             "found -= {0, 1, 2, link.fileno()}\n"
-            "channel.send(link, 'failed', text=' '.join(map(str, found)))\n"
+            "channel.send(link, 'failed', text=f'found: {sorted(found)}')\n"
         )
         opened = os.open(os.devnull, os.O_RDONLY)
         self.addCleanup(os.close, opened)
         self.start(script)
-        found = set(map(int, self.wait_told()[2].split()))
-        self.assertEqual(set(), found - ours)
+        found = re.findall("[0-9]+", self.wait_told()[2].removeprefix("found: "))
+        self.assertEqual(set(), set(map(int, found)) - ours)
 
     def test_fork(self):
         """Requests to it, answers from it."""
