@@ -16,11 +16,34 @@ import time
 
 from .conversation import Conversation, NoService
 
+#: Seconds between two looks at whether it has been started.
+PAUSE = 0.02
+
 
 def start_service(directory, brz, deadline):
     """Start the service unless another client is at it; wait until it is ready.
 
     :raises NoService: if that fails.
+    """
+    steps = starting(directory, brz)
+    try:
+        words = next(steps)
+        while True:
+            words = steps.send(_pause(deadline) if words is None else _run(words))
+    except StopIteration:
+        pass
+    finally:
+        steps.close()
+
+
+def starting(directory, brz):
+    """The steps of starting the service, for those who may not wait: a generator.
+
+    It yields None where it is to go on in a moment (`PAUSE`), and the words of a
+    command that puts the service into the background: to be sent why that
+    failed, or None. When it ends, the service is ready.
+
+    :raises NoService: if it cannot be started.
     """
     try:
         os.makedirs(directory, 0o700, exist_ok=True)
@@ -31,7 +54,7 @@ def start_service(directory, brz, deadline):
         # One start however many ask: the first holds the directory locked until
         # the service is ready, the others find it running.
         while not _lock(guard):
-            _pause(deadline)
+            yield None
         while True:
             try:
                 Conversation(directory).close()
@@ -40,12 +63,19 @@ def start_service(directory, brz, deadline):
                 if not _is_held(directory + "/lock"):
                     break
             # It is being started, by a client that was killed meanwhile.
-            _pause(deadline)
-        why = _run_daemon([*brz, "lp-serve", "--fork-server", "--daemon"], directory)
+            yield None
+        daemon = ("lp-serve", "--fork-server", "--daemon", "--runtime-dir", directory)
+        why = yield [*brz, *daemon]
         if why is not None:
             raise NoService(f"the service cannot be started: {why}")
     finally:
         os.close(guard)
+
+
+def last_line(said):
+    """Why a command failed, by what it *said* on standard error (bytes)."""
+    lines = said.decode("utf-8", "replace").split("\n")
+    return [line for line in ["no reason given", *lines] if line.strip()][-1]
 
 
 def _lock(descriptor):
@@ -71,17 +101,16 @@ def _is_held(path):
 def _pause(deadline):
     if time.monotonic() > deadline:
         raise NoService("the service is still being started")
-    time.sleep(0.02)
+    time.sleep(PAUSE)
 
 
-def _run_daemon(argv, directory):
+def _run(argv):
     """Run what starts the service to its end; why it failed, or None."""
     # Nothing of it may get to our stdio, which is the protocol's.
     null = os.open(os.devnull, os.O_RDWR)
     errors, theirs = os.pipe()
     ours = ((null, 0), (null, 1), (theirs, 2))
     actions = [(os.POSIX_SPAWN_DUP2, number, target) for number, target in ours]
-    argv += ["--runtime-dir", directory]
     try:
         pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
     except OSError as error:
@@ -91,7 +120,5 @@ def _run_daemon(argv, directory):
         os.close(null)
         os.close(theirs)
     with open(errors, "rb") as file:
-        lines = file.read().decode("utf-8", "replace").split("\n")
-    if not os.waitpid(pid, 0)[1]:
-        return None
-    return [line for line in ["no reason given", *lines] if line.strip()][-1]
+        said = file.read()
+    return last_line(said) if os.waitpid(pid, 0)[1] else None

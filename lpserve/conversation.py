@@ -67,7 +67,7 @@ class Conversation:
         """
         self.control = self.reply = -1
         self._path = None
-        self._buffer = b""
+        self._request = self._buffer = b""
         self._directory = directory
         self._signals = signals
         try:
@@ -94,18 +94,21 @@ class Conversation:
                 pass
             self._path = None
 
-    def send(self, words, deadline):
-        """Write one request; *deadline* is in seconds of `time.monotonic`."""
+    def prepare(self, words):
+        """Make the reply FIFO and one request, which `write` writes.
+
+        :raises NoService: if it cannot be made.
+        """
         # The service removes FIFOs so named whose process is gone.
         name = f"client.{os.getpid()}.{os.urandom(4).hex()}"
         path = f"{self._directory}/replies/{name}"
         # The newline in front ends half a line that somebody else may have left.
         line = "\n" + " ".join([*map(quote, words), "reply=" + name]) + "\n"
         try:
-            data = line.encode("utf-8")
+            self._request = line.encode("utf-8")
         except UnicodeEncodeError:
-            data = b""
-        if not 0 < len(data) <= MAX_REQUEST or line.count("\n") > 2:
+            self._request = b""
+        if not 0 < len(self._request) <= MAX_REQUEST or line.count("\n") > 2:
             raise NoService(
                 "what this connection needs does not fit into a request "
                 "(4096 bytes of UTF-8 without a newline)"
@@ -114,14 +117,27 @@ class Conversation:
             os.mkfifo(path, 0o600)
             self._path = path
             self.reply = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-            while True:
-                try:
-                    os.write(self.control, data)
-                    return
-                except BlockingIOError:
-                    self._wait(self.control, select.POLLOUT, deadline)
         except OSError as error:
             raise NoService(f"{self._directory}: {error.strerror}") from None
+
+    def write(self):
+        """Write the request if there is room for it; whether there was.
+
+        :raises NoService: if nobody reads it.
+        """
+        try:
+            os.write(self.control, self._request)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise NoService(f"{self._directory}: {error.strerror}") from None
+        return True
+
+    def send(self, words, deadline):
+        """Write one request; *deadline* is in seconds of `time.monotonic`."""
+        self.prepare(words)
+        while not self.write():
+            self._wait(self.control, select.POLLOUT, deadline)
 
     def read_answer(self):
         """The next answer if it is there, as a list of words, else None."""

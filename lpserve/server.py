@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import signal
 import socket
 import time
@@ -388,10 +387,3 @@ class Service:
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,
             "warm": [],
         }
-
-
-def raise_descriptor_limit() -> tuple[int, int]:
-    """Allow as many descriptors as may be; the limits from before."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    return before

@@ -13,8 +13,6 @@ import contextlib
 import logging
 import os
 import resource
-import select
-import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +22,10 @@ from . import reset, system
 from .errors import ConfigurationError, LpserveError
 from .generation import Launch
 from .location import runtime_directory
+from .logs import log_to_stderr, roll_over
 from .options import Settings, read_settings
 from .paths import RuntimeDirectory
-from .server import Service, raise_descriptor_limit
+from .server import Service
 
 log = logging.getLogger("lpserve")
 
@@ -45,8 +44,6 @@ _OURS = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
-#: Bytes after which the log of a daemon is begun anew.
-_MAX_LOG = 4 << 20
 
 
 def run_service(
@@ -132,7 +129,7 @@ def _run(
     environ: dict[str, str],
     report: Callable[[str], None],
 ) -> None:
-    _log_to_stderr()
+    log_to_stderr()
     umask = os.umask(0o077)
     directory.prepare()
     lock = directory.acquire()
@@ -140,7 +137,7 @@ def _run(
         _write_pid(pid_path)
     system.become_subreaper()
     system.set_title("lp-serve")
-    limits = {"RLIMIT_NOFILE": raise_descriptor_limit()}
+    limits = {"RLIMIT_NOFILE": system.raise_descriptor_limit()}
     start = {
         "cwd": os.path.expanduser("~"),
         "umask": umask,
@@ -160,7 +157,7 @@ def _run(
             launch,
             version,
             opened,
-            _roll_log_over,
+            roll_over,
         ).run()
     finally:
         if pid_path is not None:
@@ -178,84 +175,3 @@ def _write_pid(path: str) -> None:
             file.write(f"{os.getpid()}\n")
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _log_to_stderr() -> None:
-    handler = _PatientHandler()
-    handler.setFormatter(_LineFormatter())
-    log.handlers[:] = [handler]
-    log.propagate = False
-    log.setLevel(logging.INFO)
-
-
-class _PatientHandler(logging.Handler):
-    """Writes to standard error, but never waits for whoever reads it.
-
-    Lines that would have to wait are left out and counted, and so are warnings
-    beyond `MOST` in a second: anybody who may write requests can cause them.
-    """
-
-    MOST = 100
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._left_out = 0
-        self._second = 0
-        self._warnings = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, or leave it out."""
-        if int(record.created) != self._second:
-            self._second, self._warnings = int(record.created), 0
-        self._warnings += record.levelno == logging.WARNING
-        if record.levelno == logging.WARNING and self._warnings > self.MOST:
-            self._left_out += 1
-            return
-        text = self.format(record) + "\n"
-        if self._left_out:
-            text = f"({self._left_out} lines were left out)\n{text}"
-        if self._write(text.encode("utf-8", "backslashreplace")):
-            self._left_out = 0
-        else:
-            self._left_out += 1
-
-    @staticmethod
-    def _write(data: bytes) -> bool:
-        try:
-            if not stat.S_ISREG(os.fstat(2).st_mode):
-                poller = select.poll()
-                poller.register(2, select.POLLOUT)
-                if not poller.poll(0):
-                    return False
-                # As much as a pipe takes that is ready (pipe(7)).
-                data = data[: select.PIPE_BUF]
-            os.write(2, data)
-        except OSError:
-            return False
-        return True
-
-
-class _LineFormatter(logging.Formatter):
-    """The one line that programs wait for stands alone; the others have a time."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        if str(record.msg).startswith("Listening on "):
-            return record.getMessage()
-        return super().format(record)
-
-
-def _roll_log_over() -> None:
-    """Begin the log of a daemon anew when it has grown long."""
-    found = os.fstat(2)
-    if found.st_size < _MAX_LOG:
-        return
-    with contextlib.suppress(OSError):
-        path = os.readlink("/proc/self/fd/2")
-        if path.endswith(".log"):
-            os.rename(path, path + ".old")
-            new = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(new, 2)
-            os.close(new)

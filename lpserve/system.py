@@ -84,6 +84,15 @@ def _is_open(number: int) -> bool:
     return True
 
 
+def raise_descriptor_limit() -> tuple[int, int]:
+    """Allow as many descriptors as may be; the limits from before."""
+    import resource  # which Windows, where --inet works, does not have
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before
+
+
 def disable_debugger() -> None:
     """Let SIGQUIT end us: Breezy's debugger would talk to the client."""
     if hasattr(signal, "SIGQUIT"):

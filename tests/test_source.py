@@ -31,6 +31,7 @@ LAYERS = (
     "loop",
     "channel",
     "paths",
+    "logs",
     "system",
     "children",
     "doors",
@@ -90,7 +91,7 @@ STARTING = {
     # exec at once, so that nothing of the service is in a zygote.
     ("generation", "_launch"),
     # autostart: the client starts a service.
-    ("autostart", "_run_daemon"),
+    ("autostart", "_run"),
 }
 
 #: Where children are waited for. In the service that is `children` alone.
@@ -104,7 +105,7 @@ REAPING = {
     # In the foreground process, which waits until the daemon is ready.
     ("system", "daemonize"),
     # In the client: a service that puts itself into the background.
-    ("autostart", "_run_daemon"),
+    ("autostart", "_run"),
 }
 
 #: Signal handlers that do more than to wake a loop.
