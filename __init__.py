@@ -28,6 +28,11 @@ path of the program: sshd looks for it in few places)::
 
     command="lp-serve-client alice",restrict ssh-ed25519 AAAA... alice
 
+Without OpenSSH, or beside it, there is an SSH server that asks the service
+itself, for users that need no account of their own (it needs Twisted)::
+
+    brz lp-serve-ssh --listen=0.0.0.0:5022 --authorized-keys=/etc/lpserve/keys
+
 And the administrator's view of it::
 
     brz lp-serve-control status
@@ -61,6 +66,24 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     Whether a client starts the service if there is none (False).
 :lpserve.log_file:
     Where a service in the background logs (lpserve.log beside brz.log).
+
+And for 'brz lp-serve-ssh':
+
+:lpserve.listen:
+    Where it listens (127.0.0.1:5022).
+:lpserve.host_key:
+    Its private key (lpserve/ssh_host_ed25519_key beside breezy.conf).
+:lpserve.authorized_keys:
+    A directory with an authorized_keys file for each user
+    (lpserve/authorized_keys beside breezy.conf).
+:lpserve.shared_account:
+    The account as which everybody may log in, to be known by the key (bzr).
+:lpserve.login_grace_time:
+    Seconds that a client has to log in (60).
+:lpserve.max_unauthenticated:
+    Clients that may be about to log in at once (500; 0 means no limit).
+:lpserve.keepalive_interval:
+    Seconds between two questions whether a client is still there (60).
 """
 
 from breezy import config
@@ -69,7 +92,12 @@ from breezy.commands import plugin_cmds
 version_info = (0, 1, 0, "dev", 0)
 __version__ = "0.1.0.dev0"
 
-for _name in ("cmd_lp_serve", "cmd_lp_serve_client", "cmd_lp_serve_control"):
+for _name in (
+    "cmd_lp_serve",
+    "cmd_lp_serve_client",
+    "cmd_lp_serve_control",
+    "cmd_lp_serve_ssh",
+):
     plugin_cmds.register_lazy(_name, [], __name__ + ".lpserve.cmds")
 
 #: The configuration options, without the "lpserve." before them.
@@ -85,6 +113,13 @@ OPTIONS = (
     "environment",
     "autostart",
     "log_file",
+    "listen",
+    "host_key",
+    "authorized_keys",
+    "shared_account",
+    "login_grace_time",
+    "max_unauthenticated",
+    "keepalive_interval",
 )
 for _name in OPTIONS:
     config.option_registry.register_lazy(

@@ -21,7 +21,7 @@ def _version():
 
 brz_plugin_name = "lpserve"
 brz_plugin_version = _version()
-brz_commands = ["lp-serve", "lp-serve-client", "lp-serve-control"]
+brz_commands = ["lp-serve", "lp-serve-client", "lp-serve-control", "lp-serve-ssh"]
 brz_minimum_version = (3, 3, 0)
 brz_maximum_version = None
 
@@ -54,6 +54,7 @@ if __name__ == "__main__":
                 "testtools>=2.5",
                 "python-subunit>=1.4",
                 "paramiko>=3",
+                "Twisted[conch]>=22.10",
                 "ruff>=0.6",
                 "mypy>=1.8",
             ],

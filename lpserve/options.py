@@ -102,6 +102,47 @@ log_file = _option(
     "beside brz.log.",
 )
 
+listen = _option(
+    "listen",
+    "Where 'lp-serve-ssh' listens: HOST:PORT.",
+    default="127.0.0.1:5022",
+)
+host_key = _option(
+    "host_key",
+    "The file with the private key of 'lp-serve-ssh', which is made if there is "
+    "none. The default is lpserve/ssh_host_ed25519_key beside breezy.conf.",
+)
+authorized_keys = _option(
+    "authorized_keys",
+    "A directory with an authorized_keys file for each user, named like the user. "
+    "The default is lpserve/authorized_keys beside breezy.conf.",
+)
+shared_account = _option(
+    "shared_account",
+    "The account as which every user may log in, to be known by the key.",
+    default="bzr",
+)
+login_grace_time = _option(
+    "login_grace_time",
+    "Seconds that a client of 'lp-serve-ssh' has to log in. 0 means for ever.",
+    default=60.0,
+    from_unicode=seconds,
+)
+max_unauthenticated = _option(
+    "max_unauthenticated",
+    "How many clients of 'lp-serve-ssh' may be about to log in at once; more are "
+    "disconnected. 0 means no limit.",
+    default=500,
+    from_unicode=_count,
+)
+keepalive_interval = _option(
+    "keepalive_interval",
+    "Seconds after which 'lp-serve-ssh' asks a client whether it is still there; "
+    "three times without an answer, and it is disconnected. 0 means never.",
+    default=60.0,
+    from_unicode=seconds,
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -118,6 +159,13 @@ class Settings:
     environment: tuple[str, ...]
     autostart: bool
     log_file: str | None
+    listen: str
+    host_key: str | None
+    authorized_keys: str | None
+    shared_account: str
+    login_grace_time: float
+    max_unauthenticated: int
+    keepalive_interval: float
 
     def for_worker(self) -> dict[str, Any]:
         """What a worker has to know of them: fields of its ``serve`` message."""

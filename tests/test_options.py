@@ -90,6 +90,13 @@ class TestSettings(TestCaseInTempDir):
                 environment=location.ENVIRONMENT,
                 autostart=False,
                 log_file=None,
+                listen="127.0.0.1:5022",
+                host_key=None,
+                authorized_keys=None,
+                shared_account="bzr",
+                login_grace_time=60.0,
+                max_unauthenticated=500,
+                keepalive_interval=60.0,
             ),
             settings,
         )

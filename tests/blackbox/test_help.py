@@ -87,9 +87,9 @@ class TestHelp(LiveTestCase):
 
     def test_commands_list(self):
         text = self.run_brz("help", "commands").stdout.decode()
-        for command in ("lp-serve", "lp-serve-client", "lp-serve-control"):
-            self.assertContainsString(text, f"\n{command} ")
-        self.assertEqual(3, text.count("[lpserve]"))
+        for name in ("", "-client", "-control", "-ssh"):
+            self.assertContainsString(text, f"\nlp-serve{name} ")
+        self.assertEqual(4, text.count("[lpserve]"))
 
     def test_plugins(self):
         """One line that says what it is for, with a version."""

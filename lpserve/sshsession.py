@@ -1,0 +1,358 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The SSH server's sessions: a client's command becomes a worker's connection."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import time
+from dataclasses import replace
+from typing import Any
+
+from twisted.conch.avatar import ConchUser
+from twisted.conch.interfaces import ISession
+from twisted.conch.ssh.common import NS, getNS
+from twisted.conch.ssh.connection import (
+    EXTENDED_DATA_STDERR,
+    MSG_CHANNEL_OPEN_FAILURE,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_RESOURCE_SHORTAGE,
+    SSHConnection,
+)
+from twisted.conch.ssh.session import SSHSession
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.components import registerAdapter
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .client import EX_TEMPFAIL, EX_USAGE
+from .conch import WorkerTransport
+from .sshcommand import command_fault
+from .sshkeys import Login
+from .sshrecord import Record
+
+log = logging.getLogger("lpserve")
+
+#: Bytes that a client may send before the worker has taken them.
+_WINDOW = 1 << 20
+#: Sessions that one connection may have open at once, as sshd's MaxSessions.
+_MAX_SESSIONS = 10
+#: Keepalive messages without an answer after which a client is given up.
+_MAX_UNANSWERED = 3
+
+
+class User(ConchUser):
+    """Somebody who has logged in.
+
+    :ivar login: who, and how.
+    """
+
+    def __init__(self, login: Login):
+        super().__init__()
+        self.login = login
+        self.channelLookup[b"session"] = Session
+
+
+class Connection(SSHConnection):
+    """The ``ssh-connection`` service: sessions and nothing else."""
+
+    #: A `sshserver.Peer`.
+    transport: Any
+    _unanswered = 0
+    _keepalive: Any = None
+
+    def serviceStarted(self) -> None:
+        """The client has logged in."""
+        super().serviceStarted()
+        self.transport.authenticated(self)
+        self._wait_for_keepalive()
+
+    def serviceStopped(self) -> None:
+        """The connection is over."""
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+            self._keepalive = None
+        super().serviceStopped()
+
+    def _wait_for_keepalive(self) -> None:
+        server = self.transport.factory.server
+        if server.settings.keepalive_interval:
+            interval = server.settings.keepalive_interval
+            self._keepalive = server.reactor.callLater(interval, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        self._keepalive = None
+        if self._unanswered >= _MAX_UNANSWERED:
+            self.transport.give_up("the client does not answer")
+            return
+        self._unanswered += 1
+
+        def answered(ignored: Any) -> None:
+            # A refusal is an answer too.
+            self._unanswered = 0
+
+        # As OpenSSH's sshd asks (ClientAliveInterval).
+        asked = self.sendGlobalRequest(b"keepalive@openssh.com", b"", wantReply=True)
+        asked.addBoth(answered)
+        self._wait_for_keepalive()
+
+    def ssh_CHANNEL_OPEN(self, packet: bytes) -> None:
+        """Only so many sessions, and no forwarding."""
+        kind, rest = getNS(packet)
+        if kind != b"session":
+            reason, text = OPEN_ADMINISTRATIVELY_PROHIBITED, b"only sessions"
+        elif len(self.channels) >= _MAX_SESSIONS:
+            reason, text = OPEN_RESOURCE_SHORTAGE, b"too many sessions"
+        else:
+            super().ssh_CHANNEL_OPEN(packet)
+            return
+        (sender,) = struct.unpack(">L", rest[:4])
+        refusal = struct.pack(">2L", sender, reason) + NS(text) + NS(b"")
+        self.transport.sendPacket(MSG_CHANNEL_OPEN_FAILURE, refusal)
+
+    def adjustWindow(self, channel: Any, bytesToAdd: int) -> None:
+        """Let the client send more, unless the worker has enough to do."""
+        if not channel.full:
+            super().adjustWindow(channel, bytesToAdd)
+
+    def channelClosed(self, channel: Any) -> None:
+        """A session is over."""
+        super().channelClosed(channel)
+        self.transport.session_closed()
+
+    def update(self) -> None:
+        """Have all sessions produce, or wait, as the transport has room."""
+        for channel in list(self.channels.values()):
+            channel.update()
+
+
+@implementer(IPushProducer)
+class Session(SSHSession):
+    """A session, which can only execute what a Bazaar client asks for.
+
+    As a producer it is what the client sends to the worker.
+
+    :ivar full: whether the worker has enough to read for now.
+    """
+
+    full = False
+    refused = False
+    record: Record | None = None
+
+    def __init__(self, *args: Any, **keywords: Any):
+        super().__init__(*args, **keywords)
+        self.localWindowSize = self.localWindowLeft = _WINDOW
+        self._window_open = True
+
+    # -- requests of the client ------------------------------------------------
+
+    def request_exec(self, data: bytes) -> int:
+        """Serve the command if it is one of a Bazaar client's."""
+        command = getNS(data)[0].decode("utf-8", "replace")
+        if self.client is not None or self.refused:
+            return 0
+        peer = self.conn.transport
+        self.record = replace(peer.record, command=command)
+        peer.sessions += 1
+        fault = command_fault({"SSH_ORIGINAL_COMMAND": command}, False)
+        if fault is not None:
+            self._refuse(EX_USAGE, fault)
+            return 1
+        if peer.factory.server.stopping:
+            self._refuse(EX_TEMPFAIL, "the server is stopping")
+            return 1
+        served = super().request_exec(data)
+        if not served:
+            self.record.exit = "it could not be served"
+            self.write_record()
+        return served
+
+    def _refuse(self, status: int, text: str) -> None:
+        self.refused = True
+        assert self.record is not None
+        self.record.exit = f"{status} ({text})"
+
+        def tell() -> None:
+            if not self.localClosed:
+                line = f"lp-serve-ssh: {text}\n".encode()
+                self.writeExtended(EXTENDED_DATA_STDERR, line)
+                number = struct.pack(">L", status)
+                self.conn.sendRequest(self, b"exit-status", number)
+                self.loseConnection()
+            self.write_record()
+
+        # After the answer to the request itself.
+        self.conn.transport.factory.server.reactor.callLater(0, tell)
+
+    def requestReceived(self, requestType: bytes, data: bytes) -> Any:
+        """What the client wants: there is nothing but commands."""
+        if requestType == b"exec":
+            return self.request_exec(data)
+        if requestType in (b"shell", b"subsystem"):
+            self.conn.transport.record.exit = f"{requestType.decode()} refused"
+        return 0
+
+    def write_record(self) -> None:
+        """The session is over for good: log it."""
+        if self.record is not None:
+            self.record.end = time.time()
+            log.info("%s", self.record.line())
+            self.conn.transport.factory.server.session_over(self)
+            self.record = None
+
+    # -- from the client to the worker -----------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass on what the client has sent."""
+        if self.record is not None and not self.refused:
+            self.record.received += len(data)
+            super().dataReceived(data)
+
+    def extReceived(self, dataType: int, data: bytes) -> None:
+        """A client has no business to send this."""
+
+    def pauseProducing(self) -> None:
+        """The worker has enough to do: let the client send no more than it may."""
+        self.full = True
+
+    def resumeProducing(self) -> None:
+        """Let the client send more again."""
+        self.full = False
+        missing = self.localWindowSize - self.localWindowLeft
+        if missing > self.localWindowSize // 2 and not self.localClosed:
+            self.conn.adjustWindow(self, missing)
+
+    def stopProducing(self) -> None:
+        """The worker reads no more; what the client still sends is dropped."""
+        self.resumeProducing()
+
+    # -- from the worker to the client -----------------------------------------
+
+    def stopWriting(self) -> None:
+        """The client's window is full."""
+        self._window_open = False
+        self.update()
+
+    def startWriting(self) -> None:
+        """There is room in it again."""
+        self._window_open = True
+        self.update()
+
+    def update(self) -> None:
+        """Have the worker wait, or go on, as the client takes what it writes."""
+        if self.client is None or self.client.transport is None:
+            return
+        if self._window_open and not self.conn.transport.full:
+            self.client.transport.resumeProducing()
+        else:
+            self.client.transport.pauseProducing()
+
+
+@implementer(ISession)
+class Execution:
+    """What a session executes: a connection to a worker."""
+
+    def __init__(self, avatar: User):
+        self._avatar = avatar
+        self._transport: WorkerTransport | None = None
+
+    def execCommand(self, proto: Any, command: bytes) -> None:
+        """Have a worker serve the session; *proto* is its process protocol."""
+        session = proto.session
+        server = session.conn.transport.factory.server
+        environ = self._environment(session.conn.transport, command)
+        recorder = Recorder(proto, session)
+        server.session_begins(session)
+        self._transport = server.fork_service.spawnProcess(
+            recorder, env=environ, user=self._avatar.login.user
+        )
+        self._transport.registerProducer(session, True)
+        session.update()
+
+    def _environment(self, peer: Any, command: bytes) -> dict[str, str]:
+        login = self._avatar.login
+        client, local = peer.transport.getPeer(), peer.transport.getHost()
+        return {
+            **os.environ,
+            "BRZ_EMAIL": login.user,
+            **{
+                name: value
+                for name, value in login.environment.items()
+                if name in peer.factory.server.settings.environment
+            },
+            # As sshd sets them (ssh(1)).
+            "SSH_CLIENT": f"{client.host} {client.port} {local.port}",
+            "SSH_CONNECTION": f"{client.host} {client.port} {local.host} {local.port}",
+            "SSH_ORIGINAL_COMMAND": os.fsdecode(command),
+        }
+
+    def openShell(self, proto: Any) -> None:
+        """There is none."""
+        raise NotImplementedError
+
+    def getPty(self, term: Any, windowSize: Any, modes: Any) -> None:
+        """There is none."""
+        raise NotImplementedError
+
+    def windowChanged(self, newWindowSize: Any) -> None:
+        """There is none."""
+
+    def eofReceived(self) -> None:
+        """The client sends no more."""
+        if self._transport is not None:
+            self._transport.closeStdin()
+
+    def closed(self) -> None:
+        """The client has gone, or has all that it wanted."""
+        if self._transport is not None:
+            self._transport.loseConnection()
+
+
+registerAdapter(Execution, User, ISession)
+
+
+class Recorder(ProcessProtocol):
+    """Passes all on to *proto*, and writes down what is logged."""
+
+    def __init__(self, proto: Any, session: Session):
+        self._proto = proto
+        self._session = session
+        assert session.record is not None
+        self._record = session.record
+
+    def connectionMade(self) -> None:
+        self._proto.makeConnection(self.transport)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if childFD == 1:
+            self._record.sent += len(data)
+            if self._record.first_byte is None:
+                self._record.first_byte = time.time()
+        self._proto.childDataReceived(childFD, data)
+
+    def childConnectionLost(self, childFD: int) -> None:
+        self._proto.childConnectionLost(childFD)
+
+    def processExited(self, reason: Failure) -> None:
+        record, transport = self._record, self.transport
+        value = reason.value
+        record.exit = f"signal {value.signal}" if value.signal else str(value.exitCode)
+        record.served = "process" if transport.fallback else "worker"
+        record.served += f" {transport.pid}"
+        # The reactor's clock need not be that of the log.
+        if transport.started is not None:
+            passed = self._session.conn.transport.factory.server.reactor.seconds()
+            record.ready = time.time() - (passed - transport.started)
+        self._proto.processExited(reason)
+
+    def processEnded(self, reason: Failure) -> None:
+        self._proto.processEnded(reason)
+        self._session.write_record()
