@@ -1,9 +1,11 @@
 # make demo    the main job, before and after
+# make serve   a server to try things on, which goes on running; make stop ends it
 # make check   static checks and tests
 # make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections
 # make bench   the figures
 #
-# Each sets up what it needs in .venv. PYTHON chooses the Python.
+# Each sets up what it needs in .venv. PYTHON chooses the Python, PORT and SERVE
+# where the server of "make serve" listens and what it serves.
 
 PYTHON ?= python3
 VENV = .venv
@@ -13,11 +15,20 @@ SELFTEST = $(CHECKOUT) PYTHONWARNINGS="error:This process:DeprecationWarning" \
 	$(BIN)/brz selftest -s bp.lpserve
 # 'make test TESTS=live.test_life' runs some of them.
 TESTS =
+# Where 'make serve' keeps its branches and keys, and where it listens.
+SERVE = .serve
+PORT = 5022
 
-.PHONY: demo check static test soak bench clean
+.PHONY: demo serve stop check static test soak bench clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python demo/demo.py
+
+serve: $(VENV)/installed
+	@$(BIN)/python demo/serve.py serve $(SERVE) $(PORT)
+
+stop:
+	@test ! -x $(BIN)/python || $(BIN)/python demo/serve.py stop $(SERVE)
 
 check: static test
 

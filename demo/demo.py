@@ -8,9 +8,10 @@
 
 """The main job, before and after: 'make demo'.
 
-Real ``brz`` commands through a real sshd, to 'brz serve --inet' and to the fork
-service in turn. All of it is on loopback, as the user who runs this, and in a
-temporary directory: nothing is left of it.
+Real ``brz`` commands over bzr+ssh to 'brz lp-serve-ssh', which starts a Breezy
+process for every connection or has the fork service do so, in turn. All of it is
+on loopback, as the user who runs this, and in a temporary directory: nothing is
+left of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import sys
 import tempfile
 import time
 
-from stage import HELLO, REVISIONS, ROUNDS, SIDES, Demo, DemoError, brz, sshd
+from place import DemoError, brz
+from stage import HELLO, REVISIONS, ROUNDS, Demo
 
 
 def say(text: str = "") -> None:
@@ -40,7 +42,7 @@ def table(times: dict[str, dict[str, list[float]]]) -> None:
     alone = middle.pop("brz alone")["both"]
     say(f"  {'':30}{'before':>10}{'after':>10}")
     say(f"  {'-' * 64}")
-    say(f"  {'an ssh login that only echoes':30}{login:>7.0f} ms{login:>7.0f} ms")
+    say(f"  {'an ssh login that is refused':30}{login:>7.0f} ms{login:>7.0f} ms")
     for name, sides in middle.items():
         row(name, sides["before"], sides["after"])
         if name == HELLO:
@@ -81,25 +83,24 @@ def perform(demo: Demo) -> None:
         f"1. A branch of {REVISIONS} revisions, for each side a copy ({seconds:.1f} s)."
     )
     start = time.monotonic()
-    demo.start_service()
+    demo.start_servers()
     seconds = time.monotonic() - start
-    say(f"2. 'brz lp-serve --fork-server', once ({seconds:.1f} s until it listens).")
-    commands = demo.start_sshd()
-    assert demo.sshd is not None
-    say(f"3. An sshd at 127.0.0.1:{demo.sshd.port} that lets in two keys:")
-    for side in SIDES:
-        shown = commands[side].replace(demo.stage, "...")
-        say(f'     {side + ":":8}command="{shown}"')
+    say(f"2. Servers, which took {seconds:.1f} s until they listened:")
+    say("     'brz lp-serve --fork-server', the service,")
+    say(f"     'brz lp-serve-ssh' with it,    {demo.urls['after']}/")
+    say(f"     'brz lp-serve-ssh' without it, {demo.urls['before']}/")
     say()
     say("A user's session through the fork service:")
-    show(demo, "brz branch bzr+ssh://after/trunk mine")
+    url = demo.urls["after"]
+    show(demo, f"brz branch {url}/trunk mine")
     demo.commit(1)
     demo.run(brz("pull", "-q", "-d", "source", demo.path("source")), "after")
-    show(demo, "brz push -d source bzr+ssh://after/trunk")
+    show(demo, f"brz push -d source {url}/trunk")
     show(demo, "brz pull -d mine")
-    show(demo, "brz revno bzr+ssh://after/trunk")
+    show(demo, f"brz revno {url}/trunk")
     # The other side has to have the same to begin with.
-    demo.run(brz("branch", "-q", "bzr+ssh://before/trunk", "mine"), "before")
+    trunk = f"{demo.urls['before']}/trunk"
+    demo.run(brz("branch", "-q", trunk, "mine"), "before")
     say()
     say("The same commands through both:")
     say()
@@ -113,12 +114,6 @@ def perform(demo: Demo) -> None:
 
 def main() -> int:
     """Run it; the exit status."""
-    if sshd.find_sshd() is None:
-        print(
-            "demo: there is no sshd on this system; install openssh-server",
-            file=sys.stderr,
-        )
-        return 1
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     demo = Demo(tempfile.mkdtemp(prefix="lpserve-demo-"))
@@ -128,13 +123,7 @@ def main() -> int:
         say()
         print("demo: interrupted", file=sys.stderr)
         return 130
-    except (
-        DemoError,
-        sshd.SshdError,
-        ImportError,
-        subprocess.SubprocessError,
-        OSError,
-    ) as error:
+    except (DemoError, ImportError, subprocess.SubprocessError, OSError) as error:
         say()
         print(f"demo: {error}", file=sys.stderr)
         return 1

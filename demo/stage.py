@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -20,153 +19,59 @@ import time
 import uuid
 from collections.abc import Callable
 
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(CHECKOUT, "tests", "live"))
-
-import sshd  # noqa: E402
+from place import DEADLINE, USER, DemoError, Place, brz, end
 
 REVISIONS = 300
 ROUNDS = 7
-DEADLINE = 60.0
 SIDES = ("before", "after")
 HELLO = "until the server says hello"
-SERVE = ("bzr", "serve", "--inet", "--directory=/", "--allow-writes")
+SERVE = "bzr serve --inet --directory=/ --allow-writes"
 
 
-class DemoError(Exception):
-    """The demonstration cannot go on; ``str()`` says why, in a line."""
-
-
-class Demo:
+class Demo(Place):
     """The stage, and everything on it.
 
     :param stage: an empty directory.
     """
 
     def __init__(self, stage: str):
-        self.stage = stage
         self.token = f"LPSERVE_DEMO={uuid.uuid4().hex}"
-        self.env: dict[str, str] = {}
-        self.sshd: sshd.Sshd | None = None
-        self.service: subprocess.Popen[bytes] | None = None
-
-    def path(self, *names: str) -> str:
-        """A path on the stage."""
-        return os.path.join(self.stage, *names)
-
-    def _environment(self) -> dict[str, str]:
         name, _, value = self.token.partition("=")
-        env = {
-            name: value,
-            "HOME": self.path("home"),
-            "BRZ_HOME": self.path("home"),
-            "XDG_CACHE_HOME": self.path("home"),
-            "BRZ_EMAIL": "Demo <demo@example.com>",
-            "BRZ_SSH": self.path("sshd", "ssh"),
-            "LPSERVE_RUNTIME_DIR": self.path("run"),
-            "LANG": "C.UTF-8",
-            "PATH": os.pathsep.join(
-                [
-                    os.path.dirname(sys.executable),
-                    os.path.join(CHECKOUT, "bin"),
-                    os.environ.get("PATH", os.defpath),
-                ]
-            ),
-        }
-        if plugins := self._plugins():
-            env["BRZ_PLUGINS_AT"] = plugins
-        return env
-
-    @staticmethod
-    def _plugins() -> str | None:
-        """What BRZ_PLUGINS_AT has to be: the plug-in may not be installed."""
-        if "BRZ_PLUGINS_AT" in os.environ:
-            return os.environ["BRZ_PLUGINS_AT"]
-        import breezy.plugins
-
-        if any(os.path.isdir(f"{path}/lpserve") for path in breezy.plugins.__path__):
-            return None
-        return f"lpserve@{CHECKOUT}"
+        super().__init__(stage, {name: value})
+        self.servers: list[subprocess.Popen[bytes]] = []
+        self.urls: dict[str, str] = {}
+        self._ports: dict[str, int] = {}
 
     # -- setting up ------------------------------------------------------------
 
     def make_branches(self) -> None:
         """A branch with a history, and the same again."""
-        self.env = self._environment()
-        os.environ.update(self.env)
         os.mkdir(self.path("home"))
+        self.make_client()
+        self.make_branch(REVISIONS, "source")
         for side in SIDES:
-            os.makedirs(self.path("server", side))
-        import breezy.bzr
-        from breezy.controldir import ControlDir, format_registry
+            self.copy_branch("server", side, "trunk")
+            shutil.copytree(self.path("source"), self.path(side, "source"))
 
-        breezy.initialize(setup_ui=False)
-        place = self.path("source")
-        self.tree = ControlDir.create_standalone_workingtree(
-            place, format_registry.make_controldir("default")
-        )
-        self.commit(REVISIONS)
-        self.tree.branch.repository.pack()
-        for side in SIDES:
-            target = self.path("server", side, "trunk", ".bzr")
-            shutil.copytree(os.path.join(place, ".bzr"), target)
-            shutil.rmtree(os.path.join(target, "checkout"))
-            shutil.copytree(place, self.path(side, "source"))
-
-    def commit(self, count: int) -> None:
-        """Commit to the source."""
-        tree = self.tree
-        with tree.lock_write():
-            for _ in range(count):
-                number = tree.branch.revno() + 1
-                name = f"file{number % 20:02}.txt"
-                with open(os.path.join(tree.basedir, name), "a") as file:
-                    file.write(f"What revision {number} has to say.\n" * 5)
-                if not tree.is_versioned(name):
-                    tree.add([name])
-                tree.commit(f"Revision {number}", reporter=_Silence())
-
-    def start_service(self) -> str:
-        """Start the fork service; what it said when it was ready."""
-        log = self.path("service.log")
-        options = ["--directory", self.path("server", "after"), "--allow-writes"]
-        env = {k: v for k, v in self.env.items() if k not in ("BRZ_EMAIL", "BRZ_SSH")}
-        with open(log, "wb") as file:
-            self.service = subprocess.Popen(
-                brz("lp-serve", "--fork-server", *options),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env=env,
-                cwd=self.stage,
-                start_new_session=True,
+    def start_servers(self) -> None:
+        """Start the service, and an SSH server with and one without it."""
+        # What a process of its own serves is said in breezy.conf.
+        os.makedirs(self.path("home", "breezy"), exist_ok=True)
+        with open(self.path("home", "breezy", "breezy.conf"), "w") as config:
+            config.write(
+                "[DEFAULT]\n"
+                f"lpserve.directory = {self.path('server', 'before')}\n"
+                "lpserve.allow_writes = True\n"
             )
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            with open(log) as file:
-                text = file.read()
-            if "Listening on " in text:
-                return text
-            if self.service.poll() is not None or time.monotonic() > deadline:
-                lines = text.strip().splitlines() or ["it said nothing"]
-                raise DemoError(f"the service did not start: {lines[-1]}")
-            time.sleep(0.01)
-
-    def start_sshd(self) -> dict[str, str]:
-        """Start sshd; the forced command of each side."""
-        hidden = ("BRZ_EMAIL", "BRZ_SSH")
-        env = {k: v for k, v in self.env.items() if k not in hidden}
-        self.sshd = sshd.Sshd(self.path("sshd"), env)
-        served = f"--directory={self.path('server', 'before')}"
-        words = ["brz", "serve", "--inet", served, "--allow-writes"]
-        commands = {"before": shlex.join(words), "after": "lp-serve-client alice"}
-        if not os.access(os.path.join(os.path.dirname(sys.executable), "brz"), os.X_OK):
-            raise DemoError(f"there is no brz beside {sys.executable}")
-        for side, command in commands.items():
-            self.sshd.allow(side, command)
-        self.sshd.allow("ssh-alone", "cat")
-        self.sshd.start(env)
-        return commands
+        self.servers.append(self.start_service(self.path("server", "after")))
+        for side in SIDES:
+            options = (f"-Olpserve.runtime_dir={self.path('no-service')}",)
+            process, port = self.start_ssh_server(
+                f"ssh-{side}", 0, *(options if side == "before" else ())
+            )
+            self.servers.append(process)
+            self._ports[side] = port
+            self.urls[side] = f"bzr+ssh://{USER}@127.0.0.1:{port}"
 
     # -- what is measured ------------------------------------------------------
 
@@ -190,24 +95,47 @@ class Demo:
             raise DemoError(f"{shown}: exit status {done.returncode}: {text[-300:]}")
         return seconds, text
 
-    def hello(self, side: str, expected: bytes = b"ok\x012\n") -> float:
-        """Seconds until the smart server has answered ``hello``."""
+    def execute(self, side: str, command: str, until: bytes) -> float:
+        """Seconds from the start of an ssh client until the server says *until*.
+
+        It says what it has to say to ``hello``, or why it does not want to.
+        """
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [self.env["BRZ_SSH"], side, *SERVE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self.env,
-        )
-        assert process.stdin is not None and process.stdout is not None
-        with process:
-            process.stdin.write(b"hello\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-            seconds = time.perf_counter() - start
-            process.stdin.close()
-        if answer != expected:
-            raise DemoError(f"the answer to hello was {answer!r}")
+        said = b""
+        if self.ssh:
+            where = ["-p", str(self._ports[side]), f"{USER}@127.0.0.1"]
+            with subprocess.Popen(
+                [self.path("ssh"), *where, command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+            ) as process:
+                assert process.stdin is not None and process.stdout is not None
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(b"hello\n")
+                    process.stdin.flush()
+                said = process.stdout.readline()
+                seconds = time.perf_counter() - start
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+        else:
+            import paramiko
+
+            key = paramiko.RSAKey.from_private_key_file(
+                self.path("home", ".ssh", "id_rsa")
+            )
+            with paramiko.Transport(("127.0.0.1", self._ports[side])) as transport:
+                transport.connect(username=USER, pkey=key)
+                channel = transport.open_session()
+                channel.set_combine_stderr(True)
+                channel.exec_command(command)
+                channel.sendall(b"hello\n")
+                while not said.endswith(b"\n") and (more := channel.recv(100)):
+                    said += more
+                seconds = time.perf_counter() - start
+        if until not in said:
+            raise DemoError(f"the server said {said!r}")
         return seconds
 
     def jobs(self) -> dict[str, Callable[[str], float]]:
@@ -215,21 +143,21 @@ class Demo:
 
         def command(*words: str) -> Callable[[str], float]:
             return lambda side: self.run(
-                brz(*(word.format(side=side) for word in words)), side
+                brz(*(word.format(url=self.urls[side]) for word in words)), side
             )[0]
 
         def push(side: str) -> float:
             source = self.path(side, "source")
             self.run(brz("pull", "-q", "-d", source, self.path("source")))
-            return command("push", "-q", "-d", "source", "bzr+ssh://{side}/trunk")(side)
+            return command("push", "-q", "-d", "source", "{url}/trunk")(side)
 
         def branch(side: str) -> float:
             shutil.rmtree(self.path(side, "whole"), ignore_errors=True)
-            return command("branch", "-q", "bzr+ssh://{side}/trunk", "whole")(side)
+            return command("branch", "-q", "{url}/trunk", "whole")(side)
 
         return {
-            HELLO: self.hello,
-            "brz revno": command("revno", "bzr+ssh://{side}/trunk"),
+            HELLO: lambda side: self.execute(side, SERVE, b"ok\x012\n"),
+            "brz revno": command("revno", "{url}/trunk"),
             "brz push, one new revision": push,
             "brz pull, that revision": command("pull", "-q", "-d", "mine"),
             "brz pull, nothing new": command("pull", "-q", "-d", "mine"),
@@ -245,7 +173,8 @@ class Demo:
             if sys.stdout.isatty():
                 print(f"\r  round {turn + 1} of {ROUNDS}", end="", flush=True)
             self.commit(1)
-            times["ssh alone"]["both"].append(self.hello("ssh-alone", b"hello\n"))
+            login = self.execute("after", "true", b"is allowed")
+            times["ssh alone"]["both"].append(login)
             alone, _ = self.run(brz("revno", self.path("source")))
             times["brz alone"]["both"].append(alone)
             for name, job in jobs.items():
@@ -275,24 +204,16 @@ class Demo:
 
     def clear(self) -> None:
         """End every process and remove every file."""
-        if self.sshd is not None:
-            self.sshd.kill()
-        if self.service is not None:
-            # The second one does not wait for connections.
-            for _ in range(2):
-                self.service.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.service.wait(2)
-        end = time.monotonic() + 10
+        for server in reversed(self.servers):
+            end(server)
+        last = time.monotonic() + 10
         while left := self._processes():
-            if time.monotonic() > end:
+            if time.monotonic() > last:
                 for pid in left:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
-        if self.service is not None:
-            self.service.wait()
-        shutil.rmtree(self.stage, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _processes(self) -> list[int]:
         """What we have started, directly or not: it has our token."""
@@ -303,15 +224,3 @@ class Demo:
                 if self.token.encode() in environ.read().split(b"\0"):
                     found.append(int(name))
         return [pid for pid in found if pid != os.getpid()]
-
-
-class _Silence:
-    """A commit reporter that does not report."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **kwargs: None
-
-
-def brz(*words: str) -> list[str]:
-    """The words that run ``brz`` with these."""
-    return [sys.executable, "-m", "breezy", *words]

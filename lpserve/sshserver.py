@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,16 @@ from .sshsession import Connection, Session, User
 
 log = logging.getLogger("lpserve")
 
+#: Algorithms of users' signatures; not the ones with SHA-1.
+_SIGNATURES = (
+    b"sk-ssh-ed25519@openssh.com",
+    b"sk-ecdsa-sha2-nistp256@openssh.com",
+    *(
+        name
+        for name in SSHServerTransport.supportedPublicKeys
+        if name not in (b"ssh-rsa", b"ssh-dss")
+    ),
+)
 #: Seconds that workers have to end when their connections have been cut.
 _AFTER_CUT = 5.0
 
@@ -85,6 +96,24 @@ class Peer(SSHServerTransport):
                 grace, self.give_up, f"no login within {grace:g} seconds"
             )
         super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Acknowledge at once what has come.
+
+        A client that sends two small packets in a row keeps the second back
+        until the first is acknowledged, for which TCP takes 40 ms otherwise.
+        """
+        handle = self.transport.getHandle()
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        super().dataReceived(data)
+
+    def sendExtInfo(self, extensions: Any) -> None:
+        """Say which signatures of users are verified (:rfc:`8308`, section 3.1).
+
+        Twisted says which ones the host key can make, so that OpenSSH would not
+        use a key of another kind.
+        """
+        super().sendExtInfo([(b"server-sig-algs", b",".join(_SIGNATURES))])
 
     def authenticated(self, connection: Connection) -> None:
         """The client has logged in."""
