@@ -75,8 +75,6 @@ class Asking:
     def watch_worker(self, pidfd: int) -> None:
         """Notice the worker's end by *pidfd* where the service does not tell of it."""
         self._pidfd = pidfd
-        if self._service_gone:
-            self._watches.append(Watch(self._reactor, pidfd, self._worker_gone))
 
     def stop(self) -> None:
         """Leave nothing of it behind; may be called again."""
@@ -125,19 +123,24 @@ class Asking:
 
     def _gone(self) -> None:
         """Nobody has the control FIFO open for reading any more."""
-        if self._stopped or self._service_gone:
+        if self._service_gone:
             return
         self._service_gone = True
         self._control.stop()
+        self._read()
+        if self._stopped:
+            return
         if self._pidfd >= 0:
-            self.watch_worker(self._pidfd)
+            # It goes on, and says itself how it ends.
+            watch = Watch(self._reactor, self._pidfd, self._all_gone)
+            self._watches.append(watch)
         else:
-            self._worker_gone()
+            self._all_gone()
 
-    def _worker_gone(self) -> None:
+    def _all_gone(self) -> None:
         """What there is to read now is all that there will be."""
         self._read()
-        if not self._stopped and not (self._started and self._pidfd < 0):
+        if not self._stopped:
             self._lose(NoService(f"the service at {self._directory} ended"))
 
     def _lose(self, fault: NoService) -> None:

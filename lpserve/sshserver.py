@@ -72,12 +72,14 @@ class Peer(SSHServerTransport):
     :ivar record: what is known of it.
     :ivar full: whether nothing more should be written for now.
     :ivar sessions: how many there have been.
+    :ivar cut: why it was cut, if it was.
     """
 
     factory: Factory
     ourVersionString = b"SSH-2.0-lpserve"
     full = False
     sessions = 0
+    cut = ""
     _connection: Connection | None = None
     _grace: Any = None
     _socket_full = _exchanging_keys = False
@@ -86,7 +88,7 @@ class Peer(SSHServerTransport):
         """A client has connected."""
         server = self.factory.server
         address = self.transport.getPeer()
-        self.record = Record(f"{address.host}:{address.port}", time.time())
+        self.record = Record(join_address(address), time.time())
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         self.transport.registerProducer(self, True)
@@ -130,7 +132,7 @@ class Peer(SSHServerTransport):
 
     def give_up(self, why: str) -> None:
         """Cut the connection."""
-        self.record.exit = self.record.exit or why
+        self.cut = self.cut or why
         self.transport.abortConnection()
 
     def receiveError(self, reasonCode: int, description: bytes) -> None:
@@ -152,7 +154,9 @@ class Peer(SSHServerTransport):
         super().connectionLost(reason)
         if not self.sessions:
             self.record.end = time.time()
-            if self._connection is None and not self.record.exit:
+            if self.cut:
+                self.record.exit = self.cut
+            elif self._connection is None:
                 self.record.exit = "not logged in"
             log.info("%s", self.record.line())
         self.factory.lost(self)
@@ -259,7 +263,7 @@ class Server:
         self._read = read
         self._brz = brz
         self._runtime_dir = runtime_dir
-        self.stopping = False
+        self.stopping = self._ended = False
         self._sessions: set[Session] = set()
         self._port: Any = None
         self._configure(read())
@@ -308,9 +312,7 @@ class Server:
             signal.signal(number, wake)
         system.disable_debugger()
         system.set_title("lp-serve-ssh")
-        address = self._port.getHost()
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        log.info("Listening on %s:%d", host, address.port)
+        log.info("Listening on %s", join_address(self._port.getHost()))
         system.notify("READY=1", f"MAINPID={os.getpid()}")
 
     # -- the end ---------------------------------------------------------------
@@ -362,5 +364,12 @@ class Server:
             self._end()
 
     def _end(self) -> None:
-        if self.reactor.running:
+        if not self._ended:
+            self._ended = True
             self.reactor.stop()
+
+
+def join_address(address: Any) -> str:
+    """The host and the port of an address of Twisted's, as one word."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"

@@ -204,6 +204,8 @@ class Session(SSHSession):
         """The session is over for good: log it."""
         if self.record is not None:
             self.record.end = time.time()
+            if self.conn.transport.cut:
+                self.record.exit += f" ({self.conn.transport.cut})"
             log.info("%s", self.record.line())
             self.conn.transport.factory.server.session_over(self)
             self.record = None
