@@ -21,6 +21,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 from typing import Any
 
@@ -74,3 +75,10 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
             os.close(descriptor)
         return None, []
     return json.loads(data), list(descriptors)
+
+
+def is_closed(channel: socket.socket) -> bool:
+    """Whether the other end has gone, even if there are messages of it to read."""
+    poller = select.poll()
+    poller.register(channel, 0)  # POLLHUP is always told
+    return bool(poller.poll(0))

@@ -69,8 +69,13 @@ def _perform(start: dict[str, Any]) -> list[str]:
                 channel.send(
                     ours, "serve", (made.stdin, made.held), **_message(stage, made.path)
                 )
-                actors.append(system.fork(lambda: _be_worker(theirs, ours, start)))
-            actors.append(system.fork(lambda: _be_client(stage, made.fifos)))
+                # Bound: without the other one an actor would wait for ever.
+                actors.append(
+                    system.fork(lambda: _be_worker(theirs, ours, start), bound=True)
+                )
+            actors.append(
+                system.fork(lambda: _be_client(stage, made.fifos), bound=True)
+            )
             made.close()
             return _watch(ours)
     finally:
@@ -115,7 +120,6 @@ def _be_worker(
     theirs: socket.socket, ours: socket.socket, start: dict[str, Any]
 ) -> int:
     ours.close()
-    system.die_with_parent()
     remove_hooks()
     modules = len(sys.modules)
     worker.warm_up()
@@ -160,7 +164,6 @@ def _plugin_of(getter: Any) -> str | None:
 
 
 def _be_client(stage: str, fifos: tuple[str, str, str]) -> int:
-    system.die_with_parent()
     os.setsid()
     ends = [os.open(fifos[0], os.O_WRONLY)]
     ends += [os.open(path, os.O_RDONLY) for path in fifos[1:]]

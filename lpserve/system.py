@@ -50,7 +50,10 @@ def become_subreaper() -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill us when our parent ends (prctl(2))."""
+    """Have the kernel kill us when our parent ends (prctl(2)).
+
+    It says nothing of one that has ended before: that is the caller's to see.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -112,12 +115,13 @@ def _check_one_thread() -> None:
         raise LpserveError(f"{threads} threads are running ({names}): cannot fork")
 
 
-def fork(run: Callable[[], int | None]) -> int:
+def fork(run: Callable[[], int | None], bound: bool = False) -> int:
     """Call *run* in a forked child, which ends with what it returns; its pid.
 
     The child never comes back into the frames of its parent, whatever happens
     in *run*.
 
+    :param bound: it does not outlive us, however we end.
     :raises LpserveError: if there is a second thread: it would be missing in
         the child, with whatever locks it held.
     :raises OSError: if there can be no child.
@@ -128,10 +132,15 @@ def fork(run: Callable[[], int | None]) -> int:
         # None where it was closed as we were started.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         status = 70
         try:
+            if bound:
+                die_with_parent()
+                if os.getppid() != parent:
+                    os._exit(status)
             result = run() or 0
             status = result if result in range(256) else 70
         except BaseException:

@@ -7,7 +7,8 @@
 
 """The zygote: a process that has everything loaded, and forks workers.
 
-It does nothing else: when its channel to the service closes, it ends.
+It does nothing else: when its channel to the service closes, it ends. When the
+service is killed it is killed too, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ def main(number: int) -> NoReturn:
         with socket.socket(fileno=number) as link:
             os.set_inheritable(number, False)
             try:
+                # It does not look at its channel while it rehearses.
+                system.die_with_parent()
+                if channel.is_closed(link):
+                    raise BrokenPipeError
                 Zygote(link).run()
             except BrokenPipeError:
                 pass  # the service has gone

@@ -81,6 +81,15 @@ class TestChannel(TestCase):
         self.theirs.close()
         self.assertEqual((None, []), channel.receive(self.ours))
 
+    def test_is_closed(self):
+        """It is known before the last message has been read."""
+        channel.send(self.theirs, "last")
+        self.assertFalse(channel.is_closed(self.ours))
+        self.theirs.close()
+        self.assertTrue(channel.is_closed(self.ours))
+        self.assertEqual("last", channel.receive(self.ours)[0]["kind"])
+        self.assertTrue(channel.is_closed(self.ours))
+
     def test_nothing_there(self):
         self.ours.setblocking(False)
         self.assertRaises(BlockingIOError, channel.receive, self.ours)

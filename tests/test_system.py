@@ -223,6 +223,54 @@ class TestSubreaper(TestCase):
         self.assertEqual(6, in_child(adopt))
 
 
+class TestBound(TestCase):
+    """`system.fork`: a child that does not outlive its parent."""
+
+    def status(self, late):
+        """How such a child ends, and what it wrote that its parent did not read.
+
+        :param late: it runs only when its parent has ended.
+        """
+
+        def adopt():
+            system.become_subreaper()
+            reader, writer = os.pipe()
+            ours = os.getpid()
+
+            def fork(original=os.fork):
+                pid = original()
+                if pid == 0 and late:
+                    wait_until(lambda: os.getppid() == ours, "the parent has ended")
+                return pid
+
+            def middle():
+                os.fork = fork
+                pid = system.fork(be_bound, bound=True)
+                if not late:
+                    read_line(reader)
+                os.write(writer, b"%d\n" % pid)
+
+            def be_bound():
+                os.write(writer, b"ran\n")
+                signal.alarm(int(DEADLINE))
+                signal.pause()
+
+            os.waitpid(system.fork(middle), 0)
+            orphan = int(read_line(reader))
+            status = os.waitstatus_to_exitcode(os.waitpid(orphan, 0)[1])
+            os.close(writer)
+            return [status, os.read(reader, 10).decode()]
+
+        return in_child(adopt)
+
+    def test_parent_ends(self):
+        self.assertEqual([-signal.SIGKILL, ""], self.status(late=False))
+
+    def test_parent_has_ended(self):
+        """Before the kernel was asked to tell."""
+        self.assertEqual([70, ""], self.status(late=True))
+
+
 class TestTitle(TestCase):
     """`system.set_title`."""
 

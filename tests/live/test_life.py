@@ -19,6 +19,30 @@ from ..harness import DEADLINE, LiveTestCase, wait_until
 from .test_reset import ProbeCase
 
 HELLO = b"ok\x012\n"
+#: Holds an actor of a rehearsal (1: the worker, 2: the client) from its fork until
+#: its parent has ended, and says who that is; its zygote does not fork again.
+HELD = """
+import os, sys, time
+
+_zygote, _forks, _held, _path = os.getpid(), 0, %d, %r
+
+def _before():
+    global _forks
+    _forks += 1
+    while _forks > _held:
+        time.sleep(1)
+
+def _in_child():
+    if _forks == _held:
+        with open(_path + ".new", "w") as file:
+            file.write(str(_zygote))
+        os.rename(_path + ".new", _path)
+        while os.getppid() == _zygote:
+            time.sleep(0.01)
+
+if "--zygote" in sys.argv:
+    os.register_at_fork(before=_before, after_in_child=_in_child)
+"""
 
 
 def state_of(pid):
@@ -95,8 +119,10 @@ class TestKilledService(LifeCase):
         waiting = self.connect()
         opened = self.serve("alice")[0]
         for pid in self.processes():
+            # The service's death may have been another's already.
             if pid != os.getpid():
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         first.wait(DEADLINE)
         wait_until(lambda: not self.processes(), "all are killed")
         self.assertTrue(os.path.exists(waiting.paths[0]))
@@ -217,6 +243,59 @@ class TestZygote(LifeCase):
         relayed = self.start_client("alice")
         out, _ = relayed.communicate(b"hello\n", DEADLINE)
         self.assertEqual((HELLO, 0), (out, relayed.returncode))
+
+
+class TestRehearsal(LifeCase):
+    """A zygote rehearses when somebody is killed: nobody waits for the dead."""
+
+    def setUp(self):
+        super().setUp()
+        self.add_plugin("held", "")
+
+    def change(self, source):
+        """Change the plug-in."""
+        with open(os.path.join(self.plugins["held"], "__init__.py"), "w") as file:
+            file.write(source)
+
+    def start_and_hold(self, number):
+        """Reload, and hold that actor; the new zygote and its actors."""
+        self.start_service()
+        path = os.path.join(self.test_dir, "held")
+        self.change(HELD % (number, path))
+        self.write_control(b"reload\n")
+        wait_until(lambda: os.path.exists(path), "an actor is held")
+        with open(path) as file:
+            zygote = int(file.read())
+        actors = [pid for pid in self.processes() if state_of(pid)[1] == zygote]
+        self.assertEqual(number, len(actors))
+        return zygote, actors
+
+    def kill_zygote(self, number):
+        zygote, actors = self.start_and_hold(number)
+        # It would remove the FIFOs, which may end an actor as well.
+        self.service.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.service.send_signal, signal.SIGCONT)
+        os.kill(zygote, signal.SIGKILL)
+        wait_until(lambda: all(map(is_dead, actors)), "the actors have ended")
+        self.service.send_signal(signal.SIGCONT)
+        self.wait_for_log("generation 2 failed")
+        self.finish(*self.serve("alice"))
+
+    def test_zygote_killed_before_worker_runs(self):
+        self.kill_zygote(1)
+
+    def test_zygote_killed_before_client_runs(self):
+        self.kill_zygote(2)
+
+    def test_service_killed(self):
+        self.start_and_hold(1)
+        self.service.kill()
+        self.service.wait(DEADLINE)
+        wait_until(lambda: not self.processes(), "all have ended")
+        self.change("")
+        self.start_service()  # clears what they left
+        left = [n for n in os.listdir(self.runtime) if n.startswith(".rehearsal-")]
+        self.assertEqual([], left)
 
 
 class TestReaping(LifeCase):
