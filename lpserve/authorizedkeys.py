@@ -124,7 +124,7 @@ class KeyDirectory:
 
     :param path: where it is.
     :param shared_account: the account in whose name every USER may log in, and
-        is known by the key.
+        is known by the key; "" where there is none.
     """
 
     def __init__(self, path: str, shared_account: str):
@@ -150,7 +150,7 @@ class KeyDirectory:
 
     def find(self, account: str, blob: bytes) -> AuthorizedKey | None:
         """Who logs in as *account* with the key *blob*, or None: nobody does."""
-        if account != self.shared_account:
+        if account != self.shared_account or not account:
             users = [account] if is_user(account) else []
         else:
             try:

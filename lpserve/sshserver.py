@@ -311,6 +311,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, wake)
         system.disable_debugger()
+        system.keep_what_is_loaded()
         system.set_title("lp-serve-ssh")
         log.info("Listening on %s", join_address(self._port.getHost()))
         system.notify("READY=1", f"MAINPID={os.getpid()}")

@@ -147,6 +147,7 @@ def _run(
     launch = Launch((*brz, "lp-serve", "--zygote"), environ, start)
 
     def opened() -> None:
+        system.keep_what_is_loaded()
         log.info("Listening on %s", directory.control)
         report("")
 

@@ -13,7 +13,6 @@ service is killed it is killed too, whatever it is doing.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -73,10 +72,8 @@ class Zygote:
         """Get ready, then fork until the service closes the channel."""
         self._settle()
         rehearsal.rehearse(self._start)
-        gc.collect()
-        # What there is by now is for good: a collection in a worker would only
-        # write into pages that it shares with all the others.
-        gc.freeze()
+        # In a worker a collection would write into pages that all of them share.
+        system.keep_what_is_loaded()
         self._modules = len(sys.modules)
         channel.send(
             self._link, "ready", version=channel.VERSION, modules=self._modules

@@ -125,7 +125,8 @@ class Sshd:
         path = self._make_key(name, kind)
         with open(path + ".pub") as public:
             key = public.read()
-        quoted = command.replace("\\", "\\\\").replace('"', '\\"')
+        # Only quotes: sshd takes backslashes as they are.
+        quoted = command.replace('"', '\\"')
         with open(os.path.join(self._directory, "authorized_keys"), "a") as keys:
             keys.write(f'command="{quoted}",restrict {key}')
         identity = path.replace("%", "%%")
