@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -57,6 +58,8 @@ class Asking:
         self._watches: list[Watch] = []
         self._timer: Any = None
         self._conversation: Conversation | None = None
+        # A reactor may be stopped before all its processes have ended.
+        self._trigger = reactor.addSystemEventTrigger("after", "shutdown", self.stop)
         try:
             self._conversation = conversation = Conversation(service.directory)
             conversation.prepare(words)
@@ -78,7 +81,10 @@ class Asking:
 
     def stop(self) -> None:
         """Leave nothing of it behind; may be called again."""
-        self._stopped = True
+        if not self._stopped:
+            self._stopped = True
+            with contextlib.suppress(ValueError):  # it is what has called us
+                self._reactor.removeSystemEventTrigger(self._trigger)
         while self._watches:
             self._watches.pop().stop()
         if self._timer is not None and self._timer.active():
@@ -117,6 +123,8 @@ class Asking:
                 self._fail(NoService(text))
                 return
         elif not self._started:
+            if answer[0] != "ok":
+                raise ValueError(answer[0])
             self._started = True
             self._timer.cancel()
         self._answered(answer)

@@ -14,7 +14,6 @@ One file for each USER, whose name is the file's, as sshd(8) describes it under
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import os
 import re
@@ -94,9 +93,31 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
         raise KeyLineError("this is no public key")
     try:
         blob = base64.b64decode(words[1], validate=True)
-    except binascii.Error:
-        raise KeyLineError("the key is not whole") from None
+    except ValueError:
+        blob = b""
+    strings = _strings(blob)
+    if len(strings) < 2:
+        raise KeyLineError("the key is not whole")
+    if strings[0] != words[0].encode("utf-8", "replace"):
+        raise KeyLineError(f"the key is not of the type {words[0][:40]}")
     return AuthorizedKey(user, blob, environment)
+
+
+def _strings(blob: bytes) -> list[bytes]:
+    """What a key consists of (:rfc:`4251`, section 5); nothing if it ends early."""
+    found = []
+    while blob:
+        size = int.from_bytes(blob[:4], "big")
+        if len(blob) < 4 + size:
+            return []
+        found.append(blob[4 : 4 + size])
+        blob = blob[4 + size :]
+    return found
+
+
+def _has_keys(name: str) -> bool:
+    """Whether *name* is a USER, and not that of a copy that an editor has kept."""
+    return is_user(name) and not name.endswith("~")
 
 
 def _end_of_options(line: str) -> int:
@@ -151,10 +172,10 @@ class KeyDirectory:
     def find(self, account: str, blob: bytes) -> AuthorizedKey | None:
         """Who logs in as *account* with the key *blob*, or None: nobody does."""
         if account != self.shared_account or not account:
-            users = [account] if is_user(account) else []
+            users = [account] if _has_keys(account) else []
         else:
             try:
-                users = sorted(filter(is_user, os.listdir(self.path)))
+                users = sorted(filter(_has_keys, os.listdir(self.path)))
             except OSError as error:
                 self._tell(f"cannot read {self.path}: {error.strerror}")
                 return None
@@ -194,7 +215,12 @@ class KeyDirectory:
                     self._tell(f"{fault}; it lets nobody in")
                     return []
             with open(path, encoding="utf-8", errors="replace") as file:
-                return file.read(_MAX_FILE).split("\n")
+                text = file.read(_MAX_FILE + 1)
+            lines = text.split("\n")
+            if len(text) > _MAX_FILE:
+                self._tell(f"{path} is longer than {_MAX_FILE}: its end lets nobody in")
+                del lines[-1]
+            return lines
         except FileNotFoundError:
             return []
         except OSError as error:

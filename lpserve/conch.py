@@ -20,6 +20,8 @@ and where its command names no user, or is another, by saying ``user=``.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -126,8 +128,8 @@ class ForkService:
         if executable is None:
             words = [*self.brz, "lp-serve", "--inet", "--", user]
             executable = words[0]
-        given = os.environ if env is None else env
-        names = {os.fsdecode(k): os.fsdecode(v) for k, v in given.items()}
+        given = (os.environ if env is None else env).items()
+        names = {os.fsdecode(name): os.fsdecode(value) for name, value in given}
         fallback = _Command(os.fsdecode(executable), words, env)
         return WorkerTransport(self, processProtocol, user, names, fallback)
 
@@ -197,11 +199,10 @@ class WorkerTransport(Pipes):
             if name in env:
                 self._words.append(f"env.{name}={env[name]}")
         # Once there is a process in place of a worker these are its own.
-        self.pipes = {
-            0: Writer(self._reactor, self.childConnectionLost),
-            1: self._reader(1),
-            2: self._reader(2),
-        }
+        lost, received = self.childConnectionLost, self.childDataReceived
+        self.pipes = {0: Writer(self._reactor, lost)}
+        for number in (1, 2):
+            self.pipes[number] = Reader(self._reactor, number, received, lost)
         self._asking: Asking | None = None
         self._process: Any = None
         self._pidfd = -1
@@ -209,10 +210,6 @@ class WorkerTransport(Pipes):
         self._reason: Failure | None = None
         self._protect(processProtocol.makeConnection, self)
         self._ask(service.autostart)
-
-    def _reader(self, number: int) -> Reader:
-        lost = self.childConnectionLost
-        return Reader(self._reactor, number, self.childDataReceived, lost)
 
     @staticmethod
     def _protect(call: Callable[..., Any], *args: Any) -> None:
@@ -262,11 +259,7 @@ class WorkerTransport(Pipes):
         except OSError as fault:
             for number in opened:
                 os.close(number)
-            if isinstance(fault, (FileNotFoundError, ProcessLookupError)):
-                return  # it ended before it served: the next answer says how
-            if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
-            self._fail(EX_TEMPFAIL, f"cannot open a worker's FIFOs: {fault.strerror}")
+            self._not_connected(pid, fault)
             return
         assert self._asking is not None
         self._asking.watch_worker(self._pidfd)
@@ -275,6 +268,20 @@ class WorkerTransport(Pipes):
         self.pipes[0].open(opened[0])
         for number in (1, 2):
             self.pipes[number].open(opened[number], paths[number])
+
+    def _not_connected(self, pid: int, fault: OSError) -> None:
+        if fault.errno in (errno.ENOENT, errno.ENXIO, errno.ESRCH):
+            # The worker ended before it served: the next answer says how.
+            if self._pidfd >= 0:
+                self._asking.watch_worker(self._pidfd)
+            return
+        # It would wait for us to open them.
+        with contextlib.suppress(OSError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+            else:
+                os.kill(pid, signal.SIGTERM)
+        self._fail(EX_TEMPFAIL, f"cannot open a worker's FIFOs: {fault.strerror}")
 
     # -- without a service -----------------------------------------------------
 
@@ -288,7 +295,6 @@ class WorkerTransport(Pipes):
             return
         log.warn("{fault}; serving this connection without it", fault=fault)
         command = self._command
-        mine = self.pipes
         try:
             self._process = self._reactor.spawnProcess(
                 _Substitute(self), command.executable, command.args, command.env
@@ -299,16 +305,7 @@ class WorkerTransport(Pipes):
         self.fallback = True
         self.started = self._reactor.seconds()
         self.pid = self._process.pid
-        self.pipes = self._process.pipes
-        self.pipes[0].write(mine[0].take())
-        if mine[0].producer is not None:
-            self.pipes[0].registerProducer(mine[0].producer, mine[0].streamingProducer)
-            self.pipes[0].producerPaused = mine[0].producerPaused
-        for number, pipe in mine.items():
-            if pipe.disconnecting:
-                self.closeChildFD(number)
-            elif number and pipe.paused:
-                self.pipes[number].stopReading()
+        self.replace(self._process.pipes)
 
     def _fail(self, status: int, text: str) -> None:
         """End as a client of the service would: with a line and a status."""

@@ -28,6 +28,25 @@ class Pipes:
         self.pipes: dict[int, Any] = {}
         self._hung_up = False
 
+    def replace(self, pipes: dict[int, Any]) -> None:
+        """Go on with the *pipes* of a process that Twisted has started.
+
+        What those until now, of `fifos`, were told and given is theirs.
+        """
+        before, self.pipes = self.pipes, pipes
+        stdin = before[0]
+        if written := stdin.take():
+            # To write nothing would make Twisted's writer deaf.
+            pipes[0].write(written)
+        if stdin.producer is not None:
+            pipes[0].registerProducer(stdin.producer, stdin.streamingProducer)
+            pipes[0].producerPaused = stdin.producerPaused
+        for number, pipe in before.items():
+            if pipe.disconnecting:
+                self.closeChildFD(number)
+            elif number and pipe.paused:
+                pipes[number].stopReading()
+
     # -- closing them ----------------------------------------------------------
 
     def closeStdin(self) -> None:
@@ -46,6 +65,9 @@ class Pipes:
         """Close our end of one of 0, 1 and 2."""
         if descriptor in self.pipes:
             self.pipes[descriptor].loseConnection()
+            if descriptor == 0:
+                # Twisted would not close it as long as a producer is paused.
+                self.pipes[descriptor].unregisterProducer()
 
     def loseConnection(self) -> None:
         """Close all three; a worker notices and ends."""
@@ -57,7 +79,7 @@ class Pipes:
 
     def write(self, data: bytes) -> None:
         """Write to standard input; nothing where that is closed."""
-        if 0 in self.pipes:
+        if data and 0 in self.pipes:
             self.pipes[0].write(data)
 
     def writeSequence(self, data: Any) -> None:

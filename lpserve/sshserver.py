@@ -107,7 +107,13 @@ class Peer(SSHServerTransport):
         """
         handle = self.transport.getHandle()
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        super().dataReceived(data)
+        if self.cut or self.transport.disconnecting:
+            return
+        try:
+            super().dataReceived(data)
+        except Exception as fault:
+            # Twisted's parsers raise whatever they stumble over.
+            self.give_up(f"it sent what cannot be understood: {fault!r}")
 
     def sendExtInfo(self, extensions: Any) -> None:
         """Say which signatures of users are verified (:rfc:`8308`, section 3.1).

@@ -23,6 +23,7 @@ from twisted.conch.ssh.connection import (
     EXTENDED_DATA_STDERR,
     MSG_CHANNEL_OPEN_FAILURE,
     OPEN_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_CONNECT_FAILED,
     OPEN_RESOURCE_SHORTAGE,
     SSHConnection,
 )
@@ -43,6 +44,9 @@ log = logging.getLogger("lpserve")
 
 #: Bytes that a client may send before the worker has taken them.
 _WINDOW = 1 << 20
+#: The least that a client must take in one packet: Twisted would go on for ever
+#: if it was nothing.
+_MIN_PACKET = 1024
 #: Sessions that one connection may have open at once, as sshd's MaxSessions.
 _MAX_SESSIONS = 10
 #: Keepalive messages without an answer after which a client is given up.
@@ -107,21 +111,36 @@ class Connection(SSHConnection):
     def ssh_CHANNEL_OPEN(self, packet: bytes) -> None:
         """Only so many sessions, and no forwarding."""
         kind, rest = getNS(packet)
+        sender, _, largest = struct.unpack(">3L", rest[:12])
         if kind != b"session":
             reason, text = OPEN_ADMINISTRATIVELY_PROHIBITED, b"only sessions"
         elif len(self.channels) >= _MAX_SESSIONS:
             reason, text = OPEN_RESOURCE_SHORTAGE, b"too many sessions"
+        elif largest < _MIN_PACKET:
+            reason, text = OPEN_CONNECT_FAILED, b"packets too small"
         else:
             super().ssh_CHANNEL_OPEN(packet)
             return
-        (sender,) = struct.unpack(">L", rest[:4])
         refusal = struct.pack(">2L", sender, reason) + NS(text) + NS(b"")
         self.transport.sendPacket(MSG_CHANNEL_OPEN_FAILURE, refusal)
+
+    def gotGlobalRequest(self, requestType: bytes, data: bytes) -> int:
+        """There is none that is served."""
+        return 0
 
     def adjustWindow(self, channel: Any, bytesToAdd: int) -> None:
         """Let the client send more, unless the worker has enough to do."""
         if not channel.full:
             super().adjustWindow(channel, bytesToAdd)
+
+    def sendEOF(self, channel: Any) -> None:
+        """Tell the client that no more comes, after all that waits for its window.
+
+        Twisted's session would tell it first, and the client drop the rest.
+        """
+        channel.ended = bool(channel.buf or channel.extBuf)
+        if not channel.ended:
+            super().sendEOF(channel)
 
     def channelClosed(self, channel: Any) -> None:
         """A session is over."""
@@ -141,9 +160,10 @@ class Session(SSHSession):
     As a producer it is what the client sends to the worker.
 
     :ivar full: whether the worker has enough to read for now.
+    :ivar ended: whether the client is to be told that no more comes.
     """
 
-    full = False
+    full = ended = False
     refused = False
     record: Record | None = None
 
@@ -151,12 +171,16 @@ class Session(SSHSession):
         super().__init__(*args, **keywords)
         self.localWindowSize = self.localWindowLeft = _WINDOW
         self._window_open = True
+        self._eof = False
 
     # -- requests of the client ------------------------------------------------
 
     def request_exec(self, data: bytes) -> int:
         """Serve the command if it is one of a Bazaar client's."""
-        command = getNS(data)[0].decode("utf-8", "replace")
+        try:
+            command = getNS(data)[0].decode("utf-8", "replace")
+        except struct.error:
+            return 0
         if self.client is not None or self.refused:
             return 0
         peer = self.conn.transport
@@ -173,6 +197,8 @@ class Session(SSHSession):
         if not served:
             self.record.exit = "it could not be served"
             self.write_record()
+        elif self._eof:
+            super().eofReceived()
         return served
 
     def _refuse(self, status: int, text: str) -> None:
@@ -218,6 +244,11 @@ class Session(SSHSession):
             self.record.received += len(data)
             super().dataReceived(data)
 
+    def eofReceived(self) -> None:
+        """The client sends no more; maybe it has not said yet what reads it."""
+        self._eof = True
+        super().eofReceived()
+
     def extReceived(self, dataType: int, data: bytes) -> None:
         """A client has no business to send this."""
 
@@ -247,6 +278,12 @@ class Session(SSHSession):
         """There is room in it again."""
         self._window_open = True
         self.update()
+
+    def addWindowBytes(self, data: int) -> None:
+        """The client takes so many bytes more: those that wait for it first."""
+        super().addWindowBytes(data)
+        if self.ended:
+            self.conn.sendEOF(self)
 
     def update(self) -> None:
         """Have the worker wait, or go on, as the client takes what it writes."""
