@@ -373,18 +373,19 @@ class WorkerTransport(Pipes):
         number = signalID
         if isinstance(signalID, str):
             number = getattr(signal, f"SIG{signalID}", None)
-        number = signal.Signals(number)
-        if self._reason is not None:
-            raise error.ProcessExitedAlready
-        if self._process is not None:
+        if not isinstance(number, int) or not 0 <= number < signal.NSIG:
+            raise ValueError(f"there is no signal {signalID}")
+        if self._process is not None and self._reason is None:
             self._process.signalProcess(int(number))
-        elif self.pid is None:
+        elif self.pid is None and self._reason is None:
             self._signals.append(number)
+        elif self._pidfd < 0:
+            raise error.ProcessExitedAlready
         else:
             # A descriptor for the process cannot come to mean another one.
             try:
                 signal.pidfd_send_signal(self._pidfd, number)
-            except OSError:
+            except ProcessLookupError:
                 raise error.ProcessExitedAlready from None
 
 

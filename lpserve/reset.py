@@ -24,7 +24,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import breezy
@@ -52,11 +52,13 @@ class Context:
     :ivar start: the ``start`` message of the service, made in ``start._run``.
     :ivar channel: the descriptor of the worker's channel.
     :ivar message: the ``serve`` message; empty before there is a connection.
+    :ivar changed: names in the environment that a request has given a new value.
     """
 
     start: dict[str, Any]
     channel: int
     message: dict[str, Any]
+    changed: set[str] = field(default_factory=set)
 
 
 def reset_descriptors(context: Context) -> None:
@@ -155,7 +157,9 @@ def reset_environment(context: Context) -> None:
     env = context.message["env"]
     for name in context.message["environment"]:
         if name in env:
-            os.environ[name] = env[name]
+            if os.environ.get(name) != env[name]:
+                os.environ[name] = env[name]
+                context.changed.add(name)
         elif name not in _FALL_BACK:
             os.environ.pop(name, None)
     os.environ.setdefault("BRZ_EMAIL", context.message["user"])
@@ -163,11 +167,10 @@ def reset_environment(context: Context) -> None:
 
 def reset_locale(context: Context) -> None:
     """Locale and time zone are those of the environment."""
-    env = context.message["env"]
-    if any(name.startswith("L") for name in env):
+    if any(name.startswith("L") for name in context.changed):
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_ALL, "")
-    if "TZ" in env:
+    if "TZ" in context.changed:
         time.tzset()
 
 
@@ -184,6 +187,29 @@ def reset_log(context: Context) -> None:
     trace._trace_file = None
     trace.enable_default_logging()
     trace.be_quiet(False)  # not DEBUG on stderr
+
+
+def practise() -> None:
+    """Do what takes longest at a connection, once, while nobody waits for it.
+
+    For what it is good see `worker.warm_up`. It reads breezy.conf, which is
+    read again at the connection, and opens a log that goes nowhere.
+    """
+    logger = logging.getLogger("brz")
+    handlers, opened = logger.handlers[:], trace._trace_file
+    os.environ["BRZ_LOG"], before = os.devnull, os.environ.get("BRZ_LOG")
+    context = Context({}, -1, {})
+    try:
+        reset_debug_flags(context)
+        reset_log(context)
+    finally:
+        if before is None:
+            del os.environ["BRZ_LOG"]
+        else:
+            os.environ["BRZ_LOG"] = before
+        if trace._trace_file is not opened and trace._trace_file is not None:
+            trace._trace_file.close()
+        logger.handlers[:], trace._trace_file = handlers, opened
 
 
 def reset_debug_flags(context: Context) -> None:

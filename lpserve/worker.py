@@ -88,6 +88,7 @@ def warm_up() -> None:
             os.write(ends[1], b"hello\n")
             os.close(ends[1])
             serving.serve("nobody", ends[0], ends[3], "/", False, 1.0)
+            reset.practise()
         finally:
             for number in ends[0], ends[2], ends[3]:
                 os.close(number)
