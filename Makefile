@@ -44,8 +44,9 @@ soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
 	$(SELFTEST) live.test_fuzz live.test_chaos
 
-bench: $(VENV)/installed
-	@for program in handshake cpu imports concurrency; do \
+bench: $(VENV)/drawing
+	@for program in handshake cpu imports concurrency exec_time connection_time \
+	    pull; do \
 	    $(BIN)/python benchmarks/$$program.py || exit 1; \
 	done
 
@@ -59,6 +60,11 @@ $(VENV)/ready: setup.py pyproject.toml
 $(VENV)/installed: $(VENV)/ready __init__.py $(wildcard lpserve/*.py bin/*)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --force-reinstall --no-deps .
+	@touch $@
+
+# What 'make bench' needs besides.
+$(VENV)/drawing: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[bench]'
 	@touch $@
 
 clean:
