@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from .autostart import PAUSE, last_line, starting
 from .conversation import Conversation, NoService
-from .fifos import Watch
+from .fifos import Watch, close_soon
 
 
 class Service(Protocol):
@@ -89,8 +89,11 @@ class Asking:
             self._watches.pop().stop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if self._conversation is not None:
-            self._conversation.close()
+        if (conversation := self._conversation) is not None:
+            close_soon(self._reactor, conversation.control)
+            close_soon(self._reactor, conversation.reply)
+            conversation.control = conversation.reply = -1
+            conversation.close()
 
     def _fail(self, fault: NoService) -> None:
         self.stop()

@@ -106,12 +106,13 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
 def _strings(blob: bytes) -> list[bytes]:
     """What a key consists of (:rfc:`4251`, section 5); nothing if it ends early."""
     found = []
-    while blob:
-        size = int.from_bytes(blob[:4], "big")
-        if len(blob) < 4 + size:
+    start = 0
+    while start < len(blob):
+        end = start + 4 + int.from_bytes(blob[start : start + 4], "big")
+        if end > len(blob):
             return []
-        found.append(blob[4 : 4 + size])
-        blob = blob[4 + size :]
+        found.append(blob[start + 4 : end])
+        start = end
     return found
 
 

@@ -41,7 +41,7 @@ from zope.interface import implementer
 from .asking import Asking, Starting
 from .client import EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
 from .conversation import NoService
-from .fifos import Reader, Writer
+from .fifos import Reader, Writer, close_soon
 from .location import (
     CONNECT_TIMEOUT,
     ENVIRONMENT,
@@ -348,9 +348,8 @@ class WorkerTransport(Pipes):
         self._reason = reason
         if self._asking is not None:
             self._asking.stop()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        close_soon(self._reactor, self._pidfd)
+        self._pidfd = -1
         self._protect(self.proto.processExited, reason)
         self._end_if_all_is_over()
 

@@ -30,6 +30,16 @@ _CHUNK = 65536
 Lost = Callable[[int], None]
 
 
+def close_soon(reactor: Any, descriptor: int) -> None:
+    """Close it in the reactor's next turn, if it is one.
+
+    In this one the reactor may have something to say of it still, which it would
+    say of whatever is opened now and gets its number.
+    """
+    if descriptor >= 0:
+        reactor.callLater(0, os.close, descriptor)
+
+
 class Writer(abstract.FileDescriptor):
     """Our end of a worker's standard input, to be opened later.
 
@@ -90,9 +100,8 @@ class Writer(abstract.FileDescriptor):
         if self.disconnected:
             return
         super().connectionLost(reason)
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        close_soon(self.reactor, self._fd)
+        self._fd = -1
         self._lost(0)
 
 
@@ -202,9 +211,8 @@ class Reader(abstract.FileDescriptor):
         if self.disconnected:
             return
         super().connectionLost(reason)
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        close_soon(self.reactor, self._fd)
+        self._fd = -1
         self._lost(self._number)
 
 

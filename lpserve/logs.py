@@ -70,7 +70,8 @@ class PatientHandler(logging.Handler):
                 if not poller.poll(0):
                     return False
                 # As much as a pipe takes that is ready (pipe(7)).
-                data = data[: select.PIPE_BUF]
+                if len(data) > select.PIPE_BUF:
+                    data = data[: select.PIPE_BUF - 1] + b"\n"
             os.write(2, data)
         except OSError:
             return False

@@ -76,7 +76,9 @@ def reset_descriptors(context: Context) -> None:
 
 
 def reset_signals(context: Context) -> None:
-    """Every signal as Python starts with it; none blocked; no wake-up.
+    """Every signal as Python starts with it but SIGINT; none blocked; no wake-up.
+
+    SIGINT ends a worker at once until there is somebody to tell.
 
     Breezy opens a debugger on SIGQUIT: its prompt would go to the client.
     """
@@ -84,14 +86,18 @@ def reset_signals(context: Context) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number in _SIGNALS:
         wanted: Any = signal.SIG_DFL
-        if number == signal.SIGINT:
-            wanted = signal.default_int_handler
-        elif number in (signal.SIGPIPE, signal.SIGXFSZ):
+        if number in (signal.SIGPIPE, signal.SIGXFSZ):
             wanted = signal.SIG_IGN
         # The C function: the one around it makes an enum of what it returns.
         if _signal.getsignal(number) != wanted:
             signal.signal(number, wanted)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def reset_interrupt(context: Context) -> None:
+    """SIGINT too is as Python starts with it."""
+    wanted: Any = signal.default_int_handler
+    signal.signal(signal.SIGINT, wanted)
 
 
 def reset_process_group(context: Context) -> None:
@@ -238,6 +244,7 @@ AT_FORK: list[Reset] = [
     reset_streams,
 ]
 AT_CONNECTION: list[Reset] = [
+    reset_interrupt,
     reset_environment,
     reset_locale,
     reset_debug_flags,

@@ -148,10 +148,15 @@ class ConnectionServer(_mod_server.BzrServerFactory):
         )
 
     def _change_globals(self) -> None:
+        if not hasattr(signal, "SIGHUP"):
+            super()._change_globals()
+            return
+        # Breezy's handler waits for the next look whether to stop; ours does not,
+        # and gets what comes meanwhile.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
         super()._change_globals()
-        # Breezy's handler waits for the next look whether to stop; ours does not.
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, self.smart_server.hang_up)
+        signal.signal(signal.SIGHUP, self.smart_server.hang_up)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def root_of(directory: str | None, user: str) -> str:

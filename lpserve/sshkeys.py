@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.conch.checkers import InMemorySSHKeyDB, SSHPublicKeyChecker
-from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
+from twisted.conch.ssh.common import NS
+from twisted.conch.ssh.keys import EncryptedKeyError, FingerprintFormats, Key
+from twisted.conch.ssh.transport import SSHServerTransport
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ISSHPrivateKey
 from twisted.cred.error import UnauthorizedLogin
@@ -25,6 +27,17 @@ from zope.interface import implementer
 
 from .authorizedkeys import KeyDirectory
 from .errors import ConfigurationError
+
+#: Algorithms of users' signatures; not the ones with SHA-1.
+SIGNATURES = (
+    b"sk-ssh-ed25519@openssh.com",
+    b"sk-ecdsa-sha2-nistp256@openssh.com",
+    *(
+        name
+        for name in SSHServerTransport.supportedPublicKeys
+        if name not in (b"ssh-rsa", b"ssh-dss")
+    ),
+)
 
 
 class Login(NamedTuple):
@@ -57,15 +70,23 @@ class KeyChecker:
         try:
             account = credentials.username.decode("utf-8")
             key = Key.fromString(credentials.blob)
-        except (UnicodeDecodeError, BadKeyError):
+        except Exception:
+            # Whatever Twisted makes of something that is no key.
             return defer.fail(UnauthorizedLogin("no such account or key"))
         found = self._directory.find(account, credentials.blob)
-        accepted = {credentials.username: [key]} if found is not None else {}
-        checker = SSHPublicKeyChecker(InMemorySSHKeyDB(accepted))
+        signature = credentials.signature
+        if (
+            found is None
+            or credentials.algName not in SIGNATURES
+            # Twisted goes by what the signature says of itself.
+            or (signature and not signature.startswith(NS(credentials.algName)))
+        ):
+            # Now: Twisted's checker says of every key that it would do.
+            return defer.fail(UnauthorizedLogin("no such account or key"))
+        checker = SSHPublicKeyChecker(InMemorySSHKeyDB({credentials.username: [key]}))
         checked: defer.Deferred[Any] = checker.requestAvatarId(credentials)
 
         def verified(ignored: Any) -> Login:
-            assert found is not None
             return Login(found.user, fingerprint(key), found.environment)
 
         return checked.addCallback(verified)
@@ -73,8 +94,6 @@ class KeyChecker:
 
 def fingerprint(key: Key) -> str:
     """The SHA256 fingerprint of *key*, as ``ssh-keygen -l`` shows it."""
-    from twisted.conch.ssh.keys import FingerprintFormats
-
     return "SHA256:" + key.fingerprint(FingerprintFormats.SHA256_BASE64).rstrip("=")
 
 
@@ -86,7 +105,8 @@ def host_key(path: str) -> Key:
     try:
         if not os.path.lexists(path):
             _make_host_key(path)
-        with open(path, "rb") as file:
+        # A FIFO in its place would keep us waiting.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             data = file.read(1 << 16)
     except OSError as error:

@@ -33,22 +33,13 @@ from .authorizedkeys import KeyDirectory
 from .conch import ForkService
 from .errors import ConfigurationError
 from .options import Settings
-from .sshkeys import KeyChecker, Login, host_key
+from .sshconnection import Connection, User
+from .sshkeys import SIGNATURES, KeyChecker, Login, host_key
 from .sshrecord import Record
-from .sshsession import Connection, Session, User
+from .sshsession import Session
 
 log = logging.getLogger("lpserve")
 
-#: Algorithms of users' signatures; not the ones with SHA-1.
-_SIGNATURES = (
-    b"sk-ssh-ed25519@openssh.com",
-    b"sk-ecdsa-sha2-nistp256@openssh.com",
-    *(
-        name
-        for name in SSHServerTransport.supportedPublicKeys
-        if name not in (b"ssh-rsa", b"ssh-dss")
-    ),
-)
 #: Seconds that workers have to end when their connections have been cut.
 _AFTER_CUT = 5.0
 
@@ -77,6 +68,24 @@ class Peer(SSHServerTransport):
 
     factory: Factory
     ourVersionString = b"SSH-2.0-lpserve"
+    # What it inflates has no limit, and needs no login.
+    supportedCompressions = [b"none"]
+    # As sshd has them, without those that have become weak.
+    supportedCiphers = [
+        name
+        for name in SSHServerTransport.supportedCiphers
+        if name.startswith(b"aes") and name.endswith(b"-ctr")
+    ]
+    supportedMACs = [
+        name
+        for name in SSHServerTransport.supportedMACs
+        if name.startswith(b"hmac-sha2-")
+    ]
+    supportedKeyExchanges = [
+        name
+        for name in SSHServerTransport.supportedKeyExchanges
+        if not name.startswith(b"diffie-hellman-")
+    ]
     full = False
     sessions = 0
     cut = ""
@@ -107,6 +116,8 @@ class Peer(SSHServerTransport):
         """
         handle = self.transport.getHandle()
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if self._connection is not None:
+            self._connection.heard()
         if self.cut or self.transport.disconnecting:
             return
         try:
@@ -121,7 +132,7 @@ class Peer(SSHServerTransport):
         Twisted says which ones the host key can make, so that OpenSSH would not
         use a key of another kind.
         """
-        super().sendExtInfo([(b"server-sig-algs", b",".join(_SIGNATURES))])
+        super().sendExtInfo([(b"server-sig-algs", b",".join(SIGNATURES))])
 
     def authenticated(self, connection: Connection) -> None:
         """The client has logged in."""

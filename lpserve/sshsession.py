@@ -16,141 +16,26 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from twisted.conch.avatar import ConchUser
 from twisted.conch.interfaces import ISession
-from twisted.conch.ssh.common import NS, getNS
-from twisted.conch.ssh.connection import (
-    EXTENDED_DATA_STDERR,
-    MSG_CHANNEL_OPEN_FAILURE,
-    OPEN_ADMINISTRATIVELY_PROHIBITED,
-    OPEN_CONNECT_FAILED,
-    OPEN_RESOURCE_SHORTAGE,
-    SSHConnection,
-)
+from twisted.conch.ssh.common import getNS
+from twisted.conch.ssh.connection import EXTENDED_DATA_STDERR
 from twisted.conch.ssh.session import SSHSession
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import ProcessProtocol
-from twisted.python.components import registerAdapter
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .client import EX_TEMPFAIL, EX_USAGE
 from .conch import WorkerTransport
 from .sshcommand import command_fault
-from .sshkeys import Login
 from .sshrecord import Record
 
 log = logging.getLogger("lpserve")
 
+#: Questions whether a client is there after which it is given up.
+MAX_UNANSWERED = 3
 #: Bytes that a client may send before the worker has taken them.
 _WINDOW = 1 << 20
-#: The least that a client must take in one packet: Twisted would go on for ever
-#: if it was nothing.
-_MIN_PACKET = 1024
-#: Sessions that one connection may have open at once, as sshd's MaxSessions.
-_MAX_SESSIONS = 10
-#: Keepalive messages without an answer after which a client is given up.
-_MAX_UNANSWERED = 3
-
-
-class User(ConchUser):
-    """Somebody who has logged in.
-
-    :ivar login: who, and how.
-    """
-
-    def __init__(self, login: Login):
-        super().__init__()
-        self.login = login
-        self.channelLookup[b"session"] = Session
-
-
-class Connection(SSHConnection):
-    """The ``ssh-connection`` service: sessions and nothing else."""
-
-    #: A `sshserver.Peer`.
-    transport: Any
-    _unanswered = 0
-    _keepalive: Any = None
-
-    def serviceStarted(self) -> None:
-        """The client has logged in."""
-        super().serviceStarted()
-        self.transport.authenticated(self)
-        self._wait_for_keepalive()
-
-    def serviceStopped(self) -> None:
-        """The connection is over."""
-        if self._keepalive is not None:
-            self._keepalive.cancel()
-            self._keepalive = None
-        super().serviceStopped()
-
-    def _wait_for_keepalive(self) -> None:
-        server = self.transport.factory.server
-        if server.settings.keepalive_interval:
-            interval = server.settings.keepalive_interval
-            self._keepalive = server.reactor.callLater(interval, self._keep_alive)
-
-    def _keep_alive(self) -> None:
-        self._keepalive = None
-        if self._unanswered >= _MAX_UNANSWERED:
-            self.transport.give_up("the client does not answer")
-            return
-        self._unanswered += 1
-
-        def answered(ignored: Any) -> None:
-            # A refusal is an answer too.
-            self._unanswered = 0
-
-        # As OpenSSH's sshd asks (ClientAliveInterval).
-        asked = self.sendGlobalRequest(b"keepalive@openssh.com", b"", wantReply=True)
-        asked.addBoth(answered)
-        self._wait_for_keepalive()
-
-    def ssh_CHANNEL_OPEN(self, packet: bytes) -> None:
-        """Only so many sessions, and no forwarding."""
-        kind, rest = getNS(packet)
-        sender, _, largest = struct.unpack(">3L", rest[:12])
-        if kind != b"session":
-            reason, text = OPEN_ADMINISTRATIVELY_PROHIBITED, b"only sessions"
-        elif len(self.channels) >= _MAX_SESSIONS:
-            reason, text = OPEN_RESOURCE_SHORTAGE, b"too many sessions"
-        elif largest < _MIN_PACKET:
-            reason, text = OPEN_CONNECT_FAILED, b"packets too small"
-        else:
-            super().ssh_CHANNEL_OPEN(packet)
-            return
-        refusal = struct.pack(">2L", sender, reason) + NS(text) + NS(b"")
-        self.transport.sendPacket(MSG_CHANNEL_OPEN_FAILURE, refusal)
-
-    def gotGlobalRequest(self, requestType: bytes, data: bytes) -> int:
-        """There is none that is served."""
-        return 0
-
-    def adjustWindow(self, channel: Any, bytesToAdd: int) -> None:
-        """Let the client send more, unless the worker has enough to do."""
-        if not channel.full:
-            super().adjustWindow(channel, bytesToAdd)
-
-    def sendEOF(self, channel: Any) -> None:
-        """Tell the client that no more comes, after all that waits for its window.
-
-        Twisted's session would tell it first, and the client drop the rest.
-        """
-        channel.ended = bool(channel.buf or channel.extBuf)
-        if not channel.ended:
-            super().sendEOF(channel)
-
-    def channelClosed(self, channel: Any) -> None:
-        """A session is over."""
-        super().channelClosed(channel)
-        self.transport.session_closed()
-
-    def update(self) -> None:
-        """Have all sessions produce, or wait, as the transport has room."""
-        for channel in list(self.channels.values()):
-            channel.update()
 
 
 @implementer(IPushProducer)
@@ -171,7 +56,8 @@ class Session(SSHSession):
         super().__init__(*args, **keywords)
         self.localWindowSize = self.localWindowLeft = _WINDOW
         self._window_open = True
-        self._eof = False
+        self._eof = self._deaf = False
+        self._stuck = 0
 
     # -- requests of the client ------------------------------------------------
 
@@ -222,6 +108,9 @@ class Session(SSHSession):
         """What the client wants: there is nothing but commands."""
         if requestType == b"exec":
             return self.request_exec(data)
+        if requestType == b"eow@openssh.com":
+            self._read_no_more()
+            return 1
         if requestType in (b"shell", b"subsystem"):
             self.conn.transport.record.exit = f"{requestType.decode()} refused"
         return 0
@@ -269,6 +158,34 @@ class Session(SSHSession):
 
     # -- from the worker to the client -----------------------------------------
 
+    def write(self, data: bytes) -> None:
+        """Pass on what the worker has written."""
+        if not self._deaf:
+            super().write(data)
+
+    def writeExtended(self, dataType: int, data: bytes) -> None:
+        """Pass on its errors."""
+        if not self._deaf:
+            super().writeExtended(dataType, data)
+
+    def _read_no_more(self) -> None:
+        """The client's output is closed (OpenSSH's PROTOCOL, section 2.1).
+
+        So has the worker's to be: there will be no room for it any more.
+        """
+        self._drop()
+        if self.client is not None and self.client.transport is not None:
+            self.client.transport.closeStdout()
+            self.update()
+
+    def _drop(self) -> None:
+        self._deaf, self.buf, self.extBuf = True, b"", []
+
+    def closeReceived(self) -> None:
+        """The client is done, and takes nothing more."""
+        self._drop()
+        super().closeReceived()
+
     def stopWriting(self) -> None:
         """The client's window is full."""
         self._window_open = False
@@ -277,7 +194,16 @@ class Session(SSHSession):
     def startWriting(self) -> None:
         """There is room in it again."""
         self._window_open = True
+        self._stuck = 0
         self.update()
+
+    def end_if_stuck(self) -> None:
+        """End where the client's output is closed: OpenSSH's says so only to sshd."""
+        if self._eof and not self._window_open:
+            self._stuck += 1
+            if self._stuck > MAX_UNANSWERED:
+                self._drop()
+                self.loseConnection()
 
     def addWindowBytes(self, data: int) -> None:
         """The client takes so many bytes more: those that wait for it first."""
@@ -289,7 +215,7 @@ class Session(SSHSession):
         """Have the worker wait, or go on, as the client takes what it writes."""
         if self.client is None or self.client.transport is None:
             return
-        if self._window_open and not self.conn.transport.full:
+        if self._deaf or (self._window_open and not self.conn.transport.full):
             self.client.transport.resumeProducing()
         else:
             self.client.transport.pauseProducing()
@@ -299,7 +225,7 @@ class Session(SSHSession):
 class Execution:
     """What a session executes: a connection to a worker."""
 
-    def __init__(self, avatar: User):
+    def __init__(self, avatar: Any):
         self._avatar = avatar
         self._transport: WorkerTransport | None = None
 
@@ -353,9 +279,6 @@ class Execution:
         """The client has gone, or has all that it wanted."""
         if self._transport is not None:
             self._transport.loseConnection()
-
-
-registerAdapter(Execution, User, ISession)
 
 
 class Recorder(ProcessProtocol):

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from typing import Any
 
@@ -41,6 +42,9 @@ def run_server(chosen: dict[str, Any], runtime_dir: str | None, brz: list[str]) 
     """
     from twisted.internet import reactor
 
+    # Whatever we were started with.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
     def read() -> Settings:
         return read_settings(**chosen)
 
@@ -67,7 +71,7 @@ def parse_address(text: str) -> tuple[str, int]:
     """
     host, separator, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not separator or not _is_port(port):
         raise ConfigurationError(
             f"listen must be HOST:PORT, as in 127.0.0.1:5022, not {text!r}"
         )
@@ -77,7 +81,13 @@ def parse_address(text: str) -> tuple[str, int]:
         )
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {text}: {error.strerror}") from None
+    except UnicodeError:
+        raise ConfigurationError(f"cannot listen on {text}: no such name") from None
     return found[0][4][0], int(port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
 
 
 def _log() -> None:

@@ -119,6 +119,9 @@ class Zygote:
         channel.send(self._link, "fork-failed", serial=serial, text=text)
 
     def _be_middle(self, end: socket.socket, spare: bool) -> int:
+        # For the worker, which may have its connection, and signals for it, before
+        # its resets, which unblock them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGINT))
         try:
             pid, error = system.fork(lambda: self._be_worker(end, spare)), 0
         except OSError as failure:

@@ -54,6 +54,7 @@ LAYERS = (
     "sshrecord",
     "sshkeys",
     "sshsession",
+    "sshconnection",
     "sshserver",
     "sshstart",
     "cmds",
@@ -67,6 +68,7 @@ WITH_TWISTED = (
     "conch",
     "sshkeys",
     "sshsession",
+    "sshconnection",
     "sshserver",
     "sshstart",
 )

@@ -14,6 +14,7 @@ MODULES = (
     "test_lp_serve",
     "test_lp_serve_client",
     "test_lp_serve_control",
+    "test_lp_serve_ssh",
 )
 
 load_tests = loader_of(__name__, MODULES)

@@ -54,7 +54,87 @@ sshd_feature = _SshdFeature()
 real_history_feature = _RealHistoryFeature()
 
 
-class SshTestCase(LiveTestCase):
+class SshClientCase(LiveTestCase):
+    """Clients that come through ``ssh``, and what they work on.
+
+    :ivar source: where `make_history` makes a branch.
+    :ivar ssh_program: what is used in place of ``ssh``.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.requireFeature(sshd_feature)
+        self.source = os.path.join(self.test_dir, "source")
+
+    @property
+    def env(self):
+        # The order in which Breezy sends what is in a set is by its hash.
+        return {**super().env, "PYTHONHASHSEED": "0"}
+
+    @property
+    def ssh_program(self):
+        raise NotImplementedError
+
+    def make_history(self, count=3):
+        """A branch with some revisions, made on the spot."""
+        tree = ControlDir.create_standalone_workingtree(self.source)
+        self.add_revisions(tree, count)
+        tree.branch.tags.set_tag("first", tree.branch.get_rev_id(1))
+        return tree
+
+    def add_revisions(self, tree, count):
+        """Commit *count* more revisions, the same in every run but for their ids."""
+        for _ in range(count):
+            number = tree.branch.revno() + 1
+            path = os.path.join(tree.basedir, f"file{number % 3}")
+            with open(path, "a") as file:
+                file.write(f"line of revision {number}\n" * 20)
+            if not tree.is_versioned(os.path.basename(path)):
+                tree.add([os.path.basename(path)])
+            tree.commit(
+                f"revision {number}",
+                committer=ALICE,
+                timestamp=1.7e9 + number,
+                timezone=0,
+            )
+
+    # -- ssh by hand -----------------------------------------------------------
+
+    def ssh(self, *words, stdin=b""):
+        """Run ``ssh`` to its end."""
+        return self.run_program([self.ssh_program, *words], stdin)
+
+    def start_ssh(self, host="now", words=SERVE):
+        """Start ``ssh`` as a Breezy client does, with pipes."""
+        process = subprocess.Popen(
+            [self.ssh_program, host, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.env,
+        )
+        self.addCleanup(self._end, process)
+        return process
+
+    def say_hello(self, process):
+        """One round trip on a connection that `start_ssh` has started."""
+        os.write(process.stdin.fileno(), b"hello\n")
+        self.assertEqual(b"ok\x012\n", read_line(process.stdout.fileno()))
+
+    def workers_for(self, user):
+        """The pids of workers that serve *user*."""
+        found = []
+        for pid in self.processes():
+            try:
+                with open(f"/proc/{pid}/comm") as comm:
+                    if comm.read().strip() == f"lp:{user}":
+                        found.append(pid)
+            except OSError:
+                pass
+        return found
+
+
+class SshTestCase(SshClientCase):
     """A service, an sshd in front of it, and the two hosts to compare.
 
     :ivar roots: what each host serves.
@@ -62,27 +142,35 @@ class SshTestCase(LiveTestCase):
 
     def setUp(self):
         super().setUp()
-        self.requireFeature(sshd_feature)
         self.roots = {"now": self.root, "before": os.path.join(self.test_dir, "old")}
         os.mkdir(self.roots["before"])
         for host in self.roots:
             os.mkdir(self.work(host))
-        self.source = os.path.join(self.test_dir, "source")
-        # The order in which Breezy sends what is in a set is by its hash.
-        env = {**super().env, "PYTHONHASHSEED": "0"}
-        self.sshd = Sshd(os.path.join(self.test_dir, "sshd"), env)
-        self.sshd.allow("now", "lp-serve-client alice")
+        self.sshd = Sshd(os.path.join(self.test_dir, "sshd"), super().env)
+        self.open_now()
         self.sshd.allow(
             "before", self.brz_serve(self.roots["before"], "--allow-writes")
         )
         self.addCleanup(self.sshd.stop)
         self.sshd.start(self.env)
 
+    def open_now(self):
+        """Have ``ssh`` know the host ``now``."""
+        self.sshd.allow("now", "lp-serve-client alice")
+
+    def open_other(self, host, user, runtime):
+        """Have ``ssh`` know a host where *user* gets to another service."""
+        self.sshd.allow(host, f"lp-serve-client --runtime-dir={runtime} {user}")
+
+    @property
+    def ssh_program(self):
+        return self.sshd.ssh
+
     @property
     def env(self):
-        found = {**super().env, "PYTHONHASHSEED": "0", "BRZ_EMAIL": ALICE}
+        found = {**super().env, "BRZ_EMAIL": ALICE}
         if hasattr(self, "sshd"):
-            found["BRZ_SSH"] = self.sshd.ssh
+            found["BRZ_SSH"] = self.ssh_program
         return found
 
     def brz_serve(self, root, *options):
@@ -184,29 +272,6 @@ class SshTestCase(LiveTestCase):
 
     # -- what to work on -------------------------------------------------------
 
-    def make_history(self, count=3):
-        """A branch with some revisions, made on the spot."""
-        tree = ControlDir.create_standalone_workingtree(self.source)
-        self.add_revisions(tree, count)
-        tree.branch.tags.set_tag("first", tree.branch.get_rev_id(1))
-        return tree
-
-    def add_revisions(self, tree, count):
-        """Commit *count* more revisions, the same in every run but for their ids."""
-        for _ in range(count):
-            number = tree.branch.revno() + 1
-            path = os.path.join(tree.basedir, f"file{number % 3}")
-            with open(path, "a") as file:
-                file.write(f"line of revision {number}\n" * 20)
-            if not tree.is_versioned(os.path.basename(path)):
-                tree.add([os.path.basename(path)])
-            tree.commit(
-                f"revision {number}",
-                committer=ALICE,
-                timestamp=1.7e9 + number,
-                timezone=0,
-            )
-
     def bring(self, tree):
         """Have its history in a branch ``other`` of each of the two clients."""
         for host in self.roots:
@@ -215,41 +280,6 @@ class SshTestCase(LiveTestCase):
                 WorkingTree.open(path).pull(tree.branch)
             else:
                 shutil.copytree(tree.basedir, path)
-
-    # -- ssh by hand -----------------------------------------------------------
-
-    def ssh(self, *words, stdin=b""):
-        """Run ``ssh`` to its end."""
-        return self.run_program([self.sshd.ssh, *words], stdin)
-
-    def start_ssh(self, host="now", words=SERVE):
-        """Start ``ssh`` as a Breezy client does, with pipes."""
-        process = subprocess.Popen(
-            [self.sshd.ssh, host, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.env,
-        )
-        self.addCleanup(self._end, process)
-        return process
-
-    def say_hello(self, process):
-        """One round trip on a connection that `start_ssh` has started."""
-        os.write(process.stdin.fileno(), b"hello\n")
-        self.assertEqual(b"ok\x012\n", read_line(process.stdout.fileno()))
-
-    def workers_for(self, user):
-        """The pids of workers that serve *user*."""
-        found = []
-        for pid in self.processes():
-            try:
-                with open(f"/proc/{pid}/comm") as comm:
-                    if comm.read().strip() == f"lp:{user}":
-                        found.append(pid)
-            except OSError:
-                pass
-        return found
 
     def wait_until_all_ended(self):
         """Until neither sshd nor the service have a connection open."""

@@ -22,6 +22,7 @@ from ..harness import DEADLINE, LiveTestCase, read_line
 #: For each reset what is wrong without it: keys of `probe.state`.
 WITHOUT = {
     "reset_signals": ["blocked", "caught", "ignored", "signals", "wakeup"],
+    "reset_interrupt": ["caught", "signals"],
     "reset_descriptors": ["descriptors"],
     "reset_process_group": ["group", "session"],
     "reset_limits": ["limits", "umask"],

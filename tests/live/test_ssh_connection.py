@@ -139,7 +139,14 @@ class TestProtocol(SshTestCase):
 
 
 class TestRefusals(SshTestCase):
-    """The account of the service is nobody's shell."""
+    """The account of the service is nobody's shell.
+
+    :ivar front: the program that looks at what a client asks for.
+    :ivar subsystem_status: what ``ssh`` exits with that wanted a subsystem.
+    """
+
+    front = "lp-serve-client"
+    subsystem_status = 64
 
     def test_other_commands(self):
         """Refused without the service being asked: it need not even run."""
@@ -155,7 +162,7 @@ class TestRefusals(SshTestCase):
             self.assertRefused(self.ssh("now", *words), line)
         sftp = self.ssh("-s", "now", "sftp")
         # sshd does not pass on what a subsystem writes to stderr.
-        self.assertEqual((64, b""), (sftp.returncode, sftp.stdout))
+        self.assertEqual((self.subsystem_status, b""), (sftp.returncode, sftp.stdout))
         self.assertFalse(os.path.exists(os.path.join(self.home, "here")))
 
     def test_no_command(self):
@@ -172,12 +179,22 @@ class TestRefusals(SshTestCase):
         text = done.stderr.decode()
         self.assertEqual((64, b""), (done.returncode, done.stdout), text)
         self.assertEqual(1, text.count("\n"), text)
-        self.assertStartsWith(text, "lp-serve-client: ")
+        self.assertStartsWith(text, f"{self.front}: ")
         self.assertIn(line, text)
 
 
 class TestEnds(SshTestCase):
-    """How a connection ends is known at both of its ends."""
+    """How a connection ends is known at both of its ends.
+
+    :ivar asker: what asks the service for a worker.
+    """
+
+    asker = "lp-serve-client"
+
+    @staticmethod
+    def status_of(number):
+        """What ``ssh`` exits with when the signal *number* ended a worker."""
+        return 128 + number
 
     def test_statuses(self):
         self.configure(max_workers=1)
@@ -192,10 +209,10 @@ class TestEnds(SshTestCase):
             connection = self.start_ssh()
             self.say_hello(connection)
             done = self.ssh("now", *SERVE)
-            self.assertEnd(done, 75, "lp-serve-client: busy: 1 connections are open")
+            self.assertEnd(done, 75, f"{self.asker}: busy: 1 connections are open")
             [pid] = self.workers_for("alice")
             os.kill(pid, number)
-            self.assertEqual(128 + number, connection.wait(DEADLINE))
+            self.assertEqual(self.status_of(number), connection.wait(DEADLINE))
             self.wait_until_all_ended()
         connection = self.start_ssh()
         self.say_hello(connection)

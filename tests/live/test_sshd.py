@@ -140,7 +140,7 @@ class TestWork(SshTestCase):
         tree = self.make_history()
         self.share("trunk", tree)
         runtime = os.path.join(self.test_dir, "run-reading")
-        self.sshd.allow("reader", f"lp-serve-client --runtime-dir={runtime} bob")
+        self.open_other("reader", "bob", runtime)
         self.sshd.allow("reader-before", self.brz_serve(self.roots["before"]))
         service = self.start_reading_service(runtime)
         hosts = ("reader", "reader-before")
