@@ -306,6 +306,7 @@ class TestNoDescriptors(TransportTestCase):
         for each in protocols[2:6]:
             self.assertFails(each, 75, "Too many open files")
         self.assertServed(protocols[6])
+        self.turn()
         self.assertEqual(ours, descriptors_of(os.getpid()))
         self.rest(1, before)
         self.assertEqual(["control"], self.paths_left())
@@ -313,6 +314,7 @@ class TestNoDescriptors(TransportTestCase):
     def spawn_with_descriptors(self, count):
         """A connection while only *count* descriptors can be opened."""
         self.rest(1)
+        self.turn()  # what has been given up is closed
         used = set(map(int, os.listdir("/proc/self/fd")))
         # The one that has just been used to list them is free again.
         used = {number for number in used if _is_open(number)}

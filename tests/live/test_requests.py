@@ -170,11 +170,13 @@ class TestVerbs(RequestsTestCase):
             self.assertEqual(["error", "denied"], answer[:2])
             self.assertIn(name, answer[2])
         self.served(LANG="C", BRZ_EMAIL="a@b")
-        # One connection is as many as there may be.
+        # One connection is as many as there may be, and counts until it is reaped.
+        self.settled_status()
         one = self.connect().open()
         self.assertEqual(["error", "busy"], self.ask("spawn", "bob")[:2])
         one.close()
         self.assertEqual(["exit", "0"], one.end())
+        self.settled_status()
         self.served()
         # Failed: a connection without FIFOs, a reload without a zygote, a reload
         # with a configuration that cannot be used. The service stays as it was.
@@ -182,6 +184,7 @@ class TestVerbs(RequestsTestCase):
         os.rename(connections, connections + ".away")
         self.assertEqual(["error", "failed"], self.ask("spawn", "bob")[:2])
         os.rename(connections + ".away", connections)
+        self.settled_status()
         self.served()
         with open(broken, "w"):
             pass
@@ -193,8 +196,10 @@ class TestVerbs(RequestsTestCase):
         answer = self.ask("reload")
         self.assertEqual(["error", "failed"], answer[:2])
         self.assertIn("max_workers", answer[2])
+        self.settled_status()
         self.served()
         # Stopping: the connection that is there goes on, there are no new ones.
+        self.settled_status()
         one = self.connect().open()
         self.assertEqual(["ok"], self.ask("shutdown"))
         for words in (["spawn", "bob"], ["reload"]):
