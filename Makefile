@@ -2,7 +2,7 @@
 # make serve   a server to try things on, which goes on running; make stop ends it
 # make check   static checks and tests
 # make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections
-# make bench   the figures
+# make bench   the figures; make graph, doc/connection_time.png alone
 #
 # Each sets up what it needs in .venv. PYTHON chooses the Python, PORT and SERVE
 # where the server of "make serve" listens and what it serves.
@@ -19,7 +19,7 @@ TESTS =
 SERVE = .serve
 PORT = 5022
 
-.PHONY: demo serve stop check static test soak bench clean
+.PHONY: demo serve stop check static test soak bench graph clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python demo/demo.py
@@ -49,6 +49,9 @@ bench: $(VENV)/drawing
 	    pull; do \
 	    $(BIN)/python benchmarks/$$program.py || exit 1; \
 	done
+
+graph: $(VENV)/drawing
+	$(BIN)/python benchmarks/connection_time.py
 
 # What the tests need. They run the checkout, not what is installed with it.
 $(VENV)/ready: setup.py pyproject.toml

@@ -319,6 +319,7 @@ class TestLife(TransportTestCase):
                     each.transport.signalProcess("KILL")
             for number, each in enumerate(started):
                 self.assertEnded(each, number=None if number % 3 else 9)
+        self.turn()
         self.assertEqual(ours, descriptors_of(os.getpid()))
         self.assertEqual([], self.reactor.getDelayedCalls())
         self.rest(descriptors=theirs)
