@@ -49,12 +49,12 @@ if __name__ == "__main__":
         scripts=["bin/lp-serve-client"],
         install_requires=["breezy>=3.3,<3.4"],
         extras_require={
-            "ssh": ["Twisted[conch]>=22.10"],
+            "ssh": ["Twisted[conch]>=24.3"],
             "test": [
                 "testtools>=2.5",
                 "python-subunit>=1.4",
                 "paramiko>=3",
-                "Twisted[conch]>=22.10",
+                "Twisted[conch]>=24.3",
                 "ruff>=0.6",
                 "mypy>=1.8",
             ],
