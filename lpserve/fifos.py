@@ -40,7 +40,36 @@ def close_soon(reactor: Any, descriptor: int) -> None:
         reactor.callLater(0, os.close, descriptor)
 
 
-class Writer(abstract.FileDescriptor):
+class _End(abstract.FileDescriptor):
+    """Our end of a FIFO of a worker's, to be opened later.
+
+    :param number: that of the other end in the worker.
+    :param lost: called with the number, once, when this end is closed.
+    """
+
+    connected = 1
+
+    def __init__(self, reactor: Any, number: int, lost: Lost):
+        super().__init__(reactor)
+        self._number = number
+        self._lost = lost
+        self._fd = -1
+
+    def fileno(self) -> int:
+        """The descriptor, -1 where there is none yet or any more."""
+        return self._fd
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close this end."""
+        if self.disconnected:
+            return
+        super().connectionLost(reason)
+        close_soon(self.reactor, self._fd)
+        self._fd = -1
+        self._lost(self._number)
+
+
+class Writer(_End):
     """Our end of a worker's standard input, to be opened later.
 
     What is written before is kept; a producer is paused when it becomes much.
@@ -48,12 +77,8 @@ class Writer(abstract.FileDescriptor):
     :param lost: called once, when this end is closed.
     """
 
-    connected = 1
-
     def __init__(self, reactor: Any, lost: Lost):
-        super().__init__(reactor)
-        self._fd = -1
-        self._lost = lost
+        super().__init__(reactor, 0, lost)
 
     def open(self, descriptor: int) -> None:
         """Write to *descriptor*, which does not block, from now on."""
@@ -68,10 +93,6 @@ class Writer(abstract.FileDescriptor):
         self.dataBuffer, self.offset = b"", 0
         self._tempDataBuffer, self._tempDataLen = [], 0
         return taken
-
-    def fileno(self) -> int:
-        """The descriptor, -1 where there is none yet or any more."""
-        return self._fd
 
     def startReading(self) -> None:
         """Have an eye on the other end: that is all that can be read here."""
@@ -95,17 +116,8 @@ class Writer(abstract.FileDescriptor):
         """Close: the worker has ended, and nobody reads any more."""
         self.connectionLost(Failure(main.CONNECTION_DONE))
 
-    def connectionLost(self, reason: Failure) -> None:
-        """Close this end."""
-        if self.disconnected:
-            return
-        super().connectionLost(reason)
-        close_soon(self.reactor, self._fd)
-        self._fd = -1
-        self._lost(0)
 
-
-class Reader(abstract.FileDescriptor):
+class Reader(_End):
     """Our end of a worker's standard output or error, to be opened later.
 
     :param number: 1 or 2.
@@ -114,8 +126,6 @@ class Reader(abstract.FileDescriptor):
     :ivar paused: whether what comes is left where it is.
     """
 
-    connected = 1
-
     def __init__(
         self,
         reactor: Any,
@@ -123,11 +133,8 @@ class Reader(abstract.FileDescriptor):
         received: Callable[[int, bytes], None],
         lost: Lost,
     ):
-        super().__init__(reactor)
-        self._number = number
+        super().__init__(reactor, number, lost)
         self._received = received
-        self._lost = lost
-        self._fd = -1
         self._path = ""
         #: Whether to close it once there is nothing more to read.
         self._draining = False
@@ -140,10 +147,6 @@ class Reader(abstract.FileDescriptor):
             self._close_soon()
         elif not self.paused:
             super().startReading()
-
-    def fileno(self) -> int:
-        """The descriptor, -1 where there is none yet or any more."""
-        return self._fd
 
     def startReading(self) -> None:
         """Go on after `stopReading`."""
@@ -205,15 +208,6 @@ class Reader(abstract.FileDescriptor):
 
     def _close(self) -> None:
         self.connectionLost(Failure(main.CONNECTION_DONE))
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Close this end."""
-        if self.disconnected:
-            return
-        super().connectionLost(reason)
-        close_soon(self.reactor, self._fd)
-        self._fd = -1
-        self._lost(self._number)
 
 
 @implementer(IReadDescriptor, IWriteDescriptor)
