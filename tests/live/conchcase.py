@@ -19,6 +19,7 @@ import subprocess
 
 from ..harness import DEADLINE, descriptors_of, wait_until
 from .sshcase import ALICE, SshClientCase
+from .sshd import make_key
 
 _CLIENT = """\
 Host {name}
@@ -75,13 +76,7 @@ class ConchServer:
 
     def make_key(self, name: str, kind: str = "ed25519") -> str:
         """Make a key that nobody knows yet; the path of its private half."""
-        path = os.path.join(self._directory, name)
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", path],
-            stdin=subprocess.DEVNULL,
-            check=True,
-        )
-        return path
+        return make_key(self._directory, name, kind)
 
     def add_key(self, user: str, key: str, options: str = "") -> None:
         """Let *user* log in with the key *key*, with these options in its line."""

@@ -79,6 +79,17 @@ def find_sshd() -> str | None:
     return shutil.which("sshd", path=path)
 
 
+def make_key(directory: str, name: str, kind: str = "ed25519") -> str:
+    """Make a key in *directory*; the path of its private half."""
+    path = os.path.join(directory, name)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", path],
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+    return path
+
+
 class SshdError(Exception):
     """It cannot be started; ``str()`` says why."""
 
@@ -224,13 +235,7 @@ class Sshd:
                 os.kill(pid, signal.SIGKILL)
 
     def _make_key(self, name: str, kind: str = "ed25519") -> str:
-        path = os.path.join(self._directory, name)
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", path],
-            stdin=subprocess.DEVNULL,
-            check=True,
-        )
-        return path
+        return make_key(self._directory, name, kind)
 
     def _write_client(self) -> None:
         with open(os.path.join(self._directory, "host_key.pub")) as public:
