@@ -130,7 +130,8 @@ class Demo(Place):
                 channel = transport.open_session()
                 channel.set_combine_stderr(True)
                 channel.exec_command(command)
-                channel.sendall(b"hello\n")
+                with contextlib.suppress(OSError):  # it may be closed already
+                    channel.sendall(b"hello\n")
                 while not said.endswith(b"\n") and (more := channel.recv(100)):
                     said += more
                 seconds = time.perf_counter() - start
