@@ -59,6 +59,13 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     Connections that may be open at once (2000; 0 means no limit).
 :lpserve.spare_workers:
     Workers that wait for connections, already forked (2).
+:lpserve.max_spare_workers:
+    As many at most when many connections arrive (16).
+:lpserve.allowed_peers:
+    Users whose processes may ask at the socket, beside root and the service's
+    own (none).
+:lpserve.hangup_timeout:
+    Seconds that a worker may go on without its client at the socket (60).
 :lpserve.environment:
     Variables that a request may set in its worker (BRZ_EMAIL, LANG, LC_ALL,
     LC_CTYPE, TZ, SSH_CLIENT, SSH_CONNECTION, SSH_ORIGINAL_COMMAND).
@@ -110,6 +117,9 @@ OPTIONS = (
     "shutdown_timeout",
     "max_workers",
     "spare_workers",
+    "max_spare_workers",
+    "allowed_peers",
+    "hangup_timeout",
     "environment",
     "autostart",
     "log_file",

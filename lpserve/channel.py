@@ -10,10 +10,11 @@
 They travel over sequenced-packet sockets: one JSON object a packet, descriptors
 attached to it. Both ends are of one installation; nobody else sees them.
 
-To a zygote: ``start`` (how a fresh process would be), ``fork`` (with the end of
-a new worker's channel). From it: ``ready``, ``failed``, ``forked``,
+To a zygote: ``start`` (how a fresh process would be), ``fork`` (with the ends of
+new workers' channels). From it: ``ready``, ``failed``, ``forked``,
 ``fork-failed``. To a worker: ``serve`` (with the read end of its stdin and the
-lock on its directory). From it: ``imported``, ``left``, ``stayed``.
+lock on the directory of its FIFOs; or with its stdio and the connection for its
+answers). From it: ``imported``, ``left``, ``stayed``.
 """
 
 from __future__ import annotations
@@ -26,15 +27,22 @@ import socket
 from typing import Any
 
 #: Changed whenever an older service could not talk to a newer zygote.
-VERSION = 1
+VERSION = 2
 
-_MAX_MESSAGE = 1 << 17
-_MAX_DESCRIPTORS = 8
+# Somewhat less than what malloc(3) would get a mapping of its own for.
+_MAX_MESSAGE = (1 << 17) - 256
+#: That may be attached to one message.
+MAX_DESCRIPTORS = 8
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """The two ends of a new channel, neither of them inheritable."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def end_of(number: int) -> socket.socket:
+    """The end of a channel that was received as the descriptor *number*."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
 
 
 def send(
@@ -59,7 +67,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     :raises BlockingIOError: if *channel* does not block and has none.
     """
     descriptors = array.array("i")
-    space = socket.CMSG_SPACE(_MAX_DESCRIPTORS * descriptors.itemsize)
+    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize)
     try:
         data, attached, _, _ = channel.recvmsg(
             _MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC

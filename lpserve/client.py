@@ -19,6 +19,7 @@ import time
 from .conversation import ClientError, Conversation, NoService
 from .location import read_configuration, runtime_directory
 from .relay import Relay, Signals
+from .socketconversation import Attendance, SocketConversation
 from .sshcommand import command_fault
 
 EX_USAGE, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 64, 69, 75, 77
@@ -30,7 +31,9 @@ Ask the lpserve fork service for a worker that serves USER and relay standard
 input and output to it.
 
   --runtime-dir DIR   where the service is (default: see 'brz help lpserve')
+  --door fifo|socket  ask there only (default: the socket, else the FIFO)
   --no-fallback       fail instead of serving the connection without the service
+  --version           show the version
   --help              show this text
 """
 
@@ -39,8 +42,22 @@ _USER = frozenset(
 )
 
 
-def _spawn(user, directory, settings, signals, deadline):
-    """Ask for a worker: a `Conversation` and the words of the ``ok``.
+def open_door(directory, door=None, signals=None):
+    """A conversation through *door*; through the best there is if it is None.
+
+    :raises NoService: where there is none.
+    """
+    if door != "fifo":
+        try:
+            return SocketConversation(directory, signals)
+        except NoService:
+            if door == "socket":
+                raise
+    return Conversation(directory, signals)
+
+
+def _spawn(user, directory, door, settings, signals, deadline):
+    """Ask for a worker: the conversation and the words of the ``ok``.
 
     :raises ClientError, NoService: where there is none to be had.
     """
@@ -48,12 +65,18 @@ def _spawn(user, directory, settings, signals, deadline):
     for name in settings["environment"]:
         if name in os.environ:
             words.append(f"env.{name}={os.environ[name]}")
-    conversation = Conversation(directory, signals)
+    conversation = open_door(directory, door, signals)
     try:
-        conversation.send(words, deadline)
+        conversation.send(words, deadline, stdio=(0, 1, 2))
         answer = conversation.wait_answer(deadline)
         if answer[0] == "ok":
+            if len(answer) not in (2, 5) or not _is_number(answer[1], 2**31 - 1):
+                raise conversation.not_understood()
             return conversation, answer
+        if answer[0] in ("exit", "signal"):
+            raise NoService("the worker ended before it had the connection")
+        if answer[0] != "error" or len(answer) < 3:
+            raise conversation.not_understood()
         code, text = answer[1], " ".join(answer[2:])
         statuses = {"busy": EX_TEMPFAIL, "denied": EX_NOPERM, "bad-request": EX_USAGE}
         if code in statuses:
@@ -64,7 +87,7 @@ def _spawn(user, directory, settings, signals, deadline):
         raise
 
 
-def serve(user, directory, settings, brz, fallback=True):
+def serve(user, directory, settings, brz, fallback=True, door=None):
     """Serve one connection for *user* on stdin and stdout; the exit status.
 
     Without a service this process becomes ``brz lp-serve --inet`` instead.
@@ -72,6 +95,7 @@ def serve(user, directory, settings, brz, fallback=True):
     :param settings: a dict with ``environment`` (names), ``autostart`` (bool)
         and ``connect_timeout`` (seconds).
     :param brz: the words that run Breezy.
+    :param door: "fifo", "socket", or None for the best there is.
     :raises ClientError: where the connection is not served.
     """
     if not _is_user(user):
@@ -86,10 +110,11 @@ def serve(user, directory, settings, brz, fallback=True):
         raise ClientError(EX_USAGE, fault)
     signals = Signals()
     deadline = time.monotonic() + settings["connect_timeout"]
+    wanted = (user, directory, door, settings)
     conversation = None
     try:
         try:
-            conversation, answer = _spawn(user, directory, settings, signals, deadline)
+            conversation, answer = _spawn(*wanted, signals, deadline)
         except NoService:
             if not settings["autostart"]:
                 raise
@@ -97,7 +122,7 @@ def serve(user, directory, settings, brz, fallback=True):
             from .autostart import start_service
 
             start_service(directory, brz, deadline)
-            conversation, answer = _spawn(user, directory, settings, signals, deadline)
+            conversation, answer = _spawn(*wanted, signals, deadline)
     except NoService as error:
         if not fallback:
             raise ClientError(EX_UNAVAILABLE, str(error)) from None
@@ -108,16 +133,26 @@ def serve(user, directory, settings, brz, fallback=True):
             text = f"cannot run {brz[0]}: {error.strerror}"
             raise ClientError(EX_UNAVAILABLE, text) from None
     try:
-        relay = Relay(conversation, signals, int(answer[1]), answer[2:])
+        pid, paths = int(answer[1]), answer[2:]
+        if paths:
+            relay = Relay(conversation, signals, pid, paths)
+        else:
+            relay = Attendance(conversation, signals, pid)
         last = relay.run()
+        if last is None:
+            raise NoService("the service and the worker were killed")
+        kind, most = last[0], {"exit": 255, "signal": 64}.get(last[0], -1)
+        if not _is_number(last[-1], most):
+            raise conversation.not_understood()
+        number = int(last[-1])
+    except NoService as error:
+        # It is too late to serve the connection without it.
+        raise ClientError(EX_UNAVAILABLE, str(error)) from None
     finally:
         conversation.close()
-    if last is None:
-        raise ClientError(EX_UNAVAILABLE, "the service and the worker were killed")
-    kind, number = last[0], int(last[1])
     if kind == "signal":
         raise ClientError(128 + number, f"the worker was ended by signal {number}")
-    if number and not relay.told:
+    if number and not relay.told(number):
         text = f"the worker ended with status {number}; the service's log says why"
         raise ClientError(number, text)
     return number
@@ -128,6 +163,10 @@ def _is_user(text):
     return 0 < len(text) <= 64 and _USER.issuperset(text) and text[0] not in "-.@+"
 
 
+def _is_number(text, most):
+    return text.isascii() and text.isdigit() and int(text) <= most
+
+
 def _tell(text):
     try:
         os.write(2, f"lp-serve-client: {text}\n".encode("utf-8", "replace"))
@@ -136,8 +175,8 @@ def _tell(text):
 
 
 def _parse(words):
-    """USER, the value of ``--runtime-dir`` and whether to fall back."""
-    directory, fallback, users = None, True, []
+    """USER, the values of ``--runtime-dir`` and ``--door``, whether to fall back."""
+    directory, door, fallback, users = None, None, True, []
     words = list(words)
     while words:
         word = words.pop(0)
@@ -147,13 +186,31 @@ def _parse(words):
             directory = words.pop(0)
         elif word.startswith("--runtime-dir="):
             directory = word.partition("=")[2]
+        elif word == "--door" and words:
+            door = words.pop(0)
+        elif word.startswith("--door="):
+            door = word.partition("=")[2]
         elif word.startswith("-"):
             raise ClientError(EX_USAGE, f"unknown option {word}; try --help")
         else:
             users.append(word)
     if len(users) != 1:
         raise ClientError(EX_USAGE, f"expected one USER, not {len(users)}; try --help")
-    return users[0], directory, fallback
+    check_door(door)
+    return users[0], directory, door, fallback
+
+
+def check_door(door):
+    """ClientError if *door* cannot be the value of ``--door``."""
+    if door not in (None, "fifo", "socket"):
+        raise ClientError(EX_USAGE, f"--door must be fifo or socket, not {door}")
+
+
+def _version():
+    """The version that ``__init__.py`` of the plug-in states."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    with open(here + "/__init__.py", encoding="utf-8") as source:
+        return source.read().partition('__version__ = "')[2].partition('"')[0]
 
 
 def main(words):
@@ -167,7 +224,10 @@ def main(words):
         if "--help" in words:
             os.write(1, USAGE.encode())
             os._exit(0)
-        user, directory, fallback = _parse(words)
+        if "--version" in words:
+            os.write(1, f"lp-serve-client {_version()} (Python)\n".encode())
+            os._exit(0)
+        user, directory, door, fallback = _parse(words)
         try:
             settings = read_configuration()
         except ValueError as error:
@@ -176,7 +236,7 @@ def main(words):
         brz = beside + "/brz"
         if not os.access(brz, os.X_OK):
             brz = "brz"
-        status = serve(user, directory, settings, [brz], fallback)
+        status = serve(user, directory, settings, [brz], fallback, door)
     except ClientError as error:
         _tell(str(error))
         status = error.status

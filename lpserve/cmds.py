@@ -217,16 +217,27 @@ class cmd_lp_serve_client(_ClientCommand):
     takes_args = ["user"]
     takes_options = [
         _runtime_dir,
+        Option(
+            "door",
+            type=str,
+            argname="fifo|socket",
+            help="Ask there only; the default is the socket, else the FIFO.",
+        ),
         Option("no-fallback", help="Fail instead of serving the connection here."),
     ]
     _see_also = ["lpserve", "lp-serve"]
 
     def perform(
-        self, user: str, runtime_dir: str | None = None, no_fallback: bool = False
+        self,
+        user: str,
+        runtime_dir: str | None = None,
+        door: str | None = None,
+        no_fallback: bool = False,
     ) -> int:
         from . import client
 
         system.disable_debugger()
+        client.check_door(door)
         settings = read_settings()
         status = client.serve(
             user,
@@ -238,6 +249,7 @@ class cmd_lp_serve_client(_ClientCommand):
             },
             _brz(),
             fallback=not no_fallback,
+            door=door,
         )
         sys.stderr.flush()
         os._exit(status)  # stdin and stdout are not ours any more
@@ -272,7 +284,7 @@ class cmd_lp_serve_control(_ClientCommand):
         now: bool = False,
     ) -> int:
         from . import conversation
-        from .client import EX_UNAVAILABLE
+        from .client import EX_UNAVAILABLE, open_door
 
         if verb not in ("hello", "status", "reload", "shutdown"):
             raise _mod_errors.CommandError(
@@ -288,7 +300,8 @@ class cmd_lp_serve_control(_ClientCommand):
         # A reload is answered when a new zygote is ready.
         timeout = 150.0 if verb == "reload" else settings.connect_timeout
         try:
-            answer = conversation.ask(_location(runtime_dir, settings), words, timeout)
+            directory = _location(runtime_dir, settings)
+            answer = conversation.ask(directory, words, timeout, open_door)
         except conversation.NoService as error:
             raise conversation.ClientError(EX_UNAVAILABLE, str(error)) from None
         if answer[0] != "ok":

@@ -7,6 +7,8 @@
 
 """One request to the service's control FIFO and the answers to it.
 
+``socketconversation.py`` has the same for the socket.
+
 Part of the stand-alone client: the standard library only (see ``client.py``).
 """
 
@@ -19,6 +21,8 @@ from .location import directory_fault
 from .relay import wait
 
 MAX_REQUEST = 4096
+#: Longest answer in bytes that is waited for.
+_LONGEST = 65536
 _SAFE = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%_-+=:,./~"
 )
@@ -51,11 +55,107 @@ def _unquote(line):
     return shlex.split(line)
 
 
-class Conversation:
+class Talk:
+    """One request to the service and the answers to it, through either door.
+
+    :ivar control: a descriptor that is broken when the service has gone.
+    :ivar reply: the descriptor at which answers arrive.
+    :ivar directory: the runtime directory.
+    """
+
+    def __init__(self, directory, signals=None):
+        """Nothing is opened yet.
+
+        :param signals: a `relay.Signals` that ends the waiting, or None.
+        """
+        self.control = self.reply = -1
+        self.directory = directory
+        self._buffer = b""
+        self._signals = signals
+
+    def _encode(self, words):
+        """The line of a request; NoService if it does not fit."""
+        line = " ".join(map(quote, words)) + "\n"
+        try:
+            request = line.encode("utf-8")
+        except UnicodeEncodeError:
+            request = b""
+        # One more for the newline that a FIFO wants in front.
+        if not 0 < len(request) < MAX_REQUEST or line.count("\n") > 1:
+            raise NoService(
+                "what this connection needs does not fit into a request "
+                "(4096 bytes of UTF-8 without a newline)"
+            )
+        return request
+
+    def _receive(self):
+        """What has arrived; BlockingIOError if nothing has."""
+        raise NotImplementedError
+
+    def read_answer(self):
+        """The next answer if it is there, as a list of words, else None.
+
+        :raises NoService: if there will be none.
+        """
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > _LONGEST:
+                raise self.not_understood()
+            try:
+                self._buffer += self._receive()
+            except BlockingIOError:
+                return None
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            words = _unquote(line.decode("utf-8", "surrogateescape"))
+        except ValueError:
+            words = []
+        if not words:
+            raise self.not_understood()
+        return words
+
+    def wait_answer(self, deadline):
+        """The next answer, as a list of words.
+
+        :raises NoService: if none comes before *deadline* or the service ends.
+        """
+        while True:
+            answer = self.read_answer()
+            if answer is not None:
+                return answer
+            self._wait(self.reply, select.POLLIN, deadline)
+
+    def _wait(self, descriptor, events, deadline):
+        left = deadline - time.monotonic()
+        wanted = {self.control: 0, descriptor: events}
+        if self._signals is not None:
+            wanted[self._signals.descriptor] = select.POLLIN
+        ready = wait(wanted, left)
+        if descriptor in ready:
+            return  # a signal can wait until it is known who is to have it
+        for number in self._signals.seen() if self._signals is not None else ():
+            raise ClientError(128 + number, f"ended by signal {number}")
+        if not ready and left <= 0:
+            raise NoService(f"the service at {self.directory} does not answer")
+        if self.control in ready:
+            raise self.ended()
+
+    def not_understood(self):
+        """The `NoService` for a service that says something strange."""
+        return NoService(
+            f"the service at {self.directory} gives an answer that this client "
+            "does not understand"
+        )
+
+    def ended(self):
+        """The `NoService` for a service that has gone."""
+        return NoService(f"the service at {self.directory} ended")
+
+
+class Conversation(Talk):
     """One request to the control FIFO and the answers to it.
 
-    :ivar control: the FIFO, kept open: when the service dies it has no reader.
-    :ivar reply: the reply FIFO, opened for both so that it has no end of file.
+    ``control`` is kept open: when the service dies it has no reader. ``reply``
+    is opened for both so that it has no end of file.
     """
 
     def __init__(self, directory, signals=None):
@@ -65,11 +165,9 @@ class Conversation:
         :raises NoService: if there is none, nobody reads it, or it cannot be
             trusted.
         """
-        self.control = self.reply = -1
+        super().__init__(directory, signals)
         self._path = None
-        self._request = self._buffer = b""
-        self._directory = directory
-        self._signals = signals
+        self._request = b""
         try:
             fault = directory_fault(directory)
             if fault is not None:
@@ -101,24 +199,15 @@ class Conversation:
         """
         # The service removes FIFOs so named whose process is gone.
         name = f"client.{os.getpid()}.{os.urandom(4).hex()}"
-        path = f"{self._directory}/replies/{name}"
+        path = f"{self.directory}/replies/{name}"
         # The newline in front ends half a line that somebody else may have left.
-        line = "\n" + " ".join([*map(quote, words), "reply=" + name]) + "\n"
-        try:
-            self._request = line.encode("utf-8")
-        except UnicodeEncodeError:
-            self._request = b""
-        if not 0 < len(self._request) <= MAX_REQUEST or line.count("\n") > 2:
-            raise NoService(
-                "what this connection needs does not fit into a request "
-                "(4096 bytes of UTF-8 without a newline)"
-            )
+        self._request = b"\n" + self._encode([*words, "reply=" + name])
         try:
             os.mkfifo(path, 0o600)
             self._path = path
             self.reply = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
-            raise NoService(f"{self._directory}: {error.strerror}") from None
+            raise NoService(f"{self.directory}: {error.strerror}") from None
 
     def write(self):
         """Write the request if there is room for it; whether there was.
@@ -130,59 +219,32 @@ class Conversation:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise NoService(f"{self._directory}: {error.strerror}") from None
+            raise NoService(f"{self.directory}: {error.strerror}") from None
         return True
 
-    def send(self, words, deadline):
-        """Write one request; *deadline* is in seconds of `time.monotonic`."""
+    def send(self, words, deadline, stdio=()):
+        """Write one request; *deadline* is in seconds of `time.monotonic`.
+
+        :param stdio: of no use here: the worker's are FIFOs.
+        """
         self.prepare(words)
         while not self.write():
             self._wait(self.control, select.POLLOUT, deadline)
 
-    def read_answer(self):
-        """The next answer if it is there, as a list of words, else None."""
-        while b"\n" not in self._buffer:
-            try:
-                self._buffer += os.read(self.reply, 65536)
-            except BlockingIOError:
-                return None
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return _unquote(line.decode("utf-8", "surrogateescape"))
-
-    def wait_answer(self, deadline):
-        """The next answer, as a list of words.
-
-        :raises NoService: if none comes before *deadline* or the service ends.
-        """
-        while True:
-            answer = self.read_answer()
-            if answer is not None:
-                return answer
-            self._wait(self.reply, select.POLLIN, deadline)
-
-    def _wait(self, descriptor, events, deadline):
-        left = deadline - time.monotonic()
-        wanted = {self.control: 0, descriptor: events}
-        if self._signals is not None:
-            wanted[self._signals.descriptor] = select.POLLIN
-        ready = wait(wanted, left)
-        for number in self._signals.seen() if self._signals is not None else ():
-            raise ClientError(128 + number, f"ended by signal {number}")
-        if not ready and left <= 0:
-            raise NoService(f"the service at {self._directory} does not answer")
-        if descriptor not in ready and self.control in ready:
-            raise NoService(f"the service at {self._directory} ended")
+    def _receive(self):
+        return os.read(self.reply, 65536)
 
 
-def ask(directory, words, timeout=30.0):
+def ask(directory, words, timeout=30.0, door=Conversation):
     """Send one request and return the words of its first answer.
 
+    :param door: opens a conversation with the service in *directory*.
     :raises NoService: if the service cannot be reached or does not answer.
     """
-    conversation = Conversation(directory)
+    talk = door(directory)
     try:
         deadline = time.monotonic() + timeout
-        conversation.send(words, deadline)
-        return conversation.wait_answer(deadline)
+        talk.send(words, deadline)
+        return talk.wait_answer(deadline)
     finally:
-        conversation.close()
+        talk.close()

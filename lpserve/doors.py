@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable
 
-from .loop import Loop, Timer
+from .loop import Callback, Loop, Timer
 from .paths import RuntimeDirectory
 from .wire import Request, RequestError, RequestReader
 
@@ -25,27 +25,46 @@ REPLY_GRACE = 2.0
 #: How many requests may wait for that at once; more are dropped.
 MOST_WAIT = 256
 
-Handler = Callable[["Request | RequestError", "FifoReply | NoReply"], None]
+
+def nothing() -> None:
+    """What is called where there is nothing to do."""
 
 
-class NoReply:
-    """Where answers go that nobody asked for."""
+class Reply:
+    """The way back for the answers to one request; this one leads nowhere.
+
+    :ivar path: of the reply FIFO, where there is one.
+    :ivar attached: descriptors for a worker, at the socket: the connection on
+        which it answers, and its standard input, output and error.
+    :ivar gone: called when whoever asked has gone before the last answer.
+    """
 
     path: str | None = None
+    attached: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self.gone: Callback = nothing
+
+    def hand_over(self) -> None:
+        """A worker has got what is attached."""
 
     def send(self, line: bytes) -> bool:
-        """Drop *line*."""
+        """Send *line* without waiting; whether somebody is there to read it."""
         return True
 
     def close(self) -> None:
-        """Nothing to close."""
+        """There are no more answers."""
 
 
-class FifoReply:
+Handler = Callable[["Request | RequestError", Reply], None]
+
+
+class FifoReply(Reply):
     """A reply FIFO with a reader; made by `ControlFifo`."""
 
     def __init__(self, loop: Loop, path: str, descriptor: int):
-        self.path: str | None = path
+        super().__init__()
+        self.path = path
         self._loop = loop
         self._descriptor = descriptor
         self._unsent = b""
@@ -92,7 +111,92 @@ class FifoReply:
             self._descriptor = -1
 
 
-class ControlFifo:
+class Door:
+    """A way in for requests: ours for as long as its path names what we made."""
+
+    #: Of `status`.
+    name = ""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._identity: tuple[int, int] | None = None
+
+    def put_in_place(self, temporary: str) -> None:
+        """Give what was made at the path *temporary* its name."""
+        found = os.stat(temporary)
+        self._identity = (found.st_dev, found.st_ino)
+        os.rename(temporary, self.path)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been put in its place."""
+        return self._identity is not None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the path still names what was put there."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def open(self) -> None:
+        """Make it, put it in its place and watch it; OSError if that fails."""
+
+    def close(self) -> None:
+        """Answer what has been asked, then remove it."""
+
+    def admit(self) -> None:
+        """Let those get to it who are let in."""
+
+    def sweep(self) -> None:
+        """Forget what has taken too long."""
+
+    def remove(self) -> None:
+        """Remove it if it is still ours."""
+        if self.in_place:
+            os.unlink(self.path)
+        self._identity = None
+
+
+class Doors:
+    """All the doors of a service."""
+
+    def __init__(self, *doors: Door):
+        self._doors = doors
+
+    @property
+    def names(self) -> list[str]:
+        """Of those that are open."""
+        return [door.name for door in self._doors if door.is_open]
+
+    def open(self) -> None:
+        """Open them; OSError if one cannot be."""
+        for door in self._doors:
+            door.open()
+
+    def admit(self) -> None:
+        """Let those in who are let in now."""
+        for door in self._doors:
+            if door.is_open:
+                door.admit()
+
+    def sweep(self) -> str | None:
+        """Keep house; the path of a door that is not ours any more, or None."""
+        for door in self._doors:
+            if door.is_open and not door.in_place:
+                return door.path
+            door.sweep()
+        return None
+
+    def close(self) -> None:
+        """Answer what has been asked, and let nobody in any more."""
+        for door in self._doors:
+            door.close()
+
+
+class ControlFifo(Door):
     """The control FIFO.
 
     :param handle: called with every request, or with why it is none, and the
@@ -109,6 +213,7 @@ class ControlFifo:
         handle: Handler,
         log: Callable[[str], None],
     ):
+        super().__init__(directory.control)
         self._loop = loop
         self._directory = directory
         self._handle = handle
@@ -116,7 +221,6 @@ class ControlFifo:
         self._reader = RequestReader()
         self._expiry: Timer | None = None
         self._descriptor = -1
-        self._identity = (0, 0)
         self._looking = 0
 
     def open(self) -> None:
@@ -128,26 +232,14 @@ class ControlFifo:
         os.mkfifo(temporary, 0o600)
         # For both, so that it never reports an end of file: writers come and go.
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_NONBLOCK)
-        found = os.fstat(self._descriptor)
-        self._identity = (found.st_dev, found.st_ino)
-        os.rename(temporary, self._directory.control)
+        self.put_in_place(temporary)
         self._loop.watch(self._descriptor, self._read)
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the path still names this FIFO."""
-        try:
-            found = os.stat(self._directory.control)
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._identity
 
     def close(self) -> None:
         """Answer what has been written, then remove the FIFO if it is ours."""
-        if self._descriptor < 0:
+        if not self.is_open:
             return
-        if self.in_place:
-            os.unlink(self._directory.control)
+        self.remove()
         self._read()
         self._loop.forget(self._descriptor)
         os.close(self._descriptor)
@@ -174,7 +266,7 @@ class ControlFifo:
 
     def _arrived(self, request: Request | RequestError) -> None:
         if request.reply is None:
-            self._handle(request, NoReply())
+            self._handle(request, Reply())
         else:
             self._find_reader(request, request.reply, 0.002, 0.0)
 

@@ -110,13 +110,27 @@ class Generation:
         )
         return self._children.add(pid, self._ended)
 
-    def fork(self, serial: int, end: socket.socket, spare: bool) -> None:
-        """Ask for a worker that has *end* of a channel.
+    def fork(
+        self,
+        serials: list[int],
+        ends: list[socket.socket],
+        spare: bool,
+        settings: dict[str, Any],
+    ) -> None:
+        """Ask for workers, each with one of *ends* of channels.
 
-        :param spare: nobody waits for it.
+        :param spare: nobody waits for them.
+        :param settings: what `options.Settings.for_worker` says.
         :raises OSError: if the zygote has gone or does not keep up.
         """
-        channel.send(self._channel, "fork", (end.fileno(),), serial=serial, spare=spare)
+        channel.send(
+            self._channel,
+            "fork",
+            tuple(end.fileno() for end in ends),
+            serials=serials,
+            spare=spare,
+            settings=settings,
+        )
 
     def retire(self) -> None:
         """Let it end: it has no reason to live without its channel."""

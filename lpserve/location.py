@@ -56,16 +56,31 @@ def runtime_directory(chosen=None, configured=None, environ=None):
     return os.path.abspath(os.path.expanduser(path))
 
 
-def directory_fault(path: str) -> "str | None":
+def socket_address(path: str) -> "tuple[str, int]":
+    """What bind(2) and connect(2) take for the socket *path*, however long it is.
+
+    :returns: the address, and a descriptor to close afterwards, or -1.
+    :raises OSError: if the directory cannot be opened.
+    """
+    if len(os.fsencode(path)) < 108:  # sun_path of unix(7), with its NUL
+        return path, -1
+    parent, name = os.path.split(path)
+    descriptor = os.open(parent, os.O_PATH | os.O_DIRECTORY)
+    return f"/proc/self/fd/{descriptor}/{name}", descriptor
+
+
+def directory_fault(path: str, owner: "int | None" = None) -> "str | None":
     """Why the runtime directory *path* cannot be trusted, or None.
 
+    :param owner: the uid that should own it; our own if it is None.
     :raises OSError: if it cannot be looked at.
     """
+    owner = os.geteuid() if owner is None else owner
     found = os.stat(path)
     if not stat.S_ISDIR(found.st_mode):
         return f"{path} is not a directory"
-    if found.st_uid != os.geteuid():
-        return f"{path} is owned by uid {found.st_uid}, not by uid {os.geteuid()}"
+    if found.st_uid != owner:
+        return f"{path} is owned by uid {found.st_uid}, not by uid {owner}"
     if found.st_mode & 0o022:
         mode = stat.S_IMODE(found.st_mode)
         return f"{path} is writable by others (mode {mode:04o}); chmod it to 0700"

@@ -12,12 +12,12 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-import selectors
+import select
 import signal
 import time
 from collections.abc import Callable
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 
 class Timer:
@@ -45,7 +45,10 @@ class Loop:
 
     def __init__(self, failed: Callable[[Exception], None]):
         self._failed = failed
-        self._selector = selectors.DefaultSelector()
+        # Not `selectors`: it makes objects for each event, and cannot watch for
+        # a hang-up alone.
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._signals: dict[int, Callback] = {}
@@ -57,15 +60,24 @@ class Loop:
 
     def watch(self, descriptor: int, readable: Callback) -> None:
         """Call *readable* whenever *descriptor* can be read or has ended."""
-        self._selector.register(descriptor, selectors.EVENT_READ, readable)
+        self._register(descriptor, select.EPOLLIN, readable)
 
     def watch_writable(self, descriptor: int, writable: Callback) -> None:
         """Call *writable* whenever *descriptor* can be written."""
-        self._selector.register(descriptor, selectors.EVENT_WRITE, writable)
+        self._register(descriptor, select.EPOLLOUT, writable)
+
+    def watch_hang_up(self, descriptor: int, gone: Callback) -> None:
+        """Call *gone* when the other end of *descriptor* has closed it for good."""
+        self._register(descriptor, 0, gone)  # EPOLLHUP is always told
+
+    def _register(self, descriptor: int, events: int, callback: Callback) -> None:
+        self._epoll.register(descriptor, events)
+        self._callbacks[descriptor] = callback
 
     def forget(self, descriptor: int) -> None:
         """Stop watching *descriptor*; before it is closed."""
-        self._selector.unregister(descriptor)
+        del self._callbacks[descriptor]
+        self._epoll.unregister(descriptor)
 
     def call_later(self, seconds: float, callback: Callback) -> Timer:
         """Call *callback* once, *seconds* from now."""
@@ -83,10 +95,13 @@ class Loop:
         """Run until `stop` is called."""
         self._running = True
         while self._running:
-            for key, _ in self._selector.select(self._timeout()):
+            ready = self._epoll.poll(self._timeout())
+            for descriptor, callback in [
+                (descriptor, self._callbacks[descriptor]) for descriptor, _ in ready
+            ]:
                 # An earlier callback of this round may have forgotten it.
-                if self._selector.get_map().get(key.fd) is key:
-                    self.call(key.data)
+                if self._callbacks.get(descriptor) is callback:
+                    self.call(callback)
             self._run_timers()
 
     def stop(self) -> None:
@@ -96,7 +111,7 @@ class Loop:
     def close(self) -> None:
         """Release the descriptors of the loop itself."""
         signal.set_wakeup_fd(-1)
-        self._selector.close()
+        self._epoll.close()
         os.close(self._wakeup)
         os.close(self._wakeup_writer)
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,10 +81,29 @@ max_workers = _option(
 )
 spare_workers = _option(
     "spare_workers",
-    "How many workers wait for the next connections, already forked. With 0 a "
-    "worker is forked when it is asked for.",
+    "How many workers wait for the next connections, already forked, when there "
+    "are few connections. With 0 a worker is forked when it is asked for.",
     default=2,
     from_unicode=_count,
+)
+max_spare_workers = _option(
+    "max_spare_workers",
+    "How many workers may wait for the next connections when many arrive.",
+    default=16,
+    from_unicode=_count,
+)
+allowed_peers = config.ListOption(
+    "lpserve.allowed_peers",
+    default="",
+    help="The users, beside root and that of the service itself, whose processes "
+    "may ask at the socket, for a worker for any USER and for all else.",
+)
+hangup_timeout = _option(
+    "hangup_timeout",
+    "Seconds that a worker may go on after the client that asked for it at the "
+    "socket has gone.",
+    default=60.0,
+    from_unicode=seconds,
 )
 environment = config.ListOption(
     "lpserve.environment",
@@ -156,6 +176,9 @@ class Settings:
     shutdown_timeout: float
     max_workers: int
     spare_workers: int
+    max_spare_workers: int
+    allowed_peers: tuple[str, ...]
+    hangup_timeout: float
     environment: tuple[str, ...]
     autostart: bool
     log_file: str | None
@@ -166,6 +189,11 @@ class Settings:
     login_grace_time: float
     max_unauthenticated: int
     keepalive_interval: float
+
+    @property
+    def allowed_uids(self) -> frozenset[int]:
+        """The uids of `allowed_peers`."""
+        return _uids(self.allowed_peers)
 
     def for_worker(self) -> dict[str, Any]:
         """What a worker has to know of them: fields of its ``serve`` message."""
@@ -192,8 +220,25 @@ def read_settings(**overrides: Any) -> Settings:
             values[name] = stack.get(f"lpserve.{name}")
         except config.ConfigOptionValueError as error:
             raise ConfigurationError(" ".join(str(error).split())) from None
-    values["environment"] = tuple(values["environment"])
+    for name in ("environment", "allowed_peers"):
+        values[name] = tuple(values[name])
     return _override(Settings(**values), overrides.items())
+
+
+@functools.lru_cache(maxsize=8)
+def _uids(names: tuple[str, ...]) -> frozenset[int]:
+    """The uids of users, each given by name or number.
+
+    :raises ConfigurationError: if there is no such user.
+    """
+    import pwd  # which Windows, where --inet works, does not have
+
+    try:
+        return frozenset(
+            int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid for name in names
+        )
+    except KeyError as error:
+        raise ConfigurationError(f"lpserve.allowed_peers: {error.args[0]}") from None
 
 
 def _override(settings: Settings, items: Iterable[tuple[str, Any]]) -> Settings:

@@ -36,6 +36,7 @@ class RuntimeDirectory:
     def __init__(self, path: str):
         self.path = path
         self.control = os.path.join(path, "control")
+        self.socket = os.path.join(path, "socket")
         self.replies = os.path.join(path, "replies")
         self.connections = os.path.join(path, "connections")
         self.lock = os.path.join(path, "lock")

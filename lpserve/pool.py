@@ -12,65 +12,24 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from . import channel
-from .children import Child, Children, End
-from .doors import FifoReply, NoReply
+from .children import Children, End
+from .connection import Connection, Worker
+from .demand import Demand
 from .loop import Loop, Timer
 from .paths import RuntimeDirectory, remove_connection
-from .wire import FAILED, encode_answer, encode_error
-
-
-class Worker:
-    """A worker that was asked for; a spare one while it has no connection.
-
-    :ivar generation: the number of the generation whose zygote forks it.
-    """
-
-    def __init__(self, generation: int, ours: socket.socket):
-        self.generation = generation
-        self.channel = ours
-        self.child: Child | None = None
-        self.connection: Connection | None = None
-        self.retired = False
-        #: Whether it says itself how it ends.
-        self.left = False
-
-
-@dataclass
-class Connection:
-    """One connection: what was asked for, and what became of it.
-
-    :ivar settings: what the ``serve`` message says beside USER.
-    :ivar path: the directory of its FIFOs, once there was one.
-    """
-
-    user: str
-    env: dict[str, str]
-    reply: FifoReply | NoReply
-    settings: dict[str, Any]
-    started: float = field(default_factory=time.monotonic)
-    path: str | None = None
-    timer: Timer | None = None
-
-    def refuse(self, code: str, text: str) -> None:
-        """Answer with an error; the connection never was."""
-        if self.timer is not None:
-            self.timer.cancel()
-        self.reply.send(encode_error(code, text))
-        self.reply.close()
+from .wire import FAILED, encode_answer
 
 
 class Pool:
     """Hands connections to workers, spare ones first.
 
-    :param request_fork: called with a serial number, the worker's end of its
-        channel and whether nobody waits for it; returns the number of the
+    :param request_fork: called with serial numbers, the workers' ends of their
+        channels and whether nobody waits for them; returns the number of the
         generation that it asked; raises OSError if there is none to ask now.
     :param ended: called with a connection and how it ended.
     :param log: called with a line.
@@ -92,11 +51,12 @@ class Pool:
         loop: Loop,
         children: Children,
         directory: RuntimeDirectory,
-        request_fork: Callable[[int, socket.socket, bool], int],
+        request_fork: Callable[[list[int], list[socket.socket], bool], int],
         ended: Callable[[Connection, Worker, End], None],
         log: Callable[[str], None],
     ):
-        self.size = 0
+        self.demand = Demand()
+        self.hangup_timeout = 0.0
         self.stopping = False
         self.busy: dict[int, Worker] = {}
         self.waiting: deque[Connection] = deque()
@@ -112,9 +72,12 @@ class Pool:
         self._missed: set[str] = set()
         self._retry: Timer | None = None
         self._pause = self.RETRY
+        self._shrinking: Timer | None = None
 
     def submit(self, connection: Connection, patience: float) -> None:
         """Give *connection* a worker, now or within *patience* seconds."""
+        self.demand.arrived()
+        connection.reply.gone = lambda: self._abandoned(connection)
         while self.spares:
             worker = self.spares.popleft()
             if self._assign(worker, connection):
@@ -136,24 +99,42 @@ class Pool:
         """Ask for the workers that are missing."""
         wanted = len(self.waiting)
         if not self.stopping:
-            wanted += self.size - len(self.spares)
-        while len(self.in_flight) < min(wanted, self.MAX_IN_FLIGHT):
-            try:
-                ours, theirs = channel.pair()
-            except OSError as error:
-                self._log(f"cannot make a channel: {error.strerror}")
-                self._refill_later(self.RETRY)
+            wanted += max(0, self.demand.wanted - len(self.spares))
+        missing = min(wanted, self.MAX_IN_FLIGHT) - len(self.in_flight)
+        while missing > 0:
+            urgent = len(self.waiting) - len(self.in_flight)
+            number = min(urgent if urgent > 0 else missing, channel.MAX_DESCRIPTORS)
+            if not self._request(number, spare=urgent <= 0):
                 return
-            with theirs:
-                try:
-                    self._serial += 1
-                    spare = len(self.in_flight) >= len(self.waiting)
-                    generation = self._request_fork(self._serial, theirs, spare)
-                except OSError:
-                    ours.close()
-                    return  # no zygote now: the next one brings us here again
+            missing -= number
+
+    def _request(self, number: int, spare: bool) -> bool:
+        """Ask for *number* workers; False if nobody can be asked now."""
+        pairs: list[tuple[socket.socket, socket.socket]] = []
+        try:
+            for _ in range(number):
+                pairs.append(channel.pair())
+        except OSError as error:
+            self._log(f"cannot make a channel: {error.strerror}")
+            self._refill_later(self.RETRY)
+        serials = list(range(self._serial + 1, self._serial + 1 + len(pairs)))
+        self._serial += len(pairs)
+        theirs = [each for _, each in pairs]
+        try:
+            if not pairs:
+                return False
+            generation = self._request_fork(serials, theirs, spare)
+        except OSError:
+            for ours, _ in pairs:
+                ours.close()
+            return False  # no zygote now: the next one brings us here again
+        finally:
+            for each in theirs:
+                each.close()
+        for serial, (ours, _) in zip(serials, pairs, strict=True):
             ours.setblocking(False)
-            self.in_flight[self._serial] = Worker(generation, ours)
+            self.in_flight[serial] = Worker(generation, ours)
+        return len(pairs) == number
 
     def _refill_later(self, seconds: float) -> None:
         if self._retry is None:
@@ -190,10 +171,20 @@ class Pool:
             elif worker.retired:
                 self.waiting.appendleft(connection)
                 return
-        if self.stopping or len(self.spares) >= self.size:
+        if self.stopping or len(self.spares) >= self.demand.wanted:
             self._retire(worker)
-        else:
-            self.spares.append(worker)
+            return
+        self.spares.append(worker)
+        if len(self.spares) > self.demand.least and self._shrinking is None:
+            self._shrinking = self._loop.call_later(Demand.HALF_LIFE, self._shrink)
+
+    def _shrink(self) -> None:
+        """Let spare workers end that are not wanted any more."""
+        self._shrinking = None
+        while len(self.spares) > self.demand.wanted:
+            self._retire(self.spares.pop())
+        if len(self.spares) > self.demand.least:
+            self._shrinking = self._loop.call_later(Demand.HALF_LIFE, self._shrink)
 
     def fork_failed(self, serial: int, why: str) -> None:
         """There will be no worker for *serial*: tell whoever waited longest."""
@@ -219,12 +210,21 @@ class Pool:
                 self.spares.remove(worker)
                 self._retire(worker)
 
-    def resize(self, size: int) -> None:
-        """Keep *size* spare workers from now on."""
-        self.size = size
-        while len(self.spares) > size:
+    def resize(self, least: int, most: int = 0) -> None:
+        """Keep *least* spare workers from now on, and up to *most* on demand."""
+        self.demand.least, self.demand.most = least, most
+        while len(self.spares) > self.demand.wanted:
             self._retire(self.spares.popleft())
         self.refill()
+
+    def counts(self) -> dict[str, int]:
+        """How many workers there are of each kind, and how many wait for one."""
+        return {
+            "spare": len(self.spares),
+            "busy": len(self.busy),
+            "waiting": len(self.waiting),
+            "starting": len(self.in_flight),
+        }
 
     def signal_all(self, number: int) -> None:
         """Send a signal to every worker that serves."""
@@ -237,6 +237,23 @@ class Pool:
             self.waiting.remove(connection)
             connection.refuse(FAILED, "no worker could be started in time")
 
+    def _abandoned(self, connection: Connection) -> None:
+        """Whoever asked for *connection* has gone: as if an sshd had."""
+        if connection in self.waiting:
+            self.waiting.remove(connection)
+            connection.refuse(FAILED, "nobody is there")
+            return
+        worker = connection.worker
+        if worker is None or worker.child is None:
+            return
+        self._heard(worker)  # it may have said that it ends
+        if worker.child.pid in self.busy:
+            child = worker.child
+            child.signal(signal.SIGHUP)
+            connection.timer = self._loop.call_later(
+                self.hangup_timeout, lambda: child.signal(signal.SIGTERM)
+            )
+
     def _assign(self, worker: Worker, connection: Connection) -> bool:
         """Hand *connection* over; False if it needs another worker.
 
@@ -244,36 +261,55 @@ class Pool:
         is an answer too, and *worker* stays as it is.
         """
         assert worker.child is not None
-        try:
-            made = self._directory.make_connection()
-        except OSError as error:
-            connection.refuse(FAILED, f"cannot make FIFOs: {error.strerror}")
-            return True
+        if connection.reply.attached:
+            # The worker answers itself: it has the connection at the socket.
+            handed = self._tell(worker, connection, connection.reply.attached)
+            answer = None
+        else:
+            try:
+                made = self._directory.make_connection()
+            except OSError as error:
+                connection.refuse(FAILED, f"cannot make FIFOs: {error.strerror}")
+                return True
+            paths = {"path": made.path, "reply": connection.reply.path}
+            handed = self._tell(worker, connection, (made.stdin, made.held), **paths)
+            made.close()
+            if handed:
+                connection.path = made.path
+            else:
+                remove_connection(made.path)
+            answer = encode_answer("ok", worker.child.pid, *made.fifos)
+        if not handed:
+            self._retire(worker)  # it died as a spare
+            return False
+        if connection.timer is not None:
+            connection.timer.cancel()
+        worker.connection, connection.worker = connection, worker
+        self.busy[worker.child.pid] = worker
+        connection.reply.hand_over()
+        if answer is not None and not connection.reply.send(answer):
+            worker.child.signal(signal.SIGTERM)  # nobody will open them
+        return True
+
+    @staticmethod
+    def _tell(
+        worker: Worker,
+        connection: Connection,
+        descriptors: tuple[int, ...],
+        **fields: Any,
+    ) -> bool:
+        """Send *worker* its connection; False if it is not there."""
         try:
             channel.send(
                 worker.channel,
                 "serve",
-                (made.stdin, made.held),
+                descriptors,
                 user=connection.user,
                 env=connection.env,
-                path=made.path,
-                reply=connection.reply.path,
-                **connection.settings,
+                **fields,
             )
-        except OSError:  # it died as a spare
-            remove_connection(made.path)
-            self._retire(worker)
+        except OSError:
             return False
-        finally:
-            made.close()
-        if connection.timer is not None:
-            connection.timer.cancel()
-        pid = worker.child.pid
-        connection.path = made.path
-        worker.connection = connection
-        self.busy[pid] = worker
-        if not connection.reply.send(encode_answer("ok", pid, *made.fifos)):
-            worker.child.signal(signal.SIGTERM)  # nobody will open them
         return True
 
     def _retire(self, worker: Worker) -> None:
@@ -327,5 +363,7 @@ class Pool:
             if end.kind == "signal" or not worker.left:
                 connection.reply.send(encode_answer(end.kind, end.number))
             connection.reply.close()
+            if connection.timer is not None:
+                connection.timer.cancel()
             self._ended(connection, worker, end)
         self.refill()

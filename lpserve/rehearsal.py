@@ -28,7 +28,7 @@ from typing import Any
 
 from breezy import hooks, lazy_import, trace, ui
 
-from . import channel, system, worker
+from . import channel, reset, system, worker
 from .paths import RuntimeDirectory, rehearsal_stage
 
 #: Seconds until a rehearsal is given up.
@@ -71,7 +71,9 @@ def _perform(start: dict[str, Any]) -> list[str]:
                 )
                 # Bound: without the other one an actor would wait for ever.
                 actors.append(
-                    system.fork(lambda: _be_worker(theirs, ours, start), bound=True)
+                    system.fork(
+                        lambda: _be_worker(theirs, ours, start, stage), bound=True
+                    )
                 )
             actors.append(
                 system.fork(lambda: _be_client(stage, made.fifos), bound=True)
@@ -92,9 +94,14 @@ def _message(stage: str, path: str) -> dict[str, Any]:
     return {
         "user": "rehearsal",
         "env": {"BRZ_LOG": os.devnull, "BRZ_HOME": stage, "BRZ_EMAIL": "rehearsal"},
-        "environment": ["BRZ_LOG", "BRZ_HOME", "BRZ_EMAIL"],
         "path": path,
         "reply": os.path.join(stage, "reply"),
+    }
+
+
+def _settings(stage: str) -> dict[str, Any]:
+    return {
+        "environment": ["BRZ_LOG", "BRZ_HOME", "BRZ_EMAIL"],
         "directory": stage,
         "allow_writes": True,
         "client_timeout": None,
@@ -117,13 +124,17 @@ def _watch(ours: socket.socket) -> list[str]:
 
 
 def _be_worker(
-    theirs: socket.socket, ours: socket.socket, start: dict[str, Any]
+    theirs: socket.socket, ours: socket.socket, start: dict[str, Any], stage: str
 ) -> int:
     ours.close()
     remove_hooks()
     modules = len(sys.modules)
-    worker.warm_up()
-    return worker.main(theirs, start, modules)
+    context = reset.Context(start, [theirs.fileno()])
+    for step in reset.IN_ZYGOTE:
+        step(context)
+    ready = worker.Ready()
+    ready.prepare(_settings(stage))
+    return worker.main(theirs, start, ready, modules, spare=True)
 
 
 def remove_hooks() -> None:

@@ -19,9 +19,13 @@ import select
 import stat
 
 _CHUNK = 1 << 20
+#: What a pipe holds, and what one holds that much goes through, in bytes.
+_FULL, _LARGE = 1 << 16, 1 << 18
+_F_SETPIPE_SZ = 1031
 _MSG_DONTWAIT = 0x40
 _SHUT_WR = 1
 _EINVAL = 22
+_LONGEST = 2**31 - 1  # that poll(2) can wait, in ms
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _PASSED_ON = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)
 
@@ -55,7 +59,9 @@ def wait(wanted, timeout=None):
     poller = select.poll()
     for descriptor, events in wanted.items():
         poller.register(descriptor, events)
-    return dict(poller.poll(None if timeout is None else max(0, timeout) * 1000))
+    if timeout is not None:
+        timeout = min(max(0, timeout) * 1000, _LONGEST)
+    return dict(poller.poll(timeout))
 
 
 class Flow:
@@ -71,7 +77,7 @@ class Flow:
         self.done = False
         #: Whether anything came through.
         self.moved = False
-        self._room_wanted = False
+        self._room_wanted = self._grown = False
         self._pending = b""
         self._write = _writer(sink)
         self._splice = hasattr(os, "splice") and _can_splice(source, sink)
@@ -101,13 +107,15 @@ class Flow:
     def _move(self):
         if self._splice:
             try:
-                while os.splice(
+                while number := os.splice(
                     self.source,
                     self.sink,
                     _CHUNK,
                     flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE,
                 ):
                     self.moved = True
+                    if number >= _FULL and not self._grown:
+                        self._grow()
                 self.finish()
                 return
             except OSError as error:
@@ -122,6 +130,20 @@ class Flow:
             self._room_wanted = bool(self._pending)
         else:
             self.finish()
+
+    def _grow(self):
+        """Make our pipe larger, now that much goes through it.
+
+        Not before: a user may have only so many pages in pipes (pipe(7)).
+        """
+        self._grown = True
+        import fcntl  # only now: most connections are small
+
+        for end in (self.source, self.sink):
+            try:
+                fcntl.fcntl(end, _F_SETPIPE_SZ, _LARGE)
+            except OSError:
+                pass  # not a pipe, or there are too many pages already
 
     def _source_ready(self):
         return bool(wait({self.source: select.POLLIN}, 0).get(self.source, 0))
@@ -214,8 +236,7 @@ class Relay:
         self._conversation = conversation
         self._signals = signals
         self._service_gone = False
-        #: Whether the worker wrote to its standard error; known at the end.
-        self.told = False
+        self._told = False
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:
@@ -253,7 +274,7 @@ class Relay:
             ready = wait(wanted)
             for number in self._signals.seen():
                 if self._pidfd >= 0:
-                    _pass_on(self._pidfd, number)
+                    pass_on(self._pidfd, number)
             for flow in self._flows:
                 if not flow.done:
                     flow.step(ready)
@@ -265,8 +286,12 @@ class Relay:
                 self._service_gone = True
         for flow in self._flows[1:]:
             self._drain(flow)
-        self.told = bool(self._flows) and self._flows[2].moved
+        self._told = bool(self._flows) and self._flows[2].moved
         return answer
+
+    def told(self, status):
+        """Whether the worker has told why it ends with *status*."""
+        return self._told
 
     def _wanted(self):
         wanted = {
@@ -293,8 +318,12 @@ class Relay:
         flow.finish()
 
 
-def _pass_on(pidfd, number):
+def pass_on(pidfd, number):
+    """Send a signal to the process of *pidfd*, if it is still there.
+
+    :raises PermissionError: if it is another user's.
+    """
     try:
         _signal.pidfd_send_signal(pidfd, number)
-    except OSError:
+    except ProcessLookupError:
         pass  # it has just ended

@@ -8,14 +8,18 @@
 """What a worker resets, so that it is a fresh process to all it talks to.
 
 Each function undoes one thing that a fork shares and a fresh process would not
-have. `AT_FORK` run in every worker before it has a connection, `AT_CONNECTION`
-when it gets one. What is reset was found in the code of Breezy 3.3.23.
+have. `IN_ZYGOTE` run in a zygote that is ready, for all its workers: nothing but
+forks happens to it from then on. `AT_FORK` run in every worker before it has a
+connection, `AT_CONNECTION` when it gets one.
+
+What is reset was found in the code of Breezy 3.3.23.
 """
 
 from __future__ import annotations
 
 import _signal
 import contextlib
+import errno
 import locale
 import logging
 import os
@@ -23,12 +27,22 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import breezy
-from breezy import atomicfile, debug, i18n, osutils, repository, rules, trace
+from breezy import (
+    atomicfile,
+    bedding,
+    config,
+    debug,
+    i18n,
+    osutils,
+    repository,
+    rules,
+    trace,
+)
 from breezy.bzr import generate_ids
 
 from . import serving
@@ -37,6 +51,10 @@ from .system import open_descriptors, set_title
 #: Of the names that a request may set, those that have a use without a request;
 #: the others say who is connected, and are nobody's unless the request says so.
 _FALL_BACK = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
+#: Seconds after which a file that was not changed would look different if it were.
+SETTLED = 2.0
+#: ``serve.client_timeout`` as `read_files` has found it.
+client_timeout = 300.0
 # All but those that cannot be caught and the real-time ones that libc keeps.
 _SIGNALS = [
     int(number)
@@ -50,33 +68,37 @@ class Context:
     """What the resets go by.
 
     :ivar start: the ``start`` message of the service, made in ``start._run``.
-    :ivar channel: the descriptor of the worker's channel.
+    :ivar kept: descriptors of ours that stay open.
+    :ivar settings: what `options.Settings.for_worker` says.
     :ivar message: the ``serve`` message; empty before there is a connection.
     :ivar changed: names in the environment that a request has given a new value.
+    :ivar stamps: of the files that have been read already.
     """
 
     start: dict[str, Any]
-    channel: int
-    message: dict[str, Any]
+    kept: Collection[int] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    message: dict[str, Any] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    stamps: tuple[Any, ...] | None = None
 
 
 def reset_descriptors(context: Context) -> None:
-    """Keep nothing open but stdio and the channel.
+    """Keep nothing open but stdio and what is ours.
 
     What is left in the zygote belongs to objects of plug-ins, which may use its
     number again: it becomes the null device, not free.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for number in open_descriptors():
-        if number > 2 and number not in (context.channel, null):
+        if number > 2 and number != null and number not in context.kept:
             os.dup2(null, number, inheritable=False)
     os.dup2(null, 0)
     os.close(null)
 
 
 def reset_signals(context: Context) -> None:
-    """Every signal as Python starts with it but SIGINT; none blocked; no wake-up.
+    """Every signal as Python starts with it but SIGINT; no wake-up.
 
     SIGINT ends a worker at once until there is somebody to tell.
 
@@ -91,13 +113,17 @@ def reset_signals(context: Context) -> None:
         # The C function: the one around it makes an enum of what it returns.
         if _signal.getsignal(number) != wanted:
             signal.signal(number, wanted)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def reset_mask(context: Context) -> None:
+    """No signal is blocked."""
+    _signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def reset_interrupt(context: Context) -> None:
     """SIGINT too is as Python starts with it."""
     wanted: Any = signal.default_int_handler
-    signal.signal(signal.SIGINT, wanted)
+    _signal.signal(signal.SIGINT, wanted)
 
 
 def reset_process_group(context: Context) -> None:
@@ -119,16 +145,6 @@ def reset_file_ids(context: Context) -> None:
     """New file ids of its own: two workers made the same ones."""
     generate_ids._gen_file_id_suffix = None
     generate_ids._gen_file_id_serial = 0
-
-
-def reset_configuration(context: Context) -> None:
-    """Configuration files are read again: an edited one was not seen."""
-    breezy.get_global_state().config_stores.clear()
-
-
-def reset_rules(context: Context) -> None:
-    """The rules of the user are read again."""
-    rules.reset_rules()
 
 
 def reset_atomic_files(context: Context) -> None:
@@ -161,14 +177,15 @@ def reset_environment(context: Context) -> None:
     holder by it.
     """
     env = context.message["env"]
-    for name in context.message["environment"]:
+    for name in context.settings["environment"]:
         if name in env:
             if os.environ.get(name) != env[name]:
                 os.environ[name] = env[name]
                 context.changed.add(name)
-        elif name not in _FALL_BACK:
-            os.environ.pop(name, None)
-    os.environ.setdefault("BRZ_EMAIL", context.message["user"])
+        elif name in os.environ and name not in _FALL_BACK:
+            del os.environ[name]
+    if "BRZ_EMAIL" not in os.environ:
+        os.environ["BRZ_EMAIL"] = context.message["user"]
 
 
 def reset_locale(context: Context) -> None:
@@ -186,42 +203,112 @@ def reset_streams(context: Context) -> None:
     serving.silence_ui()
 
 
+class LogFile:
+    """A brz.log of its own, opened (and rolled over) when there is something to log.
+
+    Most connections have nothing.
+    """
+
+    def __init__(self) -> None:
+        self._file: Any = None
+        self._opened = False
+
+    def _open(self) -> Any:
+        if not self._opened:
+            self._opened = True
+            # As in `trace.enable_default_logging`. It tells itself if it cannot.
+            self._file = trace._open_brz_log()
+            if self._file is not None:
+                begun = osutils.format_local_date(
+                    trace._brz_log_start_time, timezone="local"
+                )
+                self._file.write(f"{begun}\n".encode())
+        return self._file
+
+    def write(self, data: bytes) -> None:
+        """Log *data*; nothing where the log cannot be opened."""
+        if (file := self._open()) is not None:
+            file.write(data)
+
+    def flush(self) -> None:
+        """It is not buffered."""
+
+    def fileno(self) -> int:
+        """The descriptor; OSError if it cannot be opened."""
+        if (file := self._open()) is None:
+            raise OSError(errno.EBADF, "there is no log")
+        number: int = file.fileno()
+        return number
+
+
 def reset_log(context: Context) -> None:
-    """A log of its own, opened (and rolled over) now, timed from now."""
-    breezy._start_time = trace._brz_log_start_time = time.time()
-    logging.getLogger("brz").handlers.clear()
-    trace._trace_file = None
-    trace.enable_default_logging()
+    """A log of its own."""
+    logger = logging.getLogger("brz")
+    logger.handlers.clear()
+    trace.push_log_file(
+        LogFile(),
+        "[%(process)5d] %(asctime)s.%(msecs)03d %(levelname)s: %(message)s",
+        "%Y-%m-%d %H:%M:%S",
+    )
+    logger.addHandler(logging.StreamHandler(sys.stderr))
     trace.be_quiet(False)  # not DEBUG on stderr
 
 
-def practise() -> None:
-    """Do what takes longest at a connection, once, while nobody waits for it.
+def reset_start_time(context: Context) -> None:
+    """The log is timed from now."""
+    breezy._start_time = trace._brz_log_start_time = time.time()
 
-    For what it is good see `worker.warm_up`. It reads breezy.conf, which is
-    read again at the connection, and opens a log that goes nowhere.
+
+def reset_files(context: Context) -> None:
+    """Configuration, debug flags and rules are those of the files as they are now.
+
+    The zygote has read them; they are read again only if they have changed.
     """
-    logger = logging.getLogger("brz")
-    handlers, opened = logger.handlers[:], trace._trace_file
-    os.environ["BRZ_LOG"], before = os.devnull, os.environ.get("BRZ_LOG")
-    context = Context({}, -1, {})
-    try:
-        reset_debug_flags(context)
-        reset_log(context)
-    finally:
-        if before is None:
-            del os.environ["BRZ_LOG"]
-        else:
-            os.environ["BRZ_LOG"] = before
-        if trace._trace_file is not opened and trace._trace_file is not None:
-            trace._trace_file.close()
-        logger.handlers[:], trace._trace_file = handlers, opened
+    context.stamps = read_files(context.stamps)
 
 
-def reset_debug_flags(context: Context) -> None:
-    """The ``debug_flags`` of breezy.conf as it is now."""
-    debug.debug_flags.clear()
-    debug.set_debug_flags_from_config()
+def read_files(before: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """Read configuration, debug flags and rules unless nothing has changed.
+
+    :param before: what this returned when they were read last, or None.
+    :raises Exception: what Breezy does where it cannot read one.
+    """
+    global client_timeout
+    stamps = _stamps()
+    if stamps is None or stamps != before:
+        breezy.get_global_state().config_stores.clear()
+        debug.debug_flags.clear()
+        debug.set_debug_flags_from_config()
+        rules.reset_rules()
+        client_timeout = config.GlobalStack().get("serve.client_timeout")
+    return stamps
+
+
+def _stamps() -> tuple[Any, ...] | None:
+    """What tells whether the files have changed; None if nothing does yet."""
+    where = bedding.config_dir()
+    now = time.time()
+    stamps: list[Any] = [where]
+    for name in ("breezy.conf", "rules"):
+        try:
+            found = os.stat(os.path.join(where, name))
+        except OSError as error:
+            stamps.append(error.errno)
+            continue
+        # The clocks of some file systems tick once a second: one that was written
+        # just now may be written again and look the same.
+        if abs(now - found.st_ctime) < SETTLED:
+            return None
+        stamps.append(
+            (
+                found.st_dev,
+                found.st_ino,
+                found.st_size,
+                found.st_mtime_ns,
+                found.st_ctime_ns,
+            )
+        )
+    return tuple(stamps)
 
 
 def reset_title(context: Context) -> None:
@@ -231,25 +318,27 @@ def reset_title(context: Context) -> None:
 
 Reset = Callable[[Context], None]
 
-AT_FORK: list[Reset] = [
+IN_ZYGOTE: list[Reset] = [
     reset_signals,
     reset_descriptors,
-    reset_process_group,
     reset_limits,
     reset_file_ids,
-    reset_configuration,
-    reset_atomic_files,
     reset_caches,
     reset_working_directory,
     reset_streams,
+    reset_log,
+]
+AT_FORK: list[Reset] = [
+    reset_mask,
+    reset_process_group,
+    reset_atomic_files,
 ]
 AT_CONNECTION: list[Reset] = [
     reset_interrupt,
     reset_environment,
     reset_locale,
-    reset_debug_flags,
-    reset_log,
-    reset_rules,
+    reset_start_time,
+    reset_files,
     reset_title,
 ]
 

@@ -24,12 +24,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .children import LET_GO, Children, End
-from .doors import ControlFifo, FifoReply, NoReply
+from .doors import ControlFifo, Doors, Reply
 from .errors import ZygoteError
 from .generation import Generation, Launch
 from .loop import Loop
 from .paths import RuntimeDirectory
 from .pool import Connection, Pool, Worker
+from .socketdoor import SocketDoor
 from .system import notify
 from .wire import (
     BAD_REQUEST,
@@ -52,8 +53,6 @@ log = logging.getLogger("lpserve")
 HOUSEKEEPING = 5.0
 #: Seconds until a zygote that died at once is replaced, and the longest wait.
 RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
-
-Reply = FifoReply | NoReply
 
 
 class Service:
@@ -86,7 +85,11 @@ class Service:
         self._started = time.monotonic()
         self._loop = Loop(self._callback_failed)
         self._children = Children(self._loop, self._finish_if_done)
-        self._door = ControlFifo(self._loop, directory, self._arrived, log.warning)
+        inside = (self._loop, directory, self._arrived, log.warning)
+        self._doors = Doors(
+            ControlFifo(*inside),
+            SocketDoor(*inside, lambda: self._settings.allowed_uids),
+        )
         self._pool = Pool(
             self._loop,
             self._children,
@@ -119,7 +122,7 @@ class Service:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._loop.on_signal(signal.SIGTERM, self._stop)
         self._loop.on_signal(signal.SIGINT, self._stop)
-        self._loop.on_signal(signal.SIGHUP, lambda: self._reload(NoReply()))
+        self._loop.on_signal(signal.SIGHUP, lambda: self._reload(Reply()))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._directory.clear_leftovers()
         self._replace_zygote()
@@ -127,14 +130,14 @@ class Service:
         try:
             self._loop.run()
         finally:
-            self._door.close()
+            self._doors.close()
             self._loop.close()
         if not self._open and not self._stopping:
             raise ZygoteError(self._why_failed)
         log.info("stopped")
 
     def _open_doors(self) -> None:
-        self._door.open()
+        self._doors.open()
         self._open = True
         self._opened()
         notify("READY=1", f"MAINPID={os.getpid()}")
@@ -145,8 +148,9 @@ class Service:
 
     def _keep_house(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
-        if self._open and not self._stopping and not self._door.in_place:
-            log.error("%s is not ours any more: stopping", self._directory.control)
+        lost = self._doors.sweep()
+        if lost is not None and not self._stopping:
+            log.error("%s is not ours any more: stopping", lost)
             self._stop()
             return
         if not self._pool.in_flight:
@@ -224,10 +228,17 @@ class Service:
             old.retire()
             self._pool.zygote_gone(old.number)
             self._pool.retire_before(generation.number)
-        self._pool.resize(0 if self._stopping else self._settings.spare_workers)
+        if not self._stopping:
+            self._use_settings()
         if not self._open and not self._stopping:
             self._open_doors()
         self._end_reload(encode_answer("ok"))
+
+    def _use_settings(self) -> None:
+        settings = self._settings
+        self._pool.hangup_timeout = settings.hangup_timeout
+        self._pool.resize(settings.spare_workers, settings.max_spare_workers)
+        self._doors.admit()
 
     def zygote_ended(self, generation: Generation, why: str) -> None:
         """See `generation.Owner`."""
@@ -256,10 +267,12 @@ class Service:
             self._loop.call_later(self._restart_after, self._replace_zygote)
             self._restart_after = min(self._restart_after * 2, RESTART_AT_MOST)
 
-    def _request_fork(self, serial: int, end: socket.socket, spare: bool) -> int:
+    def _request_fork(
+        self, serials: list[int], ends: list[socket.socket], spare: bool
+    ) -> int:
         if self._zygote is None:
             raise OSError("no zygote")
-        self._zygote.fork(serial, end, spare)
+        self._zygote.fork(serials, ends, spare, self._settings.for_worker())
         return self._zygote.number
 
     def forked(self, serial: int, pid: int) -> None:
@@ -320,7 +333,7 @@ class Service:
     def _do_spawn(self, request: Request, reply: Reply) -> None:
         if self._stopping:
             raise RequestError(STOPPING, "the service is stopping")
-        if isinstance(reply, NoReply):
+        if not (reply.path or reply.attached):
             raise RequestError(BAD_REQUEST, "spawn needs reply=NAME")
         for name in request.env:
             if name not in self._settings.environment:
@@ -329,8 +342,7 @@ class Service:
         if limit and len(self._pool.busy) + len(self._pool.waiting) >= limit:
             raise RequestError(BUSY, f"{limit} connections are open (max_workers)")
         self._totals["spawned"] += 1
-        settings = self._settings.for_worker()
-        connection = Connection(request.words[0], request.env, reply, settings)
+        connection = Connection(request.words[0], request.env, reply)
         self._pool.submit(connection, self._settings.connect_timeout)
 
     def _do_status(self, request: Request, reply: Reply) -> None:
@@ -362,23 +374,17 @@ class Service:
 
     def status(self) -> dict[str, object]:
         """What ``status`` answers; ``doc/protocol.txt`` lists the fields."""
-        pool = self._pool
         return {
             "pid": os.getpid(),
             "version": self._version,
             "uptime": round(time.monotonic() - self._started, 3),
             "runtime_dir": self._directory.path,
-            "doors": [self._door.name],
+            "doors": self._doors.names,
             "state": "stopping" if self._stopping else "running",
             "generation": self._zygote.number if self._zygote else None,
             "zygote": self._zygote.pid if self._zygote else None,
             "modules": self._zygote.modules if self._zygote else None,
-            "workers": {
-                "spare": len(pool.spares),
-                "busy": len(pool.busy),
-                "waiting": len(pool.waiting),
-                "starting": len(pool.in_flight),
-            },
+            "workers": self._pool.counts(),
             "totals": {
                 name: self._totals[name]
                 for name in ("requests", "spawned", "ended", "failed", "faults")

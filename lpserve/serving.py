@@ -12,6 +12,7 @@ What ``brz lp-serve --inet`` and a worker have in common.
 
 from __future__ import annotations
 
+import _signal
 import contextlib
 import io
 import os
@@ -22,10 +23,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from breezy import config, errors, trace, transport, urlutils
+from breezy import config, errors, lockdir, trace, transport, urlutils
 from breezy import ui as _mod_ui
 from breezy.bzr.smart import medium as _mod_medium
 from breezy.bzr.smart import server as _mod_server
+from breezy.transport import readonly
 
 from .errors import ConfigurationError, LpserveError
 
@@ -133,30 +135,54 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
 
 
 class ConnectionServer(_mod_server.BzrServerFactory):
-    """Breezy's ``serve --inet`` around a `PipeMedium`."""
+    """Breezy's ``serve --inet`` around a `PipeMedium`.
 
-    def __init__(self, in_fd: int, out_fd: int):
+    It is made without touching a file, so it may be made before there is a
+    connection; and used more than once.
+
+    :ivar root: the directory that it serves.
+    """
+
+    def __init__(self, root: str, allow_writes: bool):
         super().__init__()
-        self._in_fd = in_fd
-        self._out_fd = out_fd
+        self.root = root
+        url = urlutils.local_path_to_url(root)
+        backing = transport.get_transport_from_url(url)
+        if not allow_writes:
+            # By itself it would look for what it decorates as for a location that
+            # a user gave: plug-ins read the configuration of git for that.
+            backing = readonly.ReadonlyTransportDecorator(
+                "readonly+" + url, _decorated=backing
+            )
+        self._make_backing_transport(backing)
 
-    def _make_smart_server(
-        self, host: None, port: None, inet: bool, timeout: float | None
-    ) -> None:
-        self.smart_server = PipeMedium(
-            self._in_fd, self._out_fd, self.transport, timeout
-        )
+    def serve(self, in_fd: int, out_fd: int, timeout: float | None) -> None:
+        """Serve one connection."""
+        self.smart_server = PipeMedium(in_fd, out_fd, self.transport, timeout)
+        before = self._change_globals()
+        try:
+            self.smart_server.serve()
+        finally:
+            ui, lock_timeout, handler = before
+            _mod_ui.ui_factory = ui
+            lockdir._DEFAULT_TIMEOUT_SECONDS = lock_timeout
+            if handler is not None:
+                _signal.signal(signal.SIGHUP, handler)
 
-    def _change_globals(self) -> None:
+    def _change_globals(self) -> tuple[Any, int, Any]:
+        """Ask nobody, wait for no lock, stop at SIGHUP; what was there before.
+
+        As Breezy does it, except that its SIGHUP handler waits for the next
+        look whether to stop.
+        """
+        before = (_mod_ui.ui_factory, lockdir._DEFAULT_TIMEOUT_SECONDS)
+        silence_ui()
+        lockdir._DEFAULT_TIMEOUT_SECONDS = 0
         if not hasattr(signal, "SIGHUP"):
-            super()._change_globals()
-            return
-        # Breezy's handler waits for the next look whether to stop; ours does not,
-        # and gets what comes meanwhile.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
-        super()._change_globals()
-        signal.signal(signal.SIGHUP, self.smart_server.hang_up)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            return (*before, None)
+        # The C function: the one around it makes enums.
+        handler = _signal.signal(signal.SIGHUP, self.smart_server.hang_up)
+        return (*before, handler)
 
 
 def root_of(directory: str | None, user: str) -> str:
@@ -174,9 +200,23 @@ def root_of(directory: str | None, user: str) -> str:
     path = "%".join(part.replace("%u", user) for part in parts)
     if any("%" in part.replace("%u", "") for part in parts):
         raise ConfigurationError(f"only %u and %% may follow a % in {directory!r}")
+    _check_root(path)
+    return path
+
+
+def _check_root(path: str) -> None:
     if not os.path.isdir(path):
         raise ConfigurationError(f"there is no directory {path} to serve")
-    return path
+
+
+def prepare(directory: str | None, allow_writes: bool) -> ConnectionServer | None:
+    """What can be made of a connection before it is known whose it is.
+
+    :returns: something for `serve`; None if *directory* depends on the user.
+    """
+    if not directory or "%" in directory:
+        return None
+    return ConnectionServer(directory, allow_writes)
 
 
 def serve(
@@ -186,21 +226,21 @@ def serve(
     directory: str | None,
     allow_writes: bool,
     client_timeout: float | None,
+    prepared: ConnectionServer | None = None,
 ) -> None:
     """Serve one connection until the client closes it or stays idle too long.
 
     :param client_timeout: in seconds; None for Breezy's ``serve.client_timeout``.
+    :param prepared: by `prepare` from the same *directory* and *allow_writes*.
     :raises ConfigurationError: if *directory* cannot be served.
     """
-    url = urlutils.local_path_to_url(root_of(directory, user))
-    if not allow_writes:
-        url = "readonly+" + url
-    server = ConnectionServer(in_fd, out_fd)
+    if prepared is None:
+        server = ConnectionServer(root_of(directory, user), allow_writes)
+    else:
+        _check_root(prepared.root)
+        server = prepared
     try:
-        server.set_up(
-            transport.get_transport_from_url(url), None, None, True, client_timeout
-        )
-        server.smart_server.serve()
+        server.serve(in_fd, out_fd, client_timeout)
     except BaseException:
         caught = False
         for hook in _mod_server.SmartTCPServer.hooks["server_exception"]:
@@ -208,7 +248,8 @@ def serve(
         if not caught:
             raise
     finally:
-        server.tear_down()
+        if prepared is None:
+            server.tear_down()
 
 
 def serve_and_report(user: str, in_fd: int, out_fd: int, **options: Any) -> int:
@@ -236,7 +277,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def report_error(error: BaseException) -> int:
     """Tell of the exception that is being handled; the exit status for it."""
     internal = getattr(error, "internal_error", True)
-    text = " ".join(str(error).split()) or type(error).__name__
+    # Of one that Breezy cannot print it makes a very long line.
+    text = (" ".join(str(error).split()) or type(error).__name__)[:1000]
     if any(isinstance(each, _GONE) for each in _chain(error)):
         internal, text = False, "the client went away"
     elif isinstance(error, KeyboardInterrupt):

@@ -38,5 +38,5 @@ def command_fault(environ, terminal):
         program = " ".join([program, *words[1:2]])
     if program in _CLIENT or (program in _SERVE and "--inet" in words):
         return None
-    shown = "".join(each if each.isprintable() else "?" for each in command[:80])
+    shown = "".join(each if " " <= each <= "~" else "?" for each in command[:80])
     return f"only 'bzr serve --inet' is allowed, not: {shown}"

@@ -104,6 +104,7 @@ def load_settings(chosen: dict[str, Any]) -> Settings:
         raise ConfigurationError(
             f"lpserve.directory must be an absolute path, not {settings.directory!r}"
         )
+    _ = settings.allowed_uids  # it may name nobody
     return settings
 
 

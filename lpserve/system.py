@@ -13,10 +13,13 @@ This is the one module that forks.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import gc
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import traceback
@@ -27,7 +30,15 @@ from .errors import LpserveError, UnsupportedPlatform
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+# <linux/sched.h>; the number of clone3 is the same everywhere.
+_CLONE_PARENT = 0x8000
+_SYS_CLONE3 = 435
+
+# With the GIL held: a fork needs it, and the others do not wait.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_pid_and_errno = struct.Struct("ii")
 
 
 def check_platform() -> None:
@@ -59,10 +70,7 @@ def die_with_parent() -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0):
+    if _libc.prctl(option, value, 0, 0, 0):
         text = os.strerror(ctypes.get_errno())
         raise UnsupportedPlatform(f"prctl({option}) failed: {text}")
 
@@ -114,8 +122,8 @@ def disable_debugger() -> None:
 
 def set_title(text: str) -> None:
     """Name this process for ps(1) and top(1); 15 bytes of it are shown."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "wb", 0) as comm:
-        comm.write(text.encode("utf-8", "replace")[:15])
+    with contextlib.suppress(OSError, AttributeError):
+        _libc.prctl(_PR_SET_NAME, text.encode("utf-8", "replace")[:15], 0, 0, 0)
 
 
 def _check_one_thread() -> None:
@@ -136,29 +144,146 @@ def fork(run: Callable[[], int | None], bound: bool = False) -> int:
         the child, with whatever locks it held.
     :raises OSError: if there can be no child.
     """
+    _get_ready_to_fork()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _be_child(lambda: 70 if bound and not _is_bound(parent) else run())
+    return pid
+
+
+def fork_sibling(run: Callable[[], int | None]) -> int:
+    """The same as `fork`, but the child is our parent's: that is to reap it.
+
+    :raises LpserveError, OSError: as `fork`.
+    """
+    _get_ready_to_fork()
+    global _clone
+    if _clone is not None:
+        try:
+            pid = _clone()
+        except OSError as error:
+            # Some containers let nobody use clone3(2).
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+            _clone = None
+        else:
+            if pid == 0:
+                _be_child(run)
+            return pid
+    return _fork_through_a_middle_process(run)
+
+
+def _get_ready_to_fork() -> None:
     _check_one_thread()
     # What is in a buffer now would be written by both.
     for stream in (sys.stdout, sys.stderr):
         # None where it was closed as we were started.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-    parent = os.getpid()
-    pid = os.fork()
+
+
+def _is_bound(parent: int) -> bool:
+    """Bind us to the life of *parent*; False if it has ended already."""
+    die_with_parent()
+    return os.getppid() == parent
+
+
+def _be_child(run: Callable[[], int | None]) -> NoReturn:
+    status = 70
+    try:
+        result = run() or 0
+        status = result if result in range(256) else 70
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+class _CloneArguments(ctypes.Structure):
+    """``struct clone_args`` of clone3(2), its first version."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+        )
+    )
+
+
+def _clone_sibling() -> int:
+    """What os.fork does, with CLONE_PARENT: the child is our parent's.
+
+    libc does not know of it. What it does around a fork is for processes with
+    several threads, but for the thread id that it keeps for some kinds of locks
+    (glibc 2.25 and newer): in the child it is the parent's, which does no harm
+    to the only thread there is. Python is told as its documentation of
+    PyOS_BeforeFork says.
+
+    :raises OSError: if there can be no child.
+    """
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    size = ctypes.sizeof(_arguments)
+    pid: int = _libc.syscall(_SYS_CLONE3, ctypes.byref(_arguments), size)
     if pid == 0:
-        status = 70
-        try:
-            if bound:
-                die_with_parent()
-                if os.getppid() != parent:
-                    os._exit(status)
-            result = run() or 0
-            status = result if result in range(256) else 70
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(status)
+        python.PyOS_AfterFork_Child()
+        return 0
+    fault = ctypes.get_errno()
+    python.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(fault, os.strerror(fault))
     return pid
+
+
+_arguments = _CloneArguments(flags=_CLONE_PARENT)
+#: Makes a sibling; None where the kernel does not let us.
+_clone: Callable[[], int] | None = _clone_sibling
+
+
+def _fork_through_a_middle_process(run: Callable[[], int | None]) -> int:
+    """Fork a child that forks one and ends: the kernel gives the orphan away.
+
+    To the nearest subreaper: if our parent is one, that is our parent.
+    """
+    reader, writer = os.pipe()
+
+    def be_middle() -> None:
+        try:
+            told = _pid_and_errno.pack(fork(run_alone), 0)
+        except OSError as error:
+            told = _pid_and_errno.pack(0, error.errno or errno.EAGAIN)
+        os.write(writer, told)
+
+    def run_alone() -> int | None:
+        os.close(reader)
+        os.close(writer)
+        return run()
+
+    try:
+        middle = fork(be_middle)
+        os.close(writer)
+        writer = -1
+        os.waitpid(middle, 0)
+        told = os.read(reader, _pid_and_errno.size)
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+    if not told:
+        raise OSError(errno.EAGAIN, "the middle process was killed")
+    pid, fault = _pid_and_errno.unpack(told)
+    if fault:
+        raise OSError(fault, os.strerror(fault))
+    return int(pid)
 
 
 def daemonize(log_file: str) -> Callable[[str], None]:

@@ -14,16 +14,18 @@ It may be forked long before it is needed: all that is missing then is the
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import sys
 from typing import Any
 
-from breezy import rules, trace
+from breezy import trace
 
 from . import channel, reset, serving
 from .paths import connection_fifos, remove_connection
+from .system import set_title
 from .wire import encode_answer
 
 #: Exit status of a worker whose FIFOs nobody opened in time (EX_TEMPFAIL).
@@ -34,111 +36,215 @@ class _TooLate(Exception):
     """The client did not open a FIFO in time."""
 
 
-def main(end: socket.socket, start: dict[str, Any], modules: int) -> int:
+def main(
+    end: socket.socket,
+    start: dict[str, Any],
+    ready: Ready,
+    modules: int,
+    spare: bool,
+) -> int:
     """The life of a worker; its exit status.
 
     :param end: its end of the channel to the service.
     :param start: the ``start`` message of the service.
     :param modules: how many modules the zygote had loaded when it was ready.
+    :param spare: whether there is time until it gets a connection.
     """
-    context = reset.Context(start, end.fileno(), {})
+    context = reset.Context(start, settings=ready.settings, stamps=ready.stamps)
     for step in reset.AT_FORK:
         step(context)
+    if spare:
+        practise(context, ready)
     message, descriptors = channel.receive(end)
     if message is None:
         return 0  # retired as a spare
     context.message = message
-    stdin, held = descriptors
+    at_fifos = "path" in message
+    answers = _FifoAnswers(message) if at_fifos else _LinkAnswers(descriptors)
     connected = False
     try:
         try:
-            _connect(stdin, message)
+            answers.connect(descriptors, ready.settings["connect_timeout"])
             connected = True
         finally:
-            remove_connection(message["path"])
-            os.close(held)
-        status = _serve(context)
+            answers.settle()
+        status = _serve(context, ready)
         with contextlib.suppress(OSError):
             if len(sys.modules) > modules:
                 channel.send(end, "imported", names=list(sys.modules)[modules:])
     except BaseException as error:
         if connected:
-            status = _report_error(error, context)
+            status = serving.report_error(error)
         elif isinstance(error, (_TooLate, OSError)):
             status = NOBODY_CAME
         else:
             raise
     # The connection is over: what goes wrong now is the service's to tell.
     with contextlib.suppress(BaseException):
-        _leave(end, message["reply"], status)
+        _leave(end, answers, status)
     return status
 
 
-def warm_up() -> None:
-    """Serve a greeting to nobody, while nobody waits.
+class Ready:
+    """What a zygote has ready for its workers beside what is loaded.
+
+    :ivar settings: what `options.Settings.for_worker` says.
+    :ivar server: what can be made of a connection that is nobody's yet.
+    :ivar stamps: those of `reset.Context`: of the files that have been read.
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+        self.server: serving.ConnectionServer | None = None
+        self.stamps: tuple[Any, ...] | None = None
+
+    def prepare(self, settings: dict[str, Any]) -> None:
+        """Bring it up to date; nothing of it depends on a user."""
+        try:
+            if settings != self.settings:
+                self.settings, self.server = settings, None
+                self.server = serving.prepare(
+                    settings["directory"], settings["allow_writes"]
+                )
+            self.stamps = reset.read_files(self.stamps)
+        except Exception:
+            self.stamps = None  # at the connection there is somebody to tell
+
+    def client_timeout(self) -> float:
+        """Seconds without a request until a client is given up."""
+        chosen: float | None = self.settings["client_timeout"]
+        return reset.client_timeout if chosen is None else chosen
+
+
+def warm_up(ready: Ready) -> None:
+    """Serve a greeting to nobody."""
+    ends = (*os.pipe(), *os.pipe())
+    try:
+        os.write(ends[1], b"hello\n")
+        os.close(ends[1])
+        server = ready.server or serving.ConnectionServer("/", False)
+        server.serve(ends[0], ends[3], 1.0)
+    finally:
+        for number in ends[0], ends[2], ends[3]:
+            os.close(number)
+
+
+def practise(context: reset.Context, ready: Ready) -> None:
+    """Go through a connection of nobody, while nobody waits.
 
     What a fork shares is copied when it is first written to, reference counts
-    included: a spare worker that has served once has most of that behind it,
-    which halves what the client sees (doc/design.txt). Before the resets, so
-    that they undo what it leaves.
+    included: a spare worker that has done it once has most of that behind it
+    (doc/design.txt). What it leaves is what a connection sets anew.
     """
-    with contextlib.suppress(Exception):
-        ends = (*os.pipe(), *os.pipe())
-        try:
-            os.write(ends[1], b"hello\n")
-            os.close(ends[1])
-            serving.serve("nobody", ends[0], ends[3], "/", False, 1.0)
-            reset.practise()
-        finally:
-            for number in ends[0], ends[2], ends[3]:
-                os.close(number)
-        rules.reset_rules()
-
-
-def _report_error(error: BaseException, context: reset.Context) -> int:
-    """Tell the client, and the log, which may not have been reset yet."""
-    if trace._trace_file is None:
-        with contextlib.suppress(Exception):
-            reset.reset_log(context)
-    return serving.report_error(error)
-
-
-def _connect(stdin: int, message: dict[str, Any]) -> None:
-    """Make the FIFOs our stdio, in the order in which the client opens them."""
-
-    def too_late(number: int, frame: Any) -> None:
-        raise _TooLate
-
-    signal.signal(signal.SIGALRM, too_late)
-    # 0 would mean for ever.
-    signal.setitimer(signal.ITIMER_REAL, message["connect_timeout"] or 0.001)
+    email, log = os.environ.get("BRZ_EMAIL"), trace._trace_file
+    trace._trace_file = None  # to be opened by the one who has something to log
     try:
-        os.dup2(stdin, 0)
-        os.close(stdin)
-        for number, path in enumerate(connection_fifos(message["path"])[1:], 1):
-            opened = os.open(path, os.O_WRONLY)
-            os.dup2(opened, number)
-            os.close(opened)
+        ours, theirs = channel.pair()
+        with ours, theirs:
+            channel.send(ours, "serve", (0,), user="spare", env={})
+            context.message, descriptors = channel.receive(theirs)
+            _become(descriptors[0], 0)
+        for step in reset.AT_CONNECTION:
+            step(context)
+        warm_up(ready)
+    except Exception:
+        context.stamps = None  # at the connection there is somebody to tell
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        trace._trace_file = log
+        if email is None:
+            os.environ.pop("BRZ_EMAIL", None)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        set_title("lp-spare")
 
 
-def _serve(context: reset.Context) -> int:
+class _FifoAnswers:
+    """A connection through FIFOs: the service has answered, we say how we end."""
+
+    def __init__(self, message: dict[str, Any]):
+        self._path = message["path"]
+        self._reply = message["reply"]
+
+    def connect(self, descriptors: list[int], timeout: float) -> None:
+        """Make the FIFOs our stdio, in the order in which the client opens them.
+
+        :raises _TooLate: if it does not within *timeout* seconds.
+        """
+
+        def too_late(number: int, frame: Any) -> None:
+            raise _TooLate
+
+        stdin, self._held = descriptors
+        signal.signal(signal.SIGALRM, too_late)
+        # 0 would mean for ever.
+        signal.setitimer(signal.ITIMER_REAL, timeout or 0.001)
+        try:
+            _become(stdin, 0)
+            for number, path in enumerate(connection_fifos(self._path)[1:], 1):
+                _become(os.open(path, os.O_WRONLY), number)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def settle(self) -> None:
+        """Leave nothing of what led to the connection."""
+        remove_connection(self._path)
+        os.close(self._held)
+
+    def open(self) -> int:
+        """The descriptor to which the last answer is written."""
+        return os.open(self._reply, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+
+
+class _LinkAnswers:
+    """A connection through the socket: all the answers are ours."""
+
+    def __init__(self, descriptors: list[int]):
+        if len(descriptors) != 4:
+            raise OSError(errno.EMFILE, "there is no room for the descriptors")
+        self._link = descriptors.pop(0)
+
+    def connect(self, descriptors: list[int], timeout: float) -> None:
+        """Make the descriptors our stdio.
+
+        :raises OSError: if the client has gone.
+        """
+        os.write(self._link, encode_answer("ok", os.getpid()))
+        for number, descriptor in enumerate(descriptors):
+            _become(descriptor, number)
+            if not os.get_blocking(number):
+                os.set_blocking(number, True)
+
+    def settle(self) -> None:
+        """There is nothing to leave."""
+
+    def open(self) -> int:
+        """The descriptor to which the last answer is written."""
+        return self._link
+
+
+def _become(descriptor: int, number: int) -> None:
+    os.dup2(descriptor, number)
+    os.close(descriptor)
+
+
+def _serve(context: reset.Context, ready: Ready) -> int:
     for step in reset.AT_CONNECTION:
         step(context)
-    message = context.message
+    settings = ready.settings
     return serving.serve_and_report(
-        message["user"],
+        context.message["user"],
         0,
         1,
-        directory=message["directory"],
-        allow_writes=message["allow_writes"],
-        client_timeout=message["client_timeout"],
+        directory=settings["directory"],
+        allow_writes=settings["allow_writes"],
+        client_timeout=ready.client_timeout(),
+        prepared=ready.server,
     )
 
 
-def _leave(end: socket.socket, reply: str, status: int) -> None:
+def _leave(
+    end: socket.socket, answers: _FifoAnswers | _LinkAnswers, status: int
+) -> None:
     """Say how we end: the service may be killed before it could.
 
     If we are killed in between, the service says so, and is right. So it does
@@ -147,7 +253,7 @@ def _leave(end: socket.socket, reply: str, status: int) -> None:
     for number in range(3):
         with contextlib.suppress(OSError):
             os.close(number)
-    opened = os.open(reply, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    opened = answers.open()
     with contextlib.suppress(OSError):
         channel.send(end, "left")
     try:

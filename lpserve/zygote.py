@@ -13,17 +13,18 @@ service is killed it is killed too, whatever it is doing.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import signal
 import socket
-import struct
 import sys
 import traceback
 from typing import Any, NoReturn
 
 from . import channel, rehearsal, reset, system, worker
 
-_pid_and_errno = struct.Struct("ii")
+_FOR_WORKERS = (signal.SIGHUP, signal.SIGINT)
 
 
 def main(number: int) -> NoReturn:
@@ -64,14 +65,16 @@ class Zygote:
         if message is None:
             raise BrokenPipeError
         self._start: dict[str, Any] = message
+        self._ready = worker.Ready()
         self._modules = 0
-        self._pids = os.pipe()
-        os.set_blocking(self._pids[0], False)
 
     def run(self) -> None:
         """Get ready, then fork until the service closes the channel."""
         self._settle()
         rehearsal.rehearse(self._start)
+        with contextlib.suppress(Exception):
+            worker.warm_up(self._ready)
+        self._clean(self._link.fileno())
         # In a worker a collection would write into pages that all of them share.
         system.keep_what_is_loaded()
         self._modules = len(sys.modules)
@@ -82,8 +85,7 @@ class Zygote:
             message, descriptors = channel.receive(self._link)
             if message is None:
                 return
-            with socket.socket(fileno=descriptors[0]) as end:
-                self._fork(message["serial"], end, message["spare"])
+            self._fork(message, list(map(channel.end_of, descriptors)))
 
     def _settle(self) -> None:
         """Stop being the command that Breezy started."""
@@ -94,45 +96,43 @@ class Zygote:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        reset.reset_limits(reset.Context(self._start, -1, {}))
+        reset.reset_limits(reset.Context(self._start))
 
-    def _fork(self, serial: int, end: socket.socket, spare: bool) -> None:
-        """Fork a worker that is the service's child.
+    def _clean(self, *kept: int) -> None:
+        """Be as workers are to be, where they can all be the same."""
+        context = reset.Context(self._start, kept)
+        for step in reset.IN_ZYGOTE:
+            step(context)
 
-        Through a middle process: when that has ended, the worker is an orphan,
-        and the kernel gives it to the service.
-        """
-        try:
-            middle = system.fork(lambda: self._be_middle(end, spare))
-            os.waitpid(middle, 0)
-            pid, error = _pid_and_errno.unpack(os.read(self._pids[0], 8))
-            if error:
-                raise OSError(error, os.strerror(error))
-        except BlockingIOError:
-            self._tell_failure(serial, "the middle process was killed")
-        except Exception as failure:
-            self._tell_failure(serial, str(failure))
-        else:
-            channel.send(self._link, "forked", serial=serial, pid=pid)
+    def _fork(self, message: dict[str, Any], ends: list[socket.socket]) -> None:
+        """Fork workers, which are the service's children."""
+        self._ready.prepare(message["settings"])
+        # For the workers, which may have connections, and signals for them, before
+        # their resets, which unblock them.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
+        for serial, end in zip(message["serials"], ends, strict=True):
+            run = functools.partial(self._be_worker, end, ends, message["spare"])
+            try:
+                pid = system.fork_sibling(run)
+            except Exception as error:
+                channel.send(
+                    self._link, "fork-failed", serial=serial, text=_line_of(error)
+                )
+            else:
+                channel.send(self._link, "forked", serial=serial, pid=pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for end in ends:
+            end.close()
 
-    def _tell_failure(self, serial: int, text: str) -> None:
-        channel.send(self._link, "fork-failed", serial=serial, text=text)
-
-    def _be_middle(self, end: socket.socket, spare: bool) -> int:
-        # For the worker, which may have its connection, and signals for it, before
-        # its resets, which unblock them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGINT))
-        try:
-            pid, error = system.fork(lambda: self._be_worker(end, spare)), 0
-        except OSError as failure:
-            pid, error = 0, failure.errno or 1
-        os.write(self._pids[1], _pid_and_errno.pack(pid, error))
-        return 0
-
-    def _be_worker(self, end: socket.socket, spare: bool) -> int:
+    def _be_worker(
+        self, end: socket.socket, ends: list[socket.socket], spare: bool
+    ) -> int:
         self._link.close()
-        for descriptor in self._pids:
-            os.close(descriptor)
-        if spare:
-            worker.warm_up()
-        return worker.main(end, self._start, self._modules)
+        for each in ends:
+            if each is not end:
+                each.close()
+        return worker.main(end, self._start, self._ready, self._modules, spare)
+
+
+def _line_of(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

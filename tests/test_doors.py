@@ -13,7 +13,7 @@ import signal
 import stat
 
 from ..lpserve import doors, system
-from ..lpserve.doors import ControlFifo, FifoReply, NoReply
+from ..lpserve.doors import ControlFifo, FifoReply, Reply
 from ..lpserve.loop import Loop
 from ..lpserve.paths import RuntimeDirectory
 from ..lpserve.wire import Request, RequestError, RequestReader
@@ -89,7 +89,7 @@ class TestRequests(DoorTestCase):
         self.write(b"shutdown\n")
         request, reply = self.wait_arrived()
         self.assertEqual(Request("shutdown"), request)
-        self.assertIsInstance(reply, NoReply)
+        self.assertIsInstance(reply, Reply)
         self.assertTrue(reply.send(b"ok\n"))
         reply.close()
 
@@ -100,7 +100,7 @@ class TestRequests(DoorTestCase):
         self.wait_arrived(2)
         by_reply = {request.reply: reply for request, reply in self.arrived}
         self.assertIsInstance(by_reply["me"], FifoReply)
-        self.assertIsInstance(by_reply[None], NoReply)
+        self.assertIsInstance(by_reply[None], Reply)
         for request, reply in self.arrived:
             self.assertIsInstance(request, RequestError)
             reply.close()

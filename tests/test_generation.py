@@ -116,10 +116,11 @@ class TestGeneration(LoopTestCase):
         script = READY + (
             "message, ends = channel.receive(link)\n"
             "os.write(ends[0], b'worker')\n"
-            "channel.send(link, 'forked', serial=message['serial'], pid=77)\n"
+            "channel.send(link, 'forked', serial=message['serials'][0], pid=77)\n"
             "message, ends = channel.receive(link)\n"
-            "text = f\"spare: {message['spare']}\"\n"
-            "channel.send(link, 'fork-failed', serial=message['serial'], text=text)\n"
+            "text = f\"spare: {message['spare']}, {message['settings']}\"\n"
+            "[serial] = message['serials']\n"
+            "channel.send(link, 'fork-failed', serial=serial, text=text)\n"
         )
         found = self.start(script + UNTIL_RETIRED)
         self.wait_told()
@@ -127,10 +128,12 @@ class TestGeneration(LoopTestCase):
             ours, theirs = channel.pair()
             self.addCleanup(ours.close)
             with theirs:
-                found.fork(serial, theirs, serial == 32)
+                found.fork([serial], [theirs], serial == 32, {"a": 1})
             if serial == 31:
                 self.assertEqual(b"worker", ours.recv(10))
-        self.assertEqual(("fork-failed", 32, "spare: True"), self.wait_told(3))
+        self.assertEqual(
+            ("fork-failed", 32, "spare: True, {'a': 1}"), self.wait_told(3)
+        )
         self.assertEqual(("forked", 31, 77), self.told[1])
 
     def test_failed(self):
@@ -148,7 +151,7 @@ class TestGeneration(LoopTestCase):
         self.assertEqual(["ready", "ended"], [each[0] for each in self.told])
         ours, theirs = channel.pair()
         with ours, theirs:
-            self.assertRaises(OSError, found.fork, 1, theirs, False)
+            self.assertRaises(OSError, found.fork, [1], [theirs], False, {})
 
     def test_died_before_it_was_told_anything(self):
         """However early: the owner learns of it once, and nothing is left."""

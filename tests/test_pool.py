@@ -11,13 +11,11 @@ import os
 import signal
 import socket
 
-from ..lpserve import channel, system
+from ..lpserve import channel, doors, system
 from ..lpserve.children import Children
 from ..lpserve.paths import RuntimeDirectory
 from ..lpserve.pool import Connection, Pool
 from .test_loop import LoopTestCase
-
-SETTINGS = {"directory": "/srv"}
 
 
 def be_worker(end):
@@ -42,12 +40,13 @@ def be_worker(end):
     return 0
 
 
-class Reply:
+class Reply(doors.Reply):
     """Keeps the answers; and what was in *directory* when each arrived."""
 
     path = "/replies/me"
 
     def __init__(self, directory):
+        super().__init__()
         self.directory = directory
         self.answers = []
         self.left = []
@@ -87,11 +86,12 @@ class PoolTestCase(LoopTestCase):
             self.logged.append,
         )
 
-    def request_fork(self, serial, end, spare):
+    def request_fork(self, serials, ends, spare):
         if not self.generation:
             raise OSError("no zygote")
-        self.asked.append((serial, end.dup()))
-        self.asked_for_spare.append(spare)
+        for serial, end in zip(serials, ends, strict=True):
+            self.asked.append((serial, end.dup()))
+            self.asked_for_spare.append(spare)
         return self.generation
 
     def fork(self):
@@ -122,7 +122,7 @@ class PoolTestCase(LoopTestCase):
         self.run_until(lambda: not len(self.children), "every worker has ended")
 
     def submit(self, user="wait", patience=60.0):
-        connection = Connection(user, {}, Reply(self.directory.connections), SETTINGS)
+        connection = Connection(user, {}, Reply(self.directory.connections))
         self.pool.submit(connection, patience)
         return connection
 
@@ -351,7 +351,7 @@ class TestConnections(PoolTestCase):
         """FAULT 3: all that wait are refused, the worker waits for another."""
         self.pool.resize(1)
         os.rename(self.directory.connections, "elsewhere")
-        users = [Connection("w", {}, Reply("elsewhere"), SETTINGS) for _ in range(2000)]
+        users = [Connection("w", {}, Reply("elsewhere")) for _ in range(2000)]
         for each in users:
             self.pool.submit(each, 60.0)
         self.fork()

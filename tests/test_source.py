@@ -17,77 +17,7 @@ from breezy.tests import TestCase
 
 from . import MODULES, blackbox, live
 from .harness import PLUGIN
-
-#: Each module of the plug-in may import those above it, and none below.
-LAYERS = (
-    "errors",
-    "location",
-    "relay",
-    "sshcommand",
-    "conversation",
-    "autostart",
-    "client",
-    "wire",
-    "loop",
-    "channel",
-    "paths",
-    "logs",
-    "system",
-    "children",
-    "doors",
-    "generation",
-    "pool",
-    "report",
-    "options",
-    "serving",
-    "reset",
-    "worker",
-    "rehearsal",
-    "zygote",
-    "server",
-    "start",
-    "fifos",
-    "pipes",
-    "asking",
-    "conch",
-    "authorizedkeys",
-    "sshrecord",
-    "sshkeys",
-    "sshsession",
-    "sshconnection",
-    "sshserver",
-    "sshstart",
-    "cmds",
-)
-
-#: The Conch server and the transport for others: Twisted is an extra.
-WITH_TWISTED = (
-    "fifos",
-    "pipes",
-    "asking",
-    "conch",
-    "sshkeys",
-    "sshsession",
-    "sshconnection",
-    "sshserver",
-    "sshstart",
-)
-
-#: They get along without Breezy: the service itself, and what it is made of.
-WITHOUT_BREEZY = (
-    *LAYERS[: LAYERS.index("report") + 1],
-    "server",
-)
-
-#: The stand-alone client: the standard library and each other.
-CLIENT = (
-    "client",
-    "autostart",
-    "conversation",
-    "relay",
-    "location",
-    "sshcommand",
-)
+from .layers import CLIENT, LAYERS, WITH_TWISTED, WITHOUT_BREEZY
 
 #: What the stand-alone client cannot afford: each costs it a few milliseconds.
 SLOW = (

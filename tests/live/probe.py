@@ -215,6 +215,7 @@ def state():
     """All that a client, a hook or an administrator could tell a process by."""
     limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
     suffix = generate_ids._gen_file_id_suffix
+    trace.mutter("the log is opened when there is something to log")
     return {
         "signals": {
             str(int(number)): _handler(number) for number in signal.valid_signals()

@@ -27,7 +27,7 @@ WITHOUT = {
     "reset_process_group": ["group", "session"],
     "reset_limits": ["limits", "umask"],
     "reset_file_ids": ["file ids"],
-    "reset_configuration": ["config", "debug flags"],
+    "reset_files": ["config", "debug flags", "rules"],
     "reset_atomic_files": ["atomic pid"],
     "reset_caches": [
         "concurrency",
@@ -40,9 +40,8 @@ WITHOUT = {
     "reset_streams": ["streams", "ui"],
     "reset_environment": ["environ", "locale", "timezone", "user encoding"],
     "reset_locale": ["locale", "timezone", "user encoding"],
-    "reset_debug_flags": ["debug flags"],
-    "reset_log": ["descriptors", "log", "log time"],
-    "reset_rules": ["rules"],
+    "reset_log": ["descriptors", "log"],
+    "reset_start_time": ["log time"],
     "reset_title": ["title"],
 }
 

@@ -1,0 +1,354 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The socket: requests with descriptors, answered on their own connections."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+
+from .doors import Door, Handler, Reply, nothing
+from .location import socket_address
+from .loop import Callback, Loop
+from .paths import RuntimeDirectory
+from .stdio import MAX_ATTACHED, Attached
+from .wire import (
+    BAD_REQUEST,
+    DENIED,
+    MAX_REQUEST,
+    Request,
+    RequestError,
+    parse_request,
+)
+
+#: Seconds that a connection may take to send a whole request.
+PATIENCE = 30.0
+#: Seconds until connections are accepted again for which there was no descriptor:
+#: nothing tells when there are some.
+RETRY = 0.2
+#: How many connections are accepted before the loop looks at something else.
+_AT_ONCE = 64
+_BACKLOG = 4096
+
+_credentials = struct.Struct("3i")
+_SPACE = socket.CMSG_SPACE(MAX_ATTACHED * struct.calcsize("i"))
+
+
+class SocketReply(Reply):
+    """One connection at the socket: its requests, and the way back for answers.
+
+    One request is handled at a time: until `close` the next one waits.
+
+    See `doors.Reply`, too.
+
+    :ivar since: when it began to wait for a request.
+    """
+
+    def __init__(self, door: SocketDoor, link: socket.socket):
+        super().__init__()
+        self.link = link
+        self.since = time.monotonic()
+        self._door = door
+        self._loop = door.loop
+        self._unsent = b""
+        self._lines: deque[tuple[bytes, Attached]] = deque()
+        # What has come of a line that is not whole, and with it.
+        self._part, self._attached = b"", Attached()
+        self._has_read = False
+        self._watched: Callable[[int, Callback], None] | None = None
+        self._answering = self._ended = self._last = self._going_on = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been closed by us."""
+        return self.link.fileno() >= 0
+
+    def refuse(self, code: str, text: str) -> None:
+        """Answer with an error, and with nothing more."""
+        self._last = True
+        self._hand(RequestError(code, text))
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Do all that can be done now; then wait for what is wanted next."""
+        if self._going_on:
+            return
+        self._going_on = True
+        self._has_read = False
+        try:
+            while self.is_open and self._step():
+                pass
+        finally:
+            self._going_on = False
+
+    def _step(self) -> bool:
+        """Do the next thing; False if something has to happen first."""
+        if self._unsent and not self._flush():
+            return self._await(self._loop.watch_writable, self.go_on)
+        if self._answering:
+            return self._await(self._loop.watch_hang_up, self._hung_up)
+        if self._last:
+            return self.release()
+        if self._lines:
+            line, attached = self._lines.popleft()
+            if line.strip() or attached:
+                self._hand(self._understood(line, attached))
+        elif len(self._part) >= MAX_REQUEST:
+            self.refuse(BAD_REQUEST, f"a request is at most {MAX_REQUEST} bytes")
+        elif self._ended and self._part.strip():
+            self.refuse(BAD_REQUEST, "half a line: its newline did not come")
+        elif self._ended:
+            return self.release()
+        elif self._has_read or not self._receive():
+            # Once only: others are to have their turn.
+            return self.is_open and self._await(self._loop.watch, self.go_on)
+        return True
+
+    def _await(
+        self, watch: Callable[[int, Callback], None], callback: Callback
+    ) -> bool:
+        if self._watched != watch:
+            self._forget()
+            self._watched = watch
+            watch(self.link.fileno(), callback)
+        return False
+
+    def _forget(self) -> None:
+        if self._watched is not None:
+            self._watched = None
+            self._loop.forget(self.link.fileno())
+
+    # -- requests ------------------------------------------------------------
+
+    def _receive(self) -> bool:
+        """Take what has arrived; whether there was anything."""
+        self._has_read = True
+        try:
+            data, attached, flags, _ = self.link.recvmsg(
+                MAX_REQUEST, _SPACE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return False
+        except OSError:
+            return self.release()
+        self._ended = not data
+        lines = data.split(b"\n")
+        lines[0] = self._part + lines[0]
+        holders = [self._attached, *(Attached() for _ in lines[1:])]
+        # They came with the end of it: the kernel hands out what was sent before
+        # them as well, but nothing that was sent after (unix(7)).
+        holder = holders[-1 if lines[-1] or len(lines) == 1 else -2]
+        holder.truncated |= bool(flags & socket.MSG_CTRUNC)
+        for level, kind, content in attached:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                holder.take(content)
+        self._part, self._attached = lines.pop(), holders.pop()
+        self._lines.extend(zip(lines, holders, strict=True))
+        return True
+
+    def _hand(self, request: Request | RequestError) -> None:
+        self._answering = True
+        self._door.waiting.discard(self)
+        try:
+            self._door.handle(request, self)
+        except Exception:
+            # It has been answered, whatever it was.
+            self._loop.call_later(0, self.go_on)
+            raise
+
+    def _understood(self, line: bytes, attached: Attached) -> Request | RequestError:
+        try:
+            request = parse_request(line)
+            if request.reply is not None:
+                raise RequestError(BAD_REQUEST, "reply has no place on the socket")
+            if request.verb == "spawn":
+                self.attached = (self.link.fileno(), *attached.be_stdio())
+                self._last = True
+            elif attached:
+                raise RequestError(BAD_REQUEST, f"{request.verb} takes no descriptors")
+        except RequestError as error:
+            return error
+        finally:
+            attached.close()
+        return request
+
+    # -- answers -------------------------------------------------------------
+
+    def send(self, line: bytes) -> bool:
+        """Send *line* without waiting; whether somebody is there to read it."""
+        self._unsent += line
+        self.go_on()
+        return self.is_open
+
+    def close(self) -> None:
+        """There are no more answers to this request."""
+        self.hand_over()
+        self.gone = nothing
+        self._answering = False
+        if self.is_open:
+            self.since = time.monotonic()
+            self._door.waiting.add(self)
+        self.go_on()
+
+    def hand_over(self) -> None:
+        """Close the descriptors of a worker, which has its own by now."""
+        for descriptor in self.attached[1:]:
+            os.close(descriptor)
+        self.attached = ()
+
+    def release(self) -> bool:
+        """Close the connection; False."""
+        self._door.waiting.discard(self)
+        if self.is_open:
+            self._forget()
+            self._attached.close()
+            for _, attached in self._lines:
+                attached.close()
+            self._lines.clear()
+            self._part = self._unsent = b""
+            self.link.close()
+        return False
+
+    def _hung_up(self) -> None:
+        gone, self.gone = self.gone, nothing
+        self.release()
+        gone()
+
+    def _flush(self) -> bool:
+        """Send what is to be sent; False if there is no room for all of it."""
+        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self.link.send(self._unsent, flags) :]
+        except BlockingIOError:
+            return False
+        except OSError:  # nobody is there to read it
+            self._unsent = b""
+            if not self._answering:
+                self._last = True
+        return True
+
+
+class SocketDoor(Door):
+    """The socket.
+
+    :param handle: called with every request, or with why it is none, and the
+        way back for its answer.
+    :param log: called with a line.
+    :param allowed: tells the uids that are let in beside our own and root.
+    :ivar waiting: the connections that have no request.
+    """
+
+    name = "socket"
+
+    def __init__(
+        self,
+        loop: Loop,
+        directory: RuntimeDirectory,
+        handle: Handler,
+        log: Callable[[str], None],
+        allowed: Callable[[], Collection[int]],
+    ):
+        super().__init__(directory.socket)
+        self.loop = loop
+        self.handle = handle
+        self.waiting: set[SocketReply] = set()
+        self._directory = directory
+        self._allowed = allowed
+        self._log = log
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._uid = os.geteuid()
+
+    def open(self) -> None:
+        """Make the socket and listen at it.
+
+        :raises OSError: if it cannot be made.
+        """
+        temporary = os.path.join(self._directory.path, ".new-socket")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        address, directory = socket_address(temporary)
+        try:
+            self._listener.bind(address)
+        finally:
+            if directory >= 0:
+                os.close(directory)
+        self._listener.listen(_BACKLOG)
+        self._listener.setblocking(False)
+        self.put_in_place(temporary)
+        self.admit()
+        self.loop.watch(self._listener.fileno(), self._accept)
+
+    def admit(self) -> None:
+        """Let those get to the socket who are let in."""
+        others = bool(self._allowed())
+        os.chmod(self.path, 0o666 if others else 0o600)
+        if others:
+            mode = stat.S_IMODE(os.stat(self._directory.path).st_mode)
+            os.chmod(self._directory.path, mode | 0o011)
+
+    def close(self) -> None:
+        """Answer what has been asked, then remove the socket if it is ours."""
+        if not self.is_open:
+            return
+        self.remove()
+        while self._accept():
+            pass
+        for each in list(self.waiting):
+            each.go_on()
+            each.release()
+        with contextlib.suppress(KeyError):  # no descriptors were left
+            self.loop.forget(self._listener.fileno())
+        self._listener.close()
+
+    def sweep(self) -> None:
+        """Give up connections that have sent no request for `PATIENCE`."""
+        before = time.monotonic() - PATIENCE
+        for each in list(self.waiting):
+            if each.since < before:
+                each.refuse(BAD_REQUEST, f"no whole request within {PATIENCE:.0f} s")
+                each.release()
+
+    def _accept(self) -> bool:
+        """Accept connections; whether there may be more."""
+        for _ in range(_AT_ONCE):
+            try:
+                link, _ = self._listener.accept()
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._log(f"cannot accept a connection: {error.strerror}")
+                    self.loop.forget(self._listener.fileno())
+                    self.loop.call_later(RETRY, self._accept_again)
+                return False
+            self._admitted(link)
+        return True
+
+    def _accept_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self.loop.watch(self._listener.fileno(), self._accept)
+
+    def _admitted(self, link: socket.socket) -> None:
+        credentials = link.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size
+        )
+        _, uid, _ = _credentials.unpack(credentials)
+        reply = SocketReply(self, link)
+        if uid in (0, self._uid) or uid in self._allowed():
+            self.waiting.add(reply)
+            reply.go_on()
+        else:
+            reply.refuse(DENIED, f"uid {uid} is not in lpserve.allowed_peers")

@@ -1,0 +1,96 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The native lp-serve-client, built as setup.py builds it, once for all tests.
+
+What is built stays in a directory of ours under the system's temporary one,
+under the hash of what it was built from.
+"""
+
+import contextlib
+import fcntl
+import glob
+import hashlib
+import importlib.util
+import os
+import tempfile
+import time
+
+from breezy.tests import features
+
+from ..lpserve.location import directory_fault
+from .harness import PLUGIN
+
+_DAY = 24 * 60 * 60
+
+
+def load_setup():
+    """The module setup.py, which does nothing when it is imported."""
+    path = os.path.join(PLUGIN, "setup.py")
+    spec = importlib.util.spec_from_file_location("lpserve_setup", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class _CompilerFeature(features.Feature):
+    """A C compiler, and what there is to compile, which is not installed."""
+
+    def _probe(self):
+        if not os.path.exists(os.path.join(PLUGIN, "native")):
+            return False
+        setup = load_setup()
+        try:
+            setup.find_compiler()
+        except setup.BuildError:
+            return False
+        return True
+
+    def feature_name(self):
+        return "a C compiler"
+
+
+compiler = _CompilerFeature()
+valgrind = features.ExecutableFeature("valgrind")
+readelf = features.ExecutableFeature("readelf")
+
+
+def native_client(*flags, static=True):
+    """The path of the native client, compiled with *flags* besides our own."""
+    directory = os.path.join(tempfile.gettempdir(), f"lpserve-native-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    fault = directory_fault(directory)
+    if fault is not None:
+        raise AssertionError(fault)
+    path = os.path.join(directory, _hash(*flags, str(static)), "lp-serve-client")
+    with open(os.path.join(directory, "lock"), "w") as lock:
+        # Tests run in several processes.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            _forget_old(directory)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            load_setup().build_client(path + ".new", *flags, static=static)
+            os.rename(path + ".new", path)
+    return path
+
+
+def _hash(*words):
+    found = hashlib.sha256("\0".join([os.environ.get("CC", ""), *words]).encode())
+    sources = glob.glob(os.path.join(PLUGIN, "native", "*"))
+    for path in [*sorted(sources), os.path.join(PLUGIN, "setup.py")]:
+        with open(path, "rb") as file:
+            found.update(file.read())
+    return found.hexdigest()[:24]
+
+
+def _forget_old(directory):
+    """Remove what earlier runs left."""
+    for path in glob.glob(os.path.join(directory, "*", "lp-serve-client")):
+        if time.time() - os.stat(path).st_mtime > _DAY:
+            os.unlink(path)
+            os.rmdir(os.path.dirname(path))
