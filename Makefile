@@ -2,7 +2,8 @@
 # make serve   a server to try things on, which goes on running; make stop ends it
 # make check   static checks and tests
 # make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections
-# make bench   the figures; make graph, doc/connection_time.png alone
+# make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
+#              names of benchmarks; make graph, doc/connection_time.png alone
 #
 # Each sets up what it needs in .venv. PYTHON chooses the Python, PORT and SERVE
 # where the server of "make serve" listens and what it serves.
@@ -15,6 +16,8 @@ SELFTEST = $(CHECKOUT) PYTHONWARNINGS="error:This process:DeprecationWarning" \
 	$(BIN)/brz selftest -s bp.lpserve
 # 'make test TESTS=live.test_life' runs some of them.
 TESTS =
+# What 'make bench' is told.
+BENCH =
 # Where 'make serve' keeps its branches and keys, and where it listens.
 SERVE = .serve
 PORT = 5022
@@ -45,10 +48,7 @@ soak: $(VENV)/ready
 	$(SELFTEST) live.test_fuzz live.test_chaos
 
 bench: $(VENV)/drawing
-	@for program in handshake cpu imports concurrency exec_time connection_time \
-	    pull; do \
-	    $(BIN)/python benchmarks/$$program.py || exit 1; \
-	done
+	$(BIN)/python benchmarks/report.py $(BENCH)
 
 graph: $(VENV)/drawing
 	$(BIN)/python benchmarks/connection_time.py

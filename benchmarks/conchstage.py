@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from common import DEADLINE, HELLO, USER, BenchmarkError, check_hello
+from stage import DEADLINE, HELLO, USER, BenchmarkError, check_hello
 from twisted.conch.avatar import ConchUser
 from twisted.conch.checkers import InMemorySSHKeyDB, SSHPublicKeyChecker
 from twisted.conch.interfaces import IConchUser, ISession

@@ -16,138 +16,25 @@ ready, so that it measures the other side and not itself.
 from __future__ import annotations
 
 import argparse
-import os
-import resource
 import selectors
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from common import (
-    DEADLINE,
-    HELLO,
-    USER,
-    BenchmarkError,
-    Service,
-    Stage,
-    arguments,
-    conversation,
-    finish,
-    run,
-)
+from common import add_number, arguments, run
+from connections import DOORS, Connection
 from figures import ms, summary, table
+from sides import IN_PROCESS, INET, NATIVE, Side, client, in_process, inet
+from stage import DEADLINE, BenchmarkError, Stage, conversation
 
-DIRECT, CLIENT, INET = "FIFOs", "lp-serve-client", "brz serve --inet"
-#: How many at once, each way; more processes would measure the machine's memory.
-AT_ONCE = {DIRECT: (1, 10, 100, 500), CLIENT: (1, 10, 100), INET: (1, 10, 100)}
-
-
-class Attempt:
-    """One connection of many.
-
-    :ivar descriptor: what it waits for.
-    :ivar took: seconds to the first byte of the answer, once that is there.
-    """
-
-    descriptor: int
-
-    def __init__(self) -> None:
-        self.took: float | None = None
-        self._answer = b""
-        self._began = time.perf_counter()
-        self.begin()
-
-    def begin(self) -> None:
-        """Ask for a server."""
-        raise NotImplementedError(self.begin)
-
-    def step(self) -> bool:
-        """Go on, as *descriptor* is ready; whether the answer is there."""
-        came = time.perf_counter()
-        data = os.read(self.descriptor, 64)
-        if not data:
-            raise BenchmarkError("the connection was closed without an answer")
-        if self.took is None:
-            self.took = came - self._began
-        self._answer += data
-        if not HELLO.startswith(self._answer):
-            raise BenchmarkError(f"the answer to hello is {self._answer!r}")
-        return self._answer == HELLO
-
-    def hang_up(self) -> None:
-        """Let the server see the end of our requests."""
-        raise NotImplementedError(self.hang_up)
-
-    def finish(self) -> None:
-        """Wait until the server has ended, and well."""
-        raise NotImplementedError(self.finish)
-
-
-class DirectAttempt(Attempt):
-    """Through the FIFOs of *service*, by this process."""
-
-    def __init__(self, service: Service):
-        self._service = service
-        self._ends: list[int] = []
-        super().__init__()
-
-    def begin(self) -> None:
-        self._conversation = conversation.Conversation(self._service.directory)
-        deadline = time.monotonic() + DEADLINE
-        self._conversation.send(["spawn", USER], deadline)
-        self.descriptor = self._conversation.reply
-
-    def step(self) -> bool:
-        if self._ends:
-            return super().step()
-        answer = self._conversation.read_answer()
-        if answer is not None:
-            if answer[0] != "ok":
-                raise BenchmarkError(f"the service says {' '.join(answer)}")
-            self._ends.append(os.open(answer[2], os.O_WRONLY))
-            for path in answer[3:]:
-                self._ends.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-            os.write(self._ends[0], b"hello\n")
-            self.descriptor = self._ends[1]
-        return False
-
-    def hang_up(self) -> None:
-        for end in self._ends:
-            os.close(end)
-        self._ends = []
-
-    def finish(self) -> None:
-        try:
-            answer = self._conversation.wait_answer(time.monotonic() + DEADLINE)
-        finally:
-            self._conversation.close()
-        if answer != ["exit", "0"]:
-            raise BenchmarkError(f"a worker ended with {' '.join(answer)}")
-
-
-class ProcessAttempt(Attempt):
-    """Through a process that *start* starts."""
-
-    def __init__(self, start: Callable[[], subprocess.Popen[bytes]]):
-        self._start = start
-        super().__init__()
-
-    def begin(self) -> None:
-        self._process = self._start()
-        os.write(self._process.stdin.fileno(), b"hello\n")
-        self.descriptor = self._process.stdout.fileno()
-
-    def hang_up(self) -> None:
-        self._process.stdin.close()
-
-    def finish(self) -> None:
-        finish(self._process)
+#: How many at once, by this process and by programs; more of these would measure
+#: the machine's memory.
+AT_ONCE = {IN_PROCESS: (1, 10, 100, 500), NATIVE: (1, 10, 100), INET: (1, 10, 100)}
 
 
 def at_once(
-    begin: Callable[[], Attempt], count: int
+    begin: Callable[[], Connection], count: int
 ) -> tuple[list[float], float, list[str]]:
     """*count* connections at once.
 
@@ -155,11 +42,11 @@ def at_once(
         all were, and why others were not.
     """
     failures: list[str] = []
-    attempts: list[Attempt] = []
+    attempts: list[Connection] = []
     started = time.perf_counter()
     with selectors.DefaultSelector() as selector:
 
-        def watch(attempt: Attempt) -> None:
+        def watch(attempt: Connection) -> None:
             selector.register(attempt.descriptor, selectors.EVENT_READ, attempt)
 
         for _ in range(count):
@@ -173,7 +60,7 @@ def at_once(
             for key, _ in selector.select(end - time.monotonic()):
                 selector.unregister(key.fd)
                 try:
-                    if not key.data.step():
+                    if not key.data.hear():
                         watch(key.data)
                 except (BenchmarkError, OSError) as error:
                     failures.append(str(error))
@@ -186,29 +73,29 @@ def at_once(
             attempt.finish()
         except (BenchmarkError, OSError, conversation.NoService) as error:
             failures.append(str(error))
-    return [each.took for each in attempts if each.took is not None], answered, failures
+    took = [each.took for each in attempts if each.came is not None]
+    return took, answered, failures
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    levels = [
-        (way, count)
-        for count in sorted({each for counts in AT_ONCE.values() for each in counts})
-        for way, counts in AT_ONCE.items()
-        if count in counts and count <= chosen.at_most
-    ]
-    times: dict[tuple[str, int], list[float]] = {level: [] for level in levels}
-    whole: dict[tuple[str, int], list[float]] = {level: [] for level in levels}
-    failures: dict[tuple[str, int], list[str]] = {level: [] for level in levels}
     with stage.service(max_workers=0) as service:
-        begin: dict[str, Callable[[], Attempt]] = {
-            DIRECT: lambda: DirectAttempt(service),
-            CLIENT: lambda: ProcessAttempt(service.client),
-            INET: lambda: ProcessAttempt(stage.inet),
-        }
-        for way in AT_ONCE:
-            at_once(begin[way], 1)  # to warm the disk's cache
+        sides: list[tuple[Side, tuple[int, ...]]] = []
+        for door in DOORS:
+            sides.append((in_process(service, door), AT_ONCE[IN_PROCESS]))
+            sides.append((client(stage, service, NATIVE, door), AT_ONCE[NATIVE]))
+        sides.append((inet(stage), AT_ONCE[INET]))
+        begin = {side.name: side.start for side, _ in sides}
+        levels = [
+            (side.name, count)
+            for count in sorted({each for _, counts in sides for each in counts})
+            for side, counts in sides
+            if count in counts and count <= chosen.at_most
+        ]
+        times: dict[tuple[str, int], list[float]] = {level: [] for level in levels}
+        whole: dict[tuple[str, int], list[float]] = {level: [] for level in levels}
+        failures: dict[tuple[str, int], list[str]] = {level: [] for level in levels}
+        for start in begin.values():
+            at_once(start, 1)  # to warm the disk's cache
         for _ in range(chosen.repeat):
             for level in levels:
                 service.settle()
@@ -230,9 +117,7 @@ def report(
     rows = []
     figures = []
     for (way, count), values in times.items():
-        found = (
-            summary(values) if values else dict.fromkeys(("median", "p99", "max"), 0)
-        )
+        found = summary(values or [0.0])
         last = summary(whole[way, count])["median"]
         failed = failures[way, count]
         shown = [ms(found[name]) for name in ("median", "p99", "max")]
@@ -263,14 +148,8 @@ def report(
 
 
 def main() -> int:
-    parser = arguments(__doc__.partition("\n")[0], 3, "rounds")
-    parser.add_argument(
-        "--at-most",
-        type=int,
-        default=500,
-        metavar="N",
-        help="leave out more than N connections at once (default: 500)",
-    )
+    parser = arguments(__doc__, 3, "rounds")
+    add_number(parser, "at-most", 500, "most connections at once")
     return run("concurrency", parser, measure)
 
 

@@ -28,9 +28,10 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from common import PLUGIN, BenchmarkError, Stage, arguments, run
+from common import arguments, run
 from figures import ms, summary, table
 from sshstage import connect, hosts, label
+from stage import PLUGIN, BenchmarkError, Stage
 
 FIELDS = ("server", "served_by", "connection", "began_s", "handshake_s", "answer_s")
 
@@ -138,7 +139,7 @@ def report(rows: list[Row]) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = arguments(__doc__.partition("\n")[0], 40, "connections of each kind")
+    parser = arguments(__doc__, 40, "connections of each kind")
     place = os.path.join(PLUGIN, "doc", "connection_time")
     for kind in ("csv", "png", "svg"):
         parser.add_argument(

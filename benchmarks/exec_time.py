@@ -30,10 +30,11 @@ from collections.abc import Coroutine
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from common import BenchmarkError, Service, Stage, arguments, run
+from common import arguments, run
 from conchstage import ALONE, SPAWN, WORKER, at_once, log_in, serve
-from figures import median, ms, summary, table, target
+from figures import median, ms, summary, table, target, times_table
 from sshstage import COMMAND, SshServer, make_key
+from stage import BenchmarkError, Service, Stage
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
@@ -50,9 +51,13 @@ def finished(work: Coroutine[Any, Any, Any]) -> Any:
 
     results: list[Any] = []
 
+    def end(ignored: object) -> None:
+        if reactor.running:  # not if it was stopped by a signal
+            reactor.stop()
+
     def begin() -> None:
         done = defer.Deferred.fromCoroutine(work)
-        done.addBoth(results.append).addBoth(lambda ignored: reactor.stop())
+        done.addBoth(results.append).addBoth(end)
 
     reactor.callWhenRunning(begin)
     reactor.run()
@@ -66,7 +71,6 @@ def finished(work: Coroutine[Any, Any, Any]) -> Any:
 def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
     key = os.path.join(stage.path, "key")
     make_key(key)
-    words = ["serve", "--inet", f"--directory={stage.root}", "--allow-writes"]
     context = multiprocessing.get_context("spawn")
     with stage.service() as service:
         ours, theirs = context.Pipe()
@@ -76,7 +80,7 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
                 theirs,
                 service.directory,
                 key,
-                [*stage.brz, *words],
+                stage.inet_words(),
                 stage.environ("today", plugin=False),
             ),
         )
@@ -141,13 +145,7 @@ def report(
         ("ms to the first byte", times),
         (f"{AT_ONCE} sessions at once", many),
     ):
-        rows = []
-        for way, values in found.items():
-            figures = summary(values)
-            shown = [ms(figures[name]) for name in ("median", "p99", "min", "max")]
-            ratio = median(found[SPAWN]) / figures["median"]
-            rows.append([way, *shown, f"{ratio:.1f}"])
-        text += table([title, "median", "p99", "min", "max", "ratio"], rows) + "\n"
+        text += times_table(title, found, SPAWN) + "\n"
     parts = {way: list(map(median, zip(*found))) for way, found in phases.items()}
     text += table(
         ["of which (medians)", *PHASES],
@@ -169,7 +167,7 @@ def report(
 
 
 def main() -> int:
-    parser = arguments(__doc__.partition("\n")[0], 100, "sessions each way")
+    parser = arguments(__doc__, 100, "sessions each way")
     return run("exec_time", parser, measure)
 
 

@@ -13,7 +13,7 @@ import contextlib
 import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -33,9 +33,10 @@ def median(values: Sequence[float]) -> float:
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Number, median, p99, least and greatest of *values*."""
+    """Number, p10, median, p99, least and greatest of *values*."""
     return {
         "count": len(values),
+        "p10": percentile(values, 0.1),
         "median": median(values),
         "p99": percentile(values, 0.99),
         "min": min(values),
@@ -82,11 +83,58 @@ def ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f}"
 
 
-def target(name: str, reached: float, wanted: float) -> dict[str, Any]:
-    """A ratio that is to be at least *wanted*."""
+def us(seconds: float) -> str:
+    """*seconds* in microseconds."""
+    return f"{seconds * 1e6:.0f}"
+
+
+def times_table(
+    title: str, times: Mapping[str, Sequence[float]], ratio_to: str | None = None
+) -> str:
+    """A table of seconds by side: runs, p10, median, p99, least and greatest, in ms.
+
+    :param ratio_to: a side; how many times less than that the others take.
+    """
+    head = [title, "runs", "p10", "median", "p99", "min", "max"]
+    rows = []
+    for side, values in times.items():
+        found = summary(values)
+        names = ("p10", "median", "p99", "min", "max")
+        row = [side, len(values), *(ms(found[name]) for name in names)]
+        if ratio_to is not None:
+            row.append(f"{median(times[ratio_to]) / found['median']:.1f}")
+        rows.append(row)
+    return table([*head, *(["ratio"] if ratio_to else [])], rows)
+
+
+def target(
+    figure: str,
+    measured: float,
+    wanted: float,
+    unit: str = "times",
+    at_most: bool = False,
+) -> dict[str, Any]:
+    """What is measured, and what it is to be at least (or at most)."""
     return {
-        "name": name,
-        "ratio": round(reached, 2),
+        "figure": figure,
+        "measured": float(f"{measured:.4g}"),
         "wanted": wanted,
-        "reached": reached >= wanted,
+        "unit": unit,
+        "at_most": at_most,
+        "reached": measured <= wanted if at_most else measured >= wanted,
     }
+
+
+def shown_target(each: Mapping[str, Any]) -> str:
+    """A line on a `target`."""
+    verdict = "reached" if each["reached"] else "MISSED"
+    return (
+        f"{each['figure']}: {each['measured']:g} {each['unit']} "
+        f"(wanted: {wanted(each)}) {verdict}"
+    )
+
+
+def wanted(each: Mapping[str, Any]) -> str:
+    """What a `target` is to be."""
+    bound = "at most" if each["at_most"] else "at least"
+    return f"{bound} {each['wanted']:g} {each['unit']}"

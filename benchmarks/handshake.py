@@ -7,140 +7,107 @@
 
 """How long a client waits: from its request to the first byte of an answer.
 
-Each way to a server is taken in turn, and the service has come to rest before:
-
-* in this process: the request, the FIFOs and ``hello``, with no and with two
-  spare workers;
-* ``lp-serve-client`` as a process, from its exec;
-* ``brz serve --inet`` as a process, from its exec: today's way.
+In this process, which speaks the protocol of either door itself: the request, the
+descriptors or FIFOs, and ``hello``; with spare workers and without any. Beside it
+``brz serve --inet`` from its exec, today's way. Each way is taken in turn, and the
+services have come to rest before, with their spare workers.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
-from common import (
-    Direct,
-    Service,
-    Stage,
-    arguments,
-    check_hello,
-    finish,
-    run,
-)
-from figures import median, ms, summary, table, target
+from common import arguments, run
+from connections import DOORS, FifoConnection, SocketConnection, say_hello
+from figures import median, ms, summary, table, target, times_table
+from sides import INET, in_process, in_turn, inet
+from stage import FIFO, SOCKET, Service, Stage
 
-SPARE, FORKED, CLIENT, INET = (
-    "FIFOs, a spare worker",
-    "FIFOs, no spare worker",
-    "lp-serve-client",
-    "brz serve --inet",
-)
-#: Of one connection through the FIFOs, in the order in which they happen.
-PHASES = ("request to its answer", "opening the FIFOs", "hello to its answer")
+SPARE, FORKED = "a spare worker", "no spare worker"
+#: Of one connection, in the order in which they happen.
+PHASES = {
+    FIFO: ("request to its answer", "opening the FIFOs", "hello to its answer"),
+    SOCKET: ("request to its answer", "to the answer to hello"),
+}
 
 
-def through_fifos(service: Service) -> tuple[float, list[float]]:
-    """One connection: seconds to the first byte, and of each of `PHASES`."""
-    connection = Direct(service)
-    try:
-        times = [*connection.times, connection.hello()]
-    finally:
-        connection.finish()
-    phases = [after - before for before, after in itertools.pairwise(times)]
-    return times[-1] - times[0], phases
-
-
-def through_process(start: Callable[[], subprocess.Popen[bytes]]) -> float:
-    """One connection through a process: seconds to the first byte."""
-    began = time.perf_counter()
-    process = start()
-    try:
-        os.write(process.stdin.fileno(), b"hello\n")
-        first = os.read(process.stdout.fileno(), 1)
-        took = time.perf_counter() - began
-        check_hello(first + os.read(process.stdout.fileno(), 64))
-    finally:
-        finish(process)
-    return took
+def phases_of(service: Service, door: str) -> list[float]:
+    """One connection, not measured otherwise: the seconds of each of `PHASES`."""
+    made: FifoConnection | SocketConnection
+    if door == FIFO:
+        made = FifoConnection(service.directory)
+    else:
+        made = SocketConnection(service.directory)
+        made.wait_ok()
+    made.wait()
+    made.finish()
+    moments = [made.began, *made.moments, made.came or 0.0]
+    return [after - before for before, after in itertools.pairwise(moments)]
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
-    times: dict[str, list[float]] = {SPARE: [], FORKED: [], CLIENT: [], INET: []}
-    phases: dict[str, list[list[float]]] = {SPARE: [], FORKED: []}
+    phases: dict[str, list[list[float]]] = {}
     with (
         stage.service("spare", spare_workers=2) as spare,
         stage.service("forked", spare_workers=0) as forked,
     ):
         services = {SPARE: spare, FORKED: forked}
-
-        def once(way: str) -> float:
-            if way in services:
-                took, parts = through_fifos(services[way])
-                phases[way].append(parts)
-                return took
-            return through_process(spare.client if way == CLIENT else stage.inet)
-
-        ways = list(times)
-        for number in range(-2, chosen.repeat):
-            # Each way comes after each other one.
-            for way in ways[number % 4 :] + ways[: number % 4]:
-                spare.settle()
-                forked.settle()
-                took = once(way)
-                if number >= 0:  # the others warm the disk's cache
-                    times[way].append(took)
-    return report(times, phases, chosen.repeat)
+        sides = [
+            in_process(service, door, f"{door}, {what}")
+            for what, service in services.items()
+            for door in DOORS
+        ]
+        sides.append(inet(stage))
+        times: dict[str, list[float]] = {side.name: [] for side in sides}
+        for side, counts in in_turn(sides, chosen.repeat):
+            took = say_hello(side.start).took
+            if counts:
+                times[side.name].append(took)
+        for _ in range(min(chosen.repeat, 50)):
+            for what, service in services.items():
+                for door in DOORS:
+                    service.settle()
+                    found = phases.setdefault(f"{door}, {what}", [])
+                    found.append(phases_of(service, door))
+    return report(times, phases)
 
 
 def report(
-    times: dict[str, list[float]], phases: dict[str, list[list[float]]], repeat: int
+    times: dict[str, list[float]], phases: dict[str, list[list[float]]]
 ) -> dict[str, Any]:
     """The result, as `common.run` takes it."""
-    today = median(times[INET])
-    rows = []
-    for way, values in times.items():
-        found = summary(values)
-        rows.append(
-            [
-                way,
-                *(ms(found[name]) for name in ("median", "p99", "min", "max")),
-                f"{today / found['median']:.1f}",
-            ]
+    text = times_table("ms to the first byte", times, INET)
+    parts = {way: list(map(median, zip(*found))) for way, found in phases.items()}
+    for door in DOORS:
+        text += "\n" + table(
+            ["of which (medians)", *PHASES[door]],
+            [[way, *map(ms, found)] for way, found in parts.items() if door in way],
         )
-    text = table(["ms to the first byte", "median", "p99", "min", "max", "ratio"], rows)
-    parts = {
-        way: [median([each[i] for each in found[-repeat:]]) for i in range(3)]
-        for way, found in phases.items()
-    }
-    text += "\n" + table(
-        ["of which (medians)", *PHASES],
-        [[way, *map(ms, found)] for way, found in parts.items()],
-    )
+    today = median(times[INET])
+    targets = []
+    for door in DOORS:
+        found = median(times[f"{door}, {SPARE}"])
+        what = f"request to first byte, in process, {door}"
+        targets.append(target(what, found * 1000, 1, "ms", at_most=True))
+        targets.append(target(f"{what}, than brz", today / found, 150))
     return {
         "text": text + "\n",
         "unit": "seconds",
         "ways": {way: summary(values) for way, values in times.items()},
         "phases": {
-            way: dict(zip(PHASES, found, strict=False)) for way, found in parts.items()
+            way: dict(zip(PHASES[way.partition(",")[0]], found))
+            for way, found in parts.items()
         },
         "times": times,
-        "targets": [
-            target("in one process", today / median(times[SPARE]), 15),
-            target("lp-serve-client", today / median(times[CLIENT]), 6),
-        ],
+        "targets": targets,
     }
 
 
 def main() -> int:
-    parser = arguments(__doc__.partition("\n")[0], 100, "connections each way")
+    parser = arguments(__doc__, 200, "connections each way")
     return run("handshake", parser, measure)
 
 

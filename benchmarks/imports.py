@@ -22,47 +22,41 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from common import (
-    USER,
-    BenchmarkError,
-    Direct,
-    Service,
-    Stage,
-    arguments,
-    run,
-)
+from common import arguments, run
+from connections import FifoConnection, begin, say_hello
 from figures import table
+from stage import FIFO, USER, BenchmarkError, Service, Stage
 
 _MISSED = "rehearsal missed modules: "
 _URL = f"bzr+ssh://{USER}@benchmark/"
 
 
-class FifoVendor:
+class Vendor:
     """An "SSH" of Breezy's that connects to a service through its FIFOs.
 
-    :ivar connections: all that were made.
+    :ivar streams: of all connections that were made.
     """
 
     def __init__(self, service: Service):
         self._service = service
-        self.connections: list[FifoConnection] = []
+        self.streams: list[Streams] = []
 
     def connect_ssh(
         self, username: str, password: object, host: str, port: object, command: object
-    ) -> FifoConnection:
+    ) -> Streams:
         """See ``breezy.transport.ssh.SSHVendor``."""
-        self.connections.append(
-            FifoConnection(Direct(self._service, username, wait=True))
-        )
-        return self.connections[-1]
+        made = FifoConnection(self._service.directory, username, wait=True)
+        made.wait_open()
+        self.streams.append(Streams(made))
+        return self.streams[-1]
 
 
-class FifoConnection:
+class Streams:
     """See ``breezy.transport.ssh.SSHConnection``."""
 
-    def __init__(self, direct: Direct):
-        self._direct = direct
-        stdin, stdout, _ = direct.ends
+    def __init__(self, made: FifoConnection):
+        self._made = made
+        stdin, stdout, _ = made.ends
         self._write_to = os.fdopen(stdin, "wb", closefd=False)
         self._read_from = os.fdopen(stdout, "rb", closefd=False)
 
@@ -76,7 +70,7 @@ class FifoConnection:
         """End the connection; its worker has to end well."""
         self._write_to.close()
         self._read_from.close()
-        self._direct.finish()
+        self._made.finish()
 
 
 class Operations:
@@ -249,15 +243,6 @@ class Operations:
 OPERATIONS = [name for name in vars(Operations) if not name.startswith("_")]
 
 
-def hello(service: Service) -> None:
-    """The shortest connection there is."""
-    direct = Direct(service)
-    try:
-        direct.hello()
-    finally:
-        direct.finish()
-
-
 def missed_in(log: str) -> list[str]:
     """The modules that *log* names."""
     return [
@@ -324,21 +309,21 @@ def prepare(service: Service, place: str) -> list[tuple[str, Callable[[], int]]]
     """Each operation's name and what runs it: it returns its connections."""
     from breezy.transport import ssh
 
-    vendor = FifoVendor(service)
+    vendor = Vendor(service)
     ssh._ssh_vendor_manager._cached_ssh_vendor = vendor
     operations = Operations(place)
 
     def through(name: str) -> int:
-        vendor.connections = []
+        vendor.streams = []
         try:
             getattr(operations, name)()
         finally:
-            for connection in vendor.connections:
-                connection.finish()
-        return len(vendor.connections)
+            for each in vendor.streams:
+                each.finish()
+        return len(vendor.streams)
 
     def just_hello() -> int:
-        hello(service)
+        say_hello(lambda: begin(service, FIFO))
         return 1
 
     return [("hello", just_hello)] + [
@@ -347,9 +332,7 @@ def prepare(service: Service, place: str) -> list[tuple[str, Callable[[], int]]]
 
 
 def main() -> int:
-    parser = arguments(
-        __doc__.partition("\n")[0], 1, "services to run all operations with"
-    )
+    parser = arguments(__doc__, 1, "services to run all operations with")
     return run("imports", parser, measure)
 
 

@@ -22,7 +22,8 @@ from sshstage import NOTHING, PROCESS, SERVICE
 
 #: Light and dark, so that they differ in grey too.
 _HANDSHAKE, _ANSWER, _WAIT = "#5b9bd5", "#8b1a1a", "#f6dcd2"
-_STYLE = {
+#: Of all drawings.
+STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -37,7 +38,7 @@ _STYLE = {
 def draw(rows: Sequence[Any], png: str, svg: str) -> None:
     """Draw the connection-time graph of `connection_time.Row`s."""
     servers = list(dict.fromkeys(row.server for row in rows))
-    with pyplot.rc_context(_STYLE):
+    with pyplot.rc_context(STYLE):
         figure, panels = pyplot.subplots(
             1, len(servers), sharey=True, figsize=(10, 5), layout="constrained"
         )

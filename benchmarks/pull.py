@@ -23,9 +23,10 @@ import sys
 import time
 from typing import Any
 
-from common import DEADLINE, BenchmarkError, Stage, arguments, run
+from common import arguments, run
 from figures import median, ms, summary, table
 from sshstage import LP_SERVE_SSH, NOTHING, SERVICE, SSHD, connect, hosts
+from stage import DEADLINE, BenchmarkError, Stage
 
 START, LOCAL = "brz's own start", "pull from a directory"
 #: Revisions of the branch; they are looked at, not transferred.
@@ -156,7 +157,7 @@ def report(
 
 
 def main() -> int:
-    parser = arguments(__doc__.partition("\n")[0], 20, "pulls each way")
+    parser = arguments(__doc__, 20, "pulls each way")
     return run("pull", parser, measure)
 
 

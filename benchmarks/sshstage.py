@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from common import (
+from stage import (
     DEADLINE,
     HELLO,
     PLUGIN,
@@ -37,7 +37,6 @@ from common import (
     Service,
     Stage,
     check_hello,
-    finish,
     wait_until,
 )
 
@@ -122,13 +121,12 @@ def hosts(stage: Stage) -> Iterator[tuple[Service, list[Host]]]:
         service = stack.enter_context(stage.service())
         # Configured alike, and never started.
         nothing = stage.service("nothing")
-        serve = ["serve", "--inet", f"--directory={stage.root}", "--allow-writes"]
         client = [os.path.join(PLUGIN, "bin", "lp-serve-client"), USER]
         today = stage.environ("today", plugin=False)
         made = []
         for name, served_by, command, environ in (
             ("sshd-alone", NOTHING, _PRINT, today),
-            ("sshd-before", PROCESS, shlex.join([*stage.brz, *serve]), today),
+            ("sshd-before", PROCESS, shlex.join(stage.inet_words()), today),
             ("sshd-after", SERVICE, shlex.join(client), service.environ),
         ):
             config = stack.enter_context(_sshd(stage, name, command, environ))
@@ -303,5 +301,8 @@ def _times(process: subprocess.Popen[bytes], began: float) -> tuple[float, float
         text = said.decode(errors="replace").strip()
         raise BenchmarkError(f"ssh was closed without an answer: {text}")
     check_hello(answer + os.read(process.stdout.fileno(), 64))
-    finish(process)
+    process.stdin.close()
+    process.stdout.read()
+    if process.wait():
+        raise BenchmarkError(f"ssh ended with status {process.returncode}")
     return authenticated - began, answered - began

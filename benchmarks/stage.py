@@ -1,0 +1,251 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Where it is measured: temporary directories, and services of our own in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: The directory of the plug-in.
+PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if PLUGIN not in sys.path:
+    sys.path.insert(0, PLUGIN)
+
+from lpserve import conversation  # noqa: E402
+
+#: Seconds until something that should happen is taken not to.
+DEADLINE = 120.0
+#: What a smart server answers to ``hello``.
+HELLO = b"ok\x012\n"
+USER = "alice"
+#: The doors of a service, and an option of its that has it keep spare workers.
+SOCKET, FIFO = "socket", "fifo"
+#: Seconds that a spare worker which is there has to get ready.
+_GET_READY = 0.02
+_PREFIX = "lpserve-benchmark-"
+
+
+class BenchmarkError(Exception):
+    """It cannot be measured; ``str()`` says why."""
+
+
+def wait_until(ready: Callable[[], Any], what: str) -> Any:
+    """Wait for something that nothing announces; what *ready* then returns."""
+    end = time.monotonic() + DEADLINE
+    while not (result := ready()):
+        if time.monotonic() > end:
+            raise BenchmarkError(f"not within {DEADLINE:.0f} s: {what}")
+        time.sleep(0.005)
+    return result
+
+
+def find_brz() -> list[str]:
+    """The words that run Breezy: the ``brz`` beside this Python, or on PATH."""
+    beside = os.path.join(os.path.dirname(sys.executable), "brz")
+    found = beside if os.access(beside, os.X_OK) else shutil.which("brz")
+    return [found] if found else [sys.executable, "-m", "breezy"]
+
+
+class Stage:
+    """A temporary directory with a home and a root that is served.
+
+    :ivar path: the directory.
+    :ivar runtime: one for runtime directories, in memory if there is such a place:
+        /run and $XDG_RUNTIME_DIR, where they belong, are.
+    :ivar root: what is served.
+    :ivar errors: a file for what programs say on standard error.
+    """
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix=_PREFIX)
+        places = (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm")
+        usable = (each for each in places if each and os.access(each, os.W_OK))
+        self.runtime = tempfile.mkdtemp(prefix=_PREFIX, dir=next(usable, self.path))
+        self.root = os.path.join(self.path, "root")
+        os.mkdir(self.root)
+        self.errors = os.path.join(self.path, "errors")
+        self.brz = find_brz()
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for path in (self.path, self.runtime):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def environ(self, home: str, plugin: bool) -> dict[str, str]:
+        """An environment that keeps the account's own settings out of this.
+
+        :param plugin: whether Breezy finds lpserve, which today's has not.
+        """
+        home = os.path.join(self.path, home)
+        os.makedirs(os.path.join(home, "breezy"), exist_ok=True)
+        places = (os.path.dirname(sys.executable), "/usr/local/bin:/usr/bin:/bin")
+        environ = {
+            "HOME": home,
+            "BRZ_HOME": home,
+            "XDG_CACHE_HOME": home,
+            "BRZ_PLUGIN_PATH": "-site:-user",
+            "LANG": "C.UTF-8",
+            "PATH": ":".join(places),
+        }
+        if plugin:
+            environ["BRZ_PLUGINS_AT"] = f"lpserve@{PLUGIN}"
+        return environ
+
+    def inet_words(self) -> list[str]:
+        """What sshd runs for every connection today."""
+        words = ["serve", "--inet", f"--directory={self.root}", "--allow-writes"]
+        return [*self.brz, *words]
+
+    def service(self, name: str = "lpserve", **settings: object) -> Service:
+        """A service with these ``lpserve.*`` settings; a context manager."""
+        return Service(self, name, settings)
+
+
+class Service:
+    """A running service.
+
+    :ivar directory: its runtime directory.
+    :ivar pid, zygote: of its processes.
+    :ivar environ: its environment, which may be changed before it is started.
+    """
+
+    def __init__(self, stage: Stage, name: str, settings: dict[str, object]):
+        self.directory = os.path.join(stage.runtime, name)
+        self._log_path = os.path.join(stage.path, name + ".log")
+        self._stage = stage
+        self.environ = stage.environ(name, plugin=True)
+        settings = {
+            "runtime_dir": self.directory,
+            "directory": stage.root,
+            "allow_writes": True,
+            **settings,
+        }
+        self.spares = int(str(settings.get("spare_workers", 2)))
+        path = os.path.join(self.environ["HOME"], "breezy", "breezy.conf")
+        with open(path, "w") as file:
+            file.write("[DEFAULT]\n")
+            for option, value in settings.items():
+                file.write(f"lpserve.{option} = {value}\n")
+
+    def __enter__(self) -> Service:
+        with open(self._log_path, "wb") as log:
+            self._process = subprocess.Popen(
+                [*self._stage.brz, "lp-serve", "--fork-server"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environ,
+                cwd=self._stage.path,
+                # A Ctrl-C is for us, and we stop it.
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        try:
+            wait_until(self._is_up, "the service is up")
+            self.zygote = self.settle()["zygote"]
+        except BaseException:
+            self._kill()
+            raise
+        return self
+
+    def _is_up(self) -> bool:
+        if self._process.poll() is not None:
+            raise BenchmarkError(f"the service has ended:\n{self.log_text()}")
+        return "Listening on " in self.log_text()
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(conversation.NoService):
+            conversation.ask(self.directory, ["shutdown", "now"], DEADLINE)
+        try:
+            self._process.wait(DEADLINE)
+        except BaseException as error:
+            self._kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise BenchmarkError("the service did not stop") from None
+            raise
+
+    def _kill(self) -> None:
+        for pid in [self.pid, *self.children()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def log_text(self) -> str:
+        """What the service has logged."""
+        with open(self._log_path, encoding="utf-8", errors="replace") as log:
+            return log.read()
+
+    def children(self) -> list[int]:
+        """The pids of its children: the zygote and the workers."""
+        children = f"/proc/{self.pid}/task/{self.pid}/children"
+        # Not every kernel has this file.
+        with contextlib.suppress(OSError), open(children) as file:
+            return [int(pid) for pid in file.read().split()]
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return [pid for pid in pids if state_and_parent(pid)[1] == self.pid]
+
+    def status(self) -> dict[str, Any]:
+        """What the service says of itself."""
+        answer = conversation.ask(self.directory, ["status"], DEADLINE)
+        found: dict[str, Any] = json.loads(answer[1])
+        return found
+
+    def settle(self) -> dict[str, Any]:
+        """Wait until it has nothing to do and its spare workers; its status."""
+
+        def settled() -> dict[str, Any] | None:
+            status = self.status()
+            workers = status["workers"]
+            quiet = not (workers["busy"] or workers["waiting"] or workers["starting"])
+            return status if quiet and workers["spare"] >= self.spares else None
+
+        found: dict[str, Any] = wait_until(settled, "the service has come to rest")
+        self.wait_idle()
+        return found
+
+    def wait_idle(self) -> None:
+        """Wait until its workers do nothing, without asking it.
+
+        A spare worker is counted when it is there, not when it has got ready.
+        """
+        time.sleep(_GET_READY)
+        wait_until(
+            lambda: all(state_and_parent(pid)[0] in "S" for pid in self.children()),
+            "the spare workers are ready",
+        )
+
+    def wait_for_children(self, number: int) -> None:
+        """Wait until there are so many, without asking the service."""
+        wait_until(lambda: len(self.children()) == number, "spare workers only")
+        self.wait_idle()
+
+
+def state_and_parent(pid: int) -> tuple[str, int]:
+    """The state of a process as /proc shows it ("" if there is none), its parent."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+        return fields[0], int(fields[1])
+    return "", 0
+
+
+def check_hello(answer: bytes) -> None:
+    """Only a right answer counts."""
+    if answer != HELLO:
+        raise BenchmarkError(f"the answer to hello is {answer!r}")
