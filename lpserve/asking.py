@@ -115,9 +115,10 @@ class Asking:
                 if answer is None:
                     return
                 self._take(answer)
+        except NoService as fault:
+            self._lose(fault)
         except (ValueError, IndexError, KeyError):
-            text = f"the service at {self._directory} gives an unknown answer"
-            self._lose(NoService(text))
+            self._lose(self._conversation.not_understood())
 
     def _take(self, answer: list[str]) -> None:
         if not self._started and answer[0] == "error":

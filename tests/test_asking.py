@@ -98,7 +98,7 @@ class TestAnswers(AskingTestCase):
         for line in (b"\n", b"error\n", b"'half a quote\n", b"  \n"):
             self.request()
             os.write(self.reply, line)
-            self.wait_fault(f"the service at {self.runtime.path} gives an unknown")
+            self.wait_fault(f"the service at {self.runtime.path} gives an answer that")
             self.assertEqual([], self.answers)
             self.asking = self.ask_again()
         self.stop()

@@ -82,7 +82,7 @@ class TestReasons(FallbackTestCase):
             with open(reply, "wb", 0) as file:
                 file.write(f"{answer}\n".encode())
             self.assertEnds(protocol, out=b"")
-            why = "failed: so sorry" if "failed" in answer else "unknown answer"
+            why = "failed: so sorry" if "failed" in answer else "does not understand"
             self.assertLogged(self.runtime, why)
 
     def test_words_that_no_request_can_have(self):
