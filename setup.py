@@ -6,16 +6,26 @@
 # the Free Software Foundation; either version 2 of the License, or
 # (at your option) any later version.
 
-"""Installs the plug-in as ``breezy.plugins.lpserve``."""
+"""Installs the plug-in as ``breezy.plugins.lpserve``.
 
+Where there is a C compiler, the program ``lp-serve-client`` is the native one,
+else that in Python. LPSERVE_NATIVE=no asks for the latter, CC for a compiler.
+"""
+
+import glob
 import os
 import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+
+_here = os.path.dirname(os.path.abspath(__file__))
 
 
 def _version():
     """The version that ``__init__.py`` states; it cannot be imported here."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    with open(os.path.join(here, "__init__.py"), encoding="utf-8") as source:
+    with open(os.path.join(_here, "__init__.py"), encoding="utf-8") as source:
         return re.search(r'^__version__ = "(.*)"', source.read(), re.M).group(1)
 
 
@@ -26,11 +36,210 @@ brz_minimum_version = (3, 3, 0)
 brz_maximum_version = None
 
 _package = "breezy.plugins.lpserve"
+_client = "lp-serve-client"
+
+#: What the native client cannot be compiled without.
+_NEEDED = ("-std=c11", "-D_GNU_SOURCE", f'-DVERSION="{brz_plugin_version}"')
+#: What compilers are asked for, as far as they take it.
+_WANTED = (
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Wconversion",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+    "-Wmissing-prototypes",
+    "-Wformat=2",
+    "-fPIE",
+    "-fstack-protector-strong",
+    "-fstack-clash-protection",
+    "-fcf-protection",
+    "-Wl,-z,relro",
+    "-Wl,-z,now",
+    "-Wl,-z,noexecstack",
+)
+_FORTIFIED = (
+    ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"),
+    ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
+)
+
+
+class BuildError(Exception):
+    """The native client cannot be built; ``str()`` says why."""
+
+
+def find_compiler():
+    """The words that run the C compiler.
+
+    :raises BuildError: if there is none.
+    """
+    for name in [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]:
+        words = shlex.split(name)
+        if words and shutil.which(words[0]):
+            return words
+    raise BuildError("no C compiler found")
+
+
+def build_client(target, *flags, static=True):
+    """Compile the native client; the compiler's name.
+
+    :param target: path of the program.
+    :param flags: for the compiler, after our own.
+    :param static: whether to link it so that nothing is to be found and loaded
+        when it starts, where that can be done.
+    :raises BuildError: if it cannot be built, or does not run.
+    """
+    compiler = find_compiler()
+    sources = sorted(glob.glob(os.path.join(_here, "native", "*.c")))
+    if not sources:
+        raise BuildError("its sources are not there")
+    # Most take all of it; only where one does not we look at what it takes.
+    linking = ["-static-pie"] if static else ["-pie"]
+    said = _compile(
+        compiler,
+        sources,
+        target,
+        [*_WANTED, *_FORTIFIED[0], "-Werror", *linking, *flags],
+    )
+    if said is not None:
+        taken = _taken(compiler, static)
+        for strict in (["-Werror"], []):
+            said = _compile(compiler, sources, target, [*taken, *strict, *flags])
+            if said is None:
+                break
+        else:
+            raise BuildError(f"{compiler[0]} failed: {said}")
+    return os.path.basename(compiler[0])
+
+
+def _compile(compiler, sources, target, flags):
+    """None if it can be compiled and was, else what the compiler says."""
+    done = subprocess.run(
+        [*compiler, *_NEEDED, *flags, "-o", target, *sources],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode else None
+
+
+def _taken(compiler, static):
+    """The flags of those that we want that *compiler* takes."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = os.path.join(directory, "empty.c")
+        with open(source, "w") as file:
+            file.write("int main(void) { return 0; }\n")
+
+        def takes(*flags):
+            target = os.path.join(directory, "empty")
+            # clang only warns of a flag that it does not know.
+            return _compile(compiler, [source], target, [*flags, "-Werror"]) is None
+
+        taken = [flag for flag in _WANTED if takes(flag)]
+        for choice in _FORTIFIED:
+            if takes("-O2", *choice):
+                taken += choice
+                break
+        for linking in ["-static-pie", "-pie"] if static else ["-pie"]:
+            if takes("-fPIE", linking):
+                taken.append(linking)
+                break
+    return taken
+
+
+def _native_client():
+    """The bytes of the native client, or None where the Python one has to do.
+
+    Says which on standard output, for whoever installs it.
+    """
+    if os.environ.get("LPSERVE_NATIVE") == "no":
+        print(f"{_client}: Python (LPSERVE_NATIVE=no)", flush=True)
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            target = os.path.join(directory, _client)
+            name = build_client(target)
+            ran = subprocess.run(
+                [target, "--version"], capture_output=True, check=False
+            )
+            if ran.returncode != 0:
+                raise BuildError(f"what {name} builds does not run here")
+            with open(target, "rb") as program:
+                found = program.read()
+    except (BuildError, OSError) as error:
+        print(f"{_client}: Python ({error})", flush=True)
+        return None
+    print(f"{_client}: native, built with {name}", flush=True)
+    return found
+
+
+def _commands():
+    """What setuptools has to do differently for the native client.
+
+    :returns: a class of distributions and a dict of commands.
+    """
+    from setuptools import Distribution
+    from setuptools.errors import ModuleError
+
+    build_scripts = Distribution().get_command_class("build_scripts")
+    try:
+        # Of setuptools, or before 70.1 of wheel, where that is installed.
+        bdist_wheel = Distribution().get_command_class("bdist_wheel")
+    except ModuleError:
+        bdist_wheel = None
+
+    class WithClient(Distribution):
+        #: The native client, once somebody has built it.
+        native = None
+        built = False
+
+        def build_native(self):
+            """Build it, at the first call; whether there is one."""
+            if not self.built:
+                self.native = _native_client()
+                self.built = True
+            return self.native is not None
+
+        def has_ext_modules(self):
+            return self.native is not None
+
+    class BuildScripts(build_scripts):
+        def run(self):
+            super().run()
+            if self.distribution.build_native():
+                path = os.path.join(self.build_dir, _client)
+                with open(path, "wb") as program:
+                    program.write(self.distribution.native)
+                os.chmod(path, 0o755)
+
+    commands = {"build_scripts": BuildScripts}
+    if bdist_wheel is not None:
+
+        class BdistWheel(bdist_wheel):
+            def run(self):
+                # Not earlier: most commands do not need it.
+                self.root_is_pure = not self.distribution.build_native()
+                super().run()
+
+            def get_tag(self):
+                python, abi, platform = super().get_tag()
+                if self.root_is_pure:
+                    return python, abi, platform
+                return "py3", "none", platform  # the program is not Python's
+
+        commands["bdist_wheel"] = BdistWheel
+    return WithClient, commands
+
 
 if __name__ == "__main__":
     from setuptools import setup
 
+    _distribution, _cmdclass = _commands()
     setup(
+        distclass=_distribution,
+        cmdclass=_cmdclass,
         name="brz-lpserve",
         version=brz_plugin_version,
         description="Start bzr+ssh connections at once: a fork server for Breezy",
@@ -57,6 +266,7 @@ if __name__ == "__main__":
                 "Twisted[conch]>=24.3",
                 "ruff>=0.6",
                 "mypy>=1.8",
+                "setuptools>=70.1",
             ],
             "bench": ["matplotlib>=3.7"],
         },

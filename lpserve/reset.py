@@ -53,7 +53,7 @@ from .system import open_descriptors, set_title
 _FALL_BACK = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 #: Seconds after which a file that was not changed would look different if it were.
 SETTLED = 2.0
-#: ``serve.client_timeout`` as `read_files` has found it.
+#: ``serve.client_timeout`` as `read_configuration` has found it.
 client_timeout = 300.0
 # All but those that cannot be caught and the real-time ones that libc keeps.
 _SIGNALS = [
@@ -72,7 +72,7 @@ class Context:
     :ivar settings: what `options.Settings.for_worker` says.
     :ivar message: the ``serve`` message; empty before there is a connection.
     :ivar changed: names in the environment that a request has given a new value.
-    :ivar stamps: of the files that have been read already.
+    :ivar stamp: of breezy.conf where it has been read already, or None.
     """
 
     start: dict[str, Any]
@@ -80,7 +80,7 @@ class Context:
     settings: dict[str, Any] = field(default_factory=dict)
     message: dict[str, Any] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
-    stamps: tuple[Any, ...] | None = None
+    stamp: Any = None
 
 
 def reset_descriptors(context: Context) -> None:
@@ -145,6 +145,31 @@ def reset_file_ids(context: Context) -> None:
     """New file ids of its own: two workers made the same ones."""
     generate_ids._gen_file_id_suffix = None
     generate_ids._gen_file_id_serial = 0
+
+
+class Rules(rules._RulesSearcher):
+    """The rules of the user, read when somebody wants them as in a fresh process."""
+
+    def __init__(self) -> None:
+        self._searcher: Any = None
+
+    def _read(self) -> Any:
+        if self._searcher is None:
+            self._searcher = rules._IniBasedRulesSearcher(rules.rules_path())
+        return self._searcher
+
+    def get_items(self, path: str) -> Any:
+        """See Breezy's."""
+        return self._read().get_items(path)
+
+    def get_selected_items(self, path: str, names: Any) -> Any:
+        """See Breezy's."""
+        return self._read().get_selected_items(path, names)
+
+
+def reset_rules(context: Context) -> None:
+    """The rules of the user are read again."""
+    rules._per_user_searcher = Rules()
 
 
 def reset_atomic_files(context: Context) -> None:
@@ -259,56 +284,43 @@ def reset_start_time(context: Context) -> None:
     breezy._start_time = trace._brz_log_start_time = time.time()
 
 
-def reset_files(context: Context) -> None:
-    """Configuration, debug flags and rules are those of the files as they are now.
+def reset_configuration(context: Context) -> None:
+    """Configuration and debug flags are those of breezy.conf as it is now.
 
-    The zygote has read them; they are read again only if they have changed.
+    The zygote has read it; it is read again only if it has changed.
     """
-    context.stamps = read_files(context.stamps)
+    context.stamp = read_configuration(context.stamp)
 
 
-def read_files(before: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-    """Read configuration, debug flags and rules unless nothing has changed.
+def read_configuration(before: Any) -> Any:
+    """Read configuration and debug flags unless nothing has changed.
 
-    :param before: what this returned when they were read last, or None.
-    :raises Exception: what Breezy does where it cannot read one.
+    :param before: what this returned when it was read last, or None.
+    :raises Exception: what Breezy does where it cannot read it.
     """
     global client_timeout
-    stamps = _stamps()
-    if stamps is None or stamps != before:
+    stamp = _stamp()
+    if stamp is None or stamp != before:
         breezy.get_global_state().config_stores.clear()
         debug.debug_flags.clear()
         debug.set_debug_flags_from_config()
-        rules.reset_rules()
         client_timeout = config.GlobalStack().get("serve.client_timeout")
-    return stamps
+    return stamp
 
 
-def _stamps() -> tuple[Any, ...] | None:
-    """What tells whether the files have changed; None if nothing does yet."""
-    where = bedding.config_dir()
-    now = time.time()
-    stamps: list[Any] = [where]
-    for name in ("breezy.conf", "rules"):
-        try:
-            found = os.stat(os.path.join(where, name))
-        except OSError as error:
-            stamps.append(error.errno)
-            continue
-        # The clocks of some file systems tick once a second: one that was written
-        # just now may be written again and look the same.
-        if abs(now - found.st_ctime) < SETTLED:
-            return None
-        stamps.append(
-            (
-                found.st_dev,
-                found.st_ino,
-                found.st_size,
-                found.st_mtime_ns,
-                found.st_ctime_ns,
-            )
-        )
-    return tuple(stamps)
+def _stamp() -> Any:
+    """What tells whether breezy.conf has changed; None if nothing does yet."""
+    path = bedding.config_path()
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return path, error.errno
+    # The clocks of some file systems tick once a second: one that was written just
+    # now may be written again and look the same.
+    if abs(time.time() - found.st_ctime) < SETTLED:
+        return None
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return path, found.st_dev, found.st_ino, found.st_size, *times
 
 
 def reset_title(context: Context) -> None:
@@ -324,6 +336,7 @@ IN_ZYGOTE: list[Reset] = [
     reset_limits,
     reset_file_ids,
     reset_caches,
+    reset_rules,
     reset_working_directory,
     reset_streams,
     reset_log,
@@ -338,7 +351,7 @@ AT_CONNECTION: list[Reset] = [
     reset_environment,
     reset_locale,
     reset_start_time,
-    reset_files,
+    reset_configuration,
     reset_title,
 ]
 

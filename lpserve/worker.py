@@ -50,7 +50,7 @@ def main(
     :param modules: how many modules the zygote had loaded when it was ready.
     :param spare: whether there is time until it gets a connection.
     """
-    context = reset.Context(start, settings=ready.settings, stamps=ready.stamps)
+    context = reset.Context(start, settings=ready.settings, stamp=ready.stamp)
     for step in reset.AT_FORK:
         step(context)
     if spare:
@@ -90,13 +90,13 @@ class Ready:
 
     :ivar settings: what `options.Settings.for_worker` says.
     :ivar server: what can be made of a connection that is nobody's yet.
-    :ivar stamps: those of `reset.Context`: of the files that have been read.
+    :ivar stamp: that of `reset.Context`.
     """
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
         self.server: serving.ConnectionServer | None = None
-        self.stamps: tuple[Any, ...] | None = None
+        self.stamp: Any = None
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Bring it up to date; nothing of it depends on a user."""
@@ -106,9 +106,9 @@ class Ready:
                 self.server = serving.prepare(
                     settings["directory"], settings["allow_writes"]
                 )
-            self.stamps = reset.read_files(self.stamps)
+            self.stamp = reset.read_configuration(self.stamp)
         except Exception:
-            self.stamps = None  # at the connection there is somebody to tell
+            self.stamp = None  # at the connection there is somebody to tell
 
     def client_timeout(self) -> float:
         """Seconds without a request until a client is given up."""
@@ -148,7 +148,7 @@ def practise(context: reset.Context, ready: Ready) -> None:
             step(context)
         warm_up(ready)
     except Exception:
-        context.stamps = None  # at the connection there is somebody to tell
+        context.stamp = None  # at the connection there is somebody to tell
     finally:
         trace._trace_file = log
         if email is None:

@@ -13,6 +13,7 @@ One module per module of the plug-in here, the commands in ``blackbox``, and in
 
 MODULES = (
     "test_asking",
+    "test_attendance",
     "test_authorizedkeys",
     "test_channel",
     "test_children",
@@ -20,6 +21,7 @@ MODULES = (
     "test_demand",
     "test_doors",
     "test_fifos",
+    "test_forksibling",
     "test_generation",
     "test_location",
     "test_logs",
@@ -33,6 +35,7 @@ MODULES = (
     "test_setup",
     "test_socketconversation",
     "test_socketdoor",
+    "test_socketdoor_life",
     "test_source",
     "test_sshcommand",
     "test_sshkeys",

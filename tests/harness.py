@@ -16,47 +16,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from breezy.tests import TestCaseInTempDir
 
-from ..lpserve import conversation
+from ..lpserve import conversation, socketconversation
+from .waiting import DEADLINE, read_line, wait_until
 
 #: The directory of the plug-in.
 PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: Seconds until something that should happen is taken not to.
-DEADLINE = 30.0
-
-
-def wait_until(ready: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
-    """Wait for an event that nothing announces; what *ready* then returns."""
-    end = time.monotonic() + deadline
-    while not (result := ready()):
-        if time.monotonic() > end:
-            raise AssertionError(f"did not happen within {deadline} s: {what}")
-        time.sleep(0.005)
-    return result
-
-
-def read_line(descriptor: int, deadline: float = DEADLINE) -> bytes:
-    """Read up to a newline or the end of file, a byte at a time."""
-    end = time.monotonic() + deadline
-    line = b""
-    while not line.endswith(b"\n"):
-        if not select.select([descriptor], [], [], max(0, end - time.monotonic()))[0]:
-            raise AssertionError(f"no line within {deadline} s, only {line!r}")
-        byte = os.read(descriptor, 1)
-        if not byte:
-            break
-        line += byte
-    return line
+#: Ways in for requests: paths in the runtime directory of a running service.
+DOORS = ["control", "socket"]
+#: Scenarios: the same test through either.
+BY_DOOR = [("fifo", {"door": "fifo"}), ("socket", {"door": "socket"})]
 
 
 def descriptors_of(pid: int) -> dict[int, str]:
@@ -76,16 +53,30 @@ class Connection:
     :ivar stdin, stdout, stderr: our descriptors; -1 once closed.
     """
 
+    talk = conversation.Conversation
+
     def __init__(self, directory: str, user: str, env: dict[str, str]):
         words = ["spawn", user, *(f"env.{k}={v}" for k, v in env.items())]
-        self.conversation = conversation.Conversation(directory)
-        deadline = time.monotonic() + DEADLINE
-        self.conversation.send(words, deadline)
-        self.answer = self.conversation.wait_answer(deadline)
         self.stdin = self.stdout = self.stderr = -1
+        self.paths: list[str] = []
+        self.answer: list[str] = []
+        self.conversation = self.talk(directory)
+        self.ask(words, time.monotonic() + DEADLINE)
+
+    def ask(self, words: list[str], deadline: float) -> None:
+        """Make the request."""
+        self.conversation.send(words, deadline)
+
+    def wait(self) -> list[str]:
+        """Wait for the first answer; its words."""
+        self.answer = self.conversation.wait_answer(time.monotonic() + DEADLINE)
         if self.answer[0] == "ok":
             self.pid = int(self.answer[1])
             self.paths = self.answer[2:]
+        else:
+            self.close()
+            self.conversation.close()
+        return self.answer
 
     def open(self) -> Connection:
         """Open the FIFOs in the order of the protocol."""
@@ -114,8 +105,32 @@ class Connection:
             self.conversation.close()
 
 
+class SocketConnection(Connection):
+    """The same through the socket: the worker has the far ends of three pipes."""
+
+    talk = socketconversation.SocketConversation
+
+    def ask(self, words: list[str], deadline: float) -> None:
+        """Make the pipes and the request."""
+        stdin, self.stdin = os.pipe()
+        self.stdout, stdout = os.pipe()
+        self.stderr, stderr = os.pipe()
+        self.conversation.send(words, deadline, (stdin, stdout, stderr))
+        for each in (stdin, stdout, stderr):
+            os.close(each)
+
+    def open(self) -> Connection:
+        """They are open."""
+        return self
+
+
 class LiveTestCase(TestCaseInTempDir):
-    """A test with a service; nothing may be left when it ends."""
+    """A test with a service; nothing may be left when it ends.
+
+    :cvar door: through which `connect` asks, "fifo" or "socket".
+    """
+
+    door = "fifo"
 
     def setUp(self) -> None:
         super().setUp()
@@ -306,9 +321,23 @@ class LiveTestCase(TestCaseInTempDir):
 
         return wait_until(at_rest, f"{spares} spare workers, {descriptors} descriptors")
 
-    def connect(self, user: str = "alice", **env: str) -> Connection:
-        """Ask for a worker; the FIFOs are not opened yet."""
-        made = Connection(self.runtime, user, env)
+    def connect(
+        self, user: str = "alice", door: str | None = None, **env: str
+    ) -> Connection:
+        """Ask for a worker; the FIFOs, if it is these, are not opened yet.
+
+        :param door: "fifo" or "socket" instead of the test's.
+        """
+        made = self.ask_worker(user, door, **env)
+        made.wait()
+        return made
+
+    def ask_worker(
+        self, user: str = "alice", door: str | None = None, **env: str
+    ) -> Connection:
+        """Make the request for a worker."""
+        by_socket = (door or self.door) == "socket"
+        made = (SocketConnection if by_socket else Connection)(self.runtime, user, env)
         self.addCleanup(made.close)
         self.addCleanup(made.conversation.close)
         return made
@@ -346,8 +375,14 @@ class LiveTestCase(TestCaseInTempDir):
                 path = os.path.join(self.runtime, name)
                 found += [os.path.join(name, each) for each in os.listdir(path)]
         with contextlib.suppress(FileNotFoundError):
-            found += [n for n in os.listdir(self.runtime) if n in ("control", "socket")]
+            found += [name for name in DOORS if name in os.listdir(self.runtime)]
         return found
+
+    def remove_doors(self) -> None:
+        """Remove what a killed service could not."""
+        for name in DOORS:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.runtime, name))
 
     def check_nothing_left(self) -> None:
         """Fail if a process or a path is left; then end what is."""

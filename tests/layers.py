@@ -25,6 +25,7 @@ LAYERS = (
     "system",
     "children",
     "doors",
+    "stdio",
     "socketdoor",
     "generation",
     "connection",

@@ -13,10 +13,13 @@ under the hash of what it was built from.
 
 import contextlib
 import fcntl
+import functools
 import glob
 import hashlib
 import importlib.util
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 
@@ -27,7 +30,22 @@ from .harness import PLUGIN
 
 _DAY = 24 * 60 * 60
 
+_STOPPING = """\
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+int shutdown(int number, int how)
+{
+    raise(SIGSTOP);
+    return (int)syscall(SYS_shutdown, number, how);
+}
+"""
+
+
+@functools.cache
 def load_setup():
     """The module setup.py, which does nothing when it is imported."""
     path = os.path.join(PLUGIN, "setup.py")
@@ -43,10 +61,9 @@ class _CompilerFeature(features.Feature):
     def _probe(self):
         if not os.path.exists(os.path.join(PLUGIN, "native")):
             return False
-        setup = load_setup()
         try:
-            setup.find_compiler()
-        except setup.BuildError:
+            load_setup().find_compiler()
+        except load_setup().BuildError:
             return False
         return True
 
@@ -54,7 +71,22 @@ class _CompilerFeature(features.Feature):
         return "a C compiler"
 
 
+class _SanitizerFeature(features.Feature):
+    """The libraries that go with a compiler's sanitizers."""
+
+    def _probe(self):
+        try:
+            sanitized_client()
+        except load_setup().BuildError:
+            return False
+        return True
+
+    def feature_name(self):
+        return "AddressSanitizer"
+
+
 compiler = _CompilerFeature()
+sanitizers = _SanitizerFeature()
 valgrind = features.ExecutableFeature("valgrind")
 readelf = features.ExecutableFeature("readelf")
 
@@ -79,6 +111,35 @@ def native_client(*flags, static=True):
     return path
 
 
+def native_library():
+    """The path of a library with the functions of the native client."""
+    # Its own functions, whatever the program that loads it has by these names.
+    flags = ("-fPIC", "-no-pie", "-shared", "-Wl,-Bsymbolic")
+    return native_client(*flags, static=False)
+
+
+def stopping_shutdown():
+    """The path of a library with which a program stops before shutdown(2)."""
+    path = os.path.join(os.path.dirname(native_library()), "stopping.so")
+    if not os.path.exists(path):
+        source = f"{path}.{os.getpid()}.c"
+        with open(source, "w") as file:
+            file.write(_STOPPING)
+        new = f"{path}.{os.getpid()}"
+        words = [*load_setup().find_compiler(), "-fPIC", "-shared", "-o", new, source]
+        subprocess.run(words, check=True)
+        os.unlink(source)
+        os.rename(new, path)
+    return path
+
+
+def sanitized_client():
+    """The same with checks of all that it does to memory."""
+    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    # The sanitizer looks into the functions that this would replace.
+    return native_client("-g", "-U_FORTIFY_SOURCE", *checks, static=False)
+
+
 def _hash(*words):
     found = hashlib.sha256("\0".join([os.environ.get("CC", ""), *words]).encode())
     sources = glob.glob(os.path.join(PLUGIN, "native", "*"))
@@ -92,5 +153,4 @@ def _forget_old(directory):
     """Remove what earlier runs left."""
     for path in glob.glob(os.path.join(directory, "*", "lp-serve-client")):
         if time.time() - os.stat(path).st_mtime > _DAY:
-            os.unlink(path)
-            os.rmdir(os.path.dirname(path))
+            shutil.rmtree(os.path.dirname(path))

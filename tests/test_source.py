@@ -52,8 +52,8 @@ STARTING = {
 REAPING = {
     ("children", "_reap"),
     ("children", "reap_strangers"),
-    # In the zygote: the middle process, which has nothing to do but fork.
-    ("zygote", "_fork"),
+    # In the zygote, where it needs one: a process that does nothing but fork.
+    ("system", "_fork_through_a_middle_process"),
     # In the zygote, before it is ready: the actors of the rehearsal.
     ("rehearsal", "_perform"),
     # In the foreground process, which waits until the daemon is ready.
@@ -68,6 +68,8 @@ HANDLERS = {
     ("worker", "too_late"),
     # In a worker: Breezy's handler, and an end to waiting for a request.
     ("serving", "self.smart_server.hang_up"),
+    # What was there before that.
+    ("serving", "handler"),
     # In a worker: as Python has them when it starts.
     ("reset", "wanted"),
     # In the SSH server: the way in which Twisted wakes its loop.

@@ -7,20 +7,34 @@
 
 """'brz lp-serve-client' and 'lp-serve-client': what a user sees of them."""
 
+import contextlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
 
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
-from ..harness import DEADLINE, PLUGIN, LiveTestCase
-from ..live.fake_service import HELLO, ClientTestCase
+from ..harness import DEADLINE, PLUGIN
+from ..live.fake_service import DOORS, HELLO, ClientTestCase, FakeService
 
 load_tests = load_tests_apply_scenarios
+
+#: A Breezy that says how it was started.
+_BESIDE = """
+import os, sys
+numbers = sorted(map(int, os.listdir("/proc/self/fd")))[:-1]
+blocked = [line.split() for line in open("/proc/self/status") if "SigBlk" in line]
+print(f"{' '.join(sys.argv[1:])}, {numbers}, {' '.join(*blocked)}")
+"""
 
 
 class TestService(ClientTestCase):
     """With a service: the exit codes."""
+
+    # "brz" is in Python, too, and goes to the socket.
+    scenarios = [each for each in DOORS if each[0] != "stand-alone, socket"]
 
     def test_served(self):
         """Nothing but the protocol on stdout, nothing at all on stderr."""
@@ -34,6 +48,17 @@ class TestService(ClientTestCase):
             )
         )
         self.assertEqual(3, self.status()["totals"]["spawned"])
+        for user in ("a/b", "", "x" * 65):
+            self.assertEnds(self.run_client(user), 64, "USER")
+        self.check_denied()
+
+    def check_denied(self):
+        """The client is told to pass what the service does not allow."""
+        self.configure(environment="LANG,LD_PRELOAD")
+        self.assertServed(self.run_client("alice"))
+        self.assertEnds(
+            self.run_client("alice", LD_PRELOAD=""), 77, "denied: ", "LD_PRELOAD"
+        )
 
     def test_status_of_the_worker(self):
         self.start_service("--directory", self.root + "/%u")
@@ -50,30 +75,76 @@ class TestService(ClientTestCase):
         self.settled_status()  # it counts until the service has reaped it
         self.assertServed(self.run_client("alice"))
 
-    def test_denied(self):
-        """The client is told to pass what the service does not allow."""
-        self.start_service()
-        self.configure(environment="LANG,LD_PRELOAD")
-        self.assertServed(self.run_client("alice"))
-        self.assertEnds(
-            self.run_client("alice", LD_PRELOAD=""), 77, "denied: ", "LD_PRELOAD"
-        )
-
-    def test_bad_user(self):
-        self.start_service()
-        for user in ("a/b", "", "x" * 65):
-            self.assertEnds(self.run_client(user), 64, "USER")
-
     def test_environment_that_cannot_be_sent(self):
         """The client then serves the connection itself, with all of it."""
         self.configure(directory=self.root)
         self.start_service()
         for value in ("a\nb", "x" * 5000):
-            done = self.run_client("alice", BRZ_EMAIL=value)
-            self.assertServed(done, "does not fit into a request", "without it")
             done = self.run_client("alice", "--no-fallback", BRZ_EMAIL=value)
             self.assertEnds(done, 69, "does not fit into a request")
+        done = self.run_client("alice", BRZ_EMAIL="a\nb")
+        self.assertServed(done, "does not fit into a request", "without it")
         self.assertEqual(0, self.status()["totals"]["spawned"])
+
+
+class TestDoors(ClientTestCase):
+    """Which door a client knocks at."""
+
+    def check(self, words, asked):
+        """The client's request comes in at the door *asked*."""
+        started = self.start_program("alice", "--no-fallback", *words)
+        asked.accept()
+        asked.close_worker()
+        asked.answer("exit", 0)
+        self.assertEqual((b"", b""), started.communicate(b"", DEADLINE))
+        self.assertEqual(0, started.returncode)
+        asked.hang_up()
+
+    def test_choice(self):
+        fifo, link = FakeService(self), FakeService(self, "socket")
+        self.check([], link)
+        self.check(["--door", "socket"], link)
+        self.check(["--door=fifo"], fifo)
+        link.close()
+        self.check([], fifo)
+        done = self.run_client("alice", "--no-fallback", "--door", "socket")
+        self.assertEnds(done, 69, f"no service at {self.runtime} (No such file or")
+        fifo.close()
+        done = self.run_client("alice", "--no-fallback")
+        self.assertEnds(done, 69, f"no service at {self.runtime} (No such file or")
+
+    def test_full(self):
+        """A service that has not accepted those before yet is waited for."""
+        fake = FakeService(self, "socket")
+        waiting = []
+        with socket.socket(fileno=os.dup(fake.control)) as listener:
+            listener.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting.append(socket.socket(socket.AF_UNIX))
+                    self.addCleanup(waiting[-1].close)
+                    waiting[-1].setblocking(False)
+                    waiting[-1].connect(os.path.relpath(fake.path))
+            self.configure(connect_timeout=0.2)
+            done = self.run_client("alice", "--no-fallback")
+            self.assertEnds(done, 69, "does not answer")
+            self.configure(connect_timeout=DEADLINE)
+            started = self.start_program("alice", "--no-fallback")
+            for _ in waiting[1:]:
+                listener.accept()[0].close()
+        fake.accept()
+        fake.close_worker()
+        fake.answer("exit", 0)
+        self.assertEqual((b"", b""), started.communicate(b"", DEADLINE))
+
+    def test_unknown(self):
+        done = self.run_client("alice", "--door", "back")
+        self.assertEnds(done, 64, "--door must be fifo or socket, not back")
+
+    def test_long_path(self):
+        """Longer than the address of a socket can be."""
+        self.runtime = os.path.join(self.test_dir, "long" * 40)
+        self.check([], FakeService(self, "socket"))
 
 
 class TestOriginalCommand(ClientTestCase):
@@ -113,16 +184,24 @@ class TestOriginalCommand(ClientTestCase):
         "x" * 10000,
     )
 
+    def some(self, commands):
+        """All of them, but where a client takes long to start a few."""
+        return commands[::8] if self.program.startswith("brz") else commands
+
     def test_accepted(self):
         self.configure(directory=self.root)
-        for command in self.ACCEPTED:
-            done = self.run_client("alice", SSH_ORIGINAL_COMMAND=command)
-            self.assertServed(done, "without it")
+        for command in self.some(self.ACCEPTED):
+            done = self.run_client(
+                "alice", "--no-fallback", SSH_ORIGINAL_COMMAND=command
+            )
+            self.assertEnds(done, 69, "no service")
+        done = self.run_client("alice", SSH_ORIGINAL_COMMAND=self.ACCEPTED[0])
+        self.assertServed(done, "without it")
 
     def test_refused(self):
         """With one line that cannot do anything to a terminal, too."""
         self.configure(directory=self.root)
-        for command in self.REFUSED:
+        for command in self.some(self.REFUSED):
             done = self.run_client("alice", SSH_ORIGINAL_COMMAND=command)
             self.assertEnds(done, 64, "only 'bzr serve --inet' is allowed")
             self.assertTrue(len(done.stderr) < 200, done.stderr)
@@ -264,7 +343,7 @@ class TestStandAlone(ClientTestCase):
 
     def test_through_a_symlink(self):
         self.configure(directory=self.root)
-        os.symlink(os.path.join(PLUGIN, "bin", "lp-serve-client"), "first")
+        os.symlink(self.client_path, "first")
         os.symlink("first", "second")
         done = self.run_program([os.path.abspath("second"), "alice"], b"hello\n")
         self.assertEqual((0, HELLO), (done.returncode, done.stdout))
@@ -278,9 +357,39 @@ class TestStandAlone(ClientTestCase):
         done = self.run_client("alice", "--no-fallback", PYTHONPATH=self.test_dir)
         self.assertServed(done)
 
+    def test_beside(self):
+        """The Breezy beside the program is used, not that on PATH.
 
-class TestHelpOfClient(LiveTestCase):
+        It gets nothing of the client's: no descriptors, no blocked signals.
+        """
+        os.mkdir("beside")
+        os.symlink(sys.executable, "beside/python3")
+        with open("beside/brz", "w") as file:
+            file.write(f"#!{sys.executable} -IS\n{_BESIDE}")
+        os.chmod("beside/brz", 0o755)
+        program = os.path.join("beside", "lp-serve-client")
+        shutil.copy(self.client_path, program)
+        os.symlink(os.path.join(PLUGIN, "lpserve"), "lpserve")  # that in Python
+        os.mkdir(self.runtime, 0o700)
+        for door in ("fifo", "socket"):
+            # There is something that could have stayed open.
+            fake = FakeService(self, door)
+            started = self.start_words([os.path.abspath(program), "alice"])
+            fake.request()
+            fake.kill()
+            stdout, stderr = started.communicate(b"", DEADLINE)
+            self.assertEqual(0, started.returncode, stderr)
+            words = b"lp-serve --inet -- alice, [0, 1, 2], SigBlk: 0000000000000000\n"
+            self.assertEqual(words, stdout)
+
     def test_help_wins(self):
-        done = self.run_program(["lp-serve-client", "alice", "bob", "--help"])
-        self.assertEqual(0, done.returncode)
+        done = self.run_client("alice", "bob", "--version", "--help")
+        self.assertEqual((0, b""), (done.returncode, done.stderr))
         self.assertStartsWith(done.stdout, b"usage: ")
+
+    def test_version(self):
+        done = self.run_client("--frobnicate", "--version")
+        self.assertEqual((0, b""), (done.returncode, done.stderr))
+        kind = b"native" if self.native else b"Python"
+        self.assertStartsWith(done.stdout, b"lp-serve-client 0.")
+        self.assertEndsWith(done.stdout, b" (" + kind + b")\n")

@@ -104,16 +104,19 @@ def zombies_of(pid: int) -> list[int]:
 class Attempt:
     """One connection: what it was to do, and what came of it.
 
+    :ivar client: the words that run the client, but for USER.
     :ivar floor: the revno that was known to be there before it began.
+    :ivar pid: the client's, once it runs.
     """
 
     user: str
     operation: str
     target: str
+    client: list[str]
     floor: int
     began: float = 0.0
     ended: float = 0.0
-    client: int = 0
+    pid: int = 0
     said: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -139,14 +142,16 @@ class Attempt:
         )
 
     def __str__(self) -> str:
-        return f"{self.operation} {self.target}: {self.said}, {self.floor} before"
+        words = [*self.client, self.operation, self.target]
+        return f"{' '.join(words)}: {self.said}, {self.floor} before"
 
 
 class Driver:
     """A driver, as the test sees it.
 
     :param words: its program. It is told what to do on standard input, a line
-        for each connection: "push" or "pull", USER, and the branch. On standard
+        of JSON for each connection: "push" or "pull", USER, the branch, and the
+        words that run the client. On standard
         output it says USER and the client's pid in a line of JSON, and when the
         connection is over, in another, ``user``, ``status`` and ``stderr`` of
         the client, ``error`` or ``revno`` and ``revision``, and how many
@@ -176,8 +181,8 @@ class Driver:
     def ask(self, attempt: Attempt) -> None:
         """Have it make a connection."""
         self.attempt = attempt
-        line = f"{attempt.operation} {attempt.user} {attempt.target}\n"
-        os.write(self.process.stdin.fileno(), line.encode())
+        words = [attempt.operation, attempt.user, attempt.target, attempt.client]
+        os.write(self.process.stdin.fileno(), json.dumps(words).encode() + b"\n")
 
     def hear(self) -> Iterator[dict[str, Any]]:
         """What it has said."""
@@ -201,6 +206,7 @@ class Chaos:
     """See the module.
 
     :param count: how many connections are made.
+    :param clients: the words that run clients, but for USER.
     :param drive: the program of a `Driver` and its environment.
     :param directory: where drivers keep their branches.
     :param log: the path of the service's log.
@@ -215,6 +221,7 @@ class Chaos:
         self,
         count: int,
         seed: int,
+        clients: list[list[str]],
         drive: tuple[list[str], dict[str, str]],
         directory: str,
         log: str,
@@ -226,6 +233,7 @@ class Chaos:
         self.pushed: dict[str, list[str]] = {path: [] for path in BRANCHES}
         self._left = count
         self._random = random.Random(seed)
+        self._clients = clients
         self._drive = drive
         self._directory = directory
         self._log = log
@@ -274,12 +282,14 @@ class Chaos:
         operation = self._random.choice(("push", "push", "pull"))
         target = driver.path if operation == "push" else self._random.choice(BRANCHES)
         floor = self._revno[target] + (operation == "push")
-        driver.ask(Attempt(f"c{self._serial:06}", operation, target, floor))
+        client = self._random.choice(self._clients)
+        user = f"c{self._serial:06}"
+        driver.ask(Attempt(user, operation, target, client, floor))
 
     def _heard(self, driver: Driver, said: dict[str, Any]) -> None:
         attempt, now = driver.attempt, time.monotonic()
         if "pid" in said:
-            attempt.client, attempt.began = said["pid"], now
+            attempt.pid, attempt.began = said["pid"], now
             if self._random.random() < KILLS:
                 moment = self._random.uniform(0, 1.2 * self._usual)
                 heapq.heappush(self._due, now + moment)
@@ -319,7 +329,7 @@ class Chaos:
         """Kill one of *kind*; False if there is none."""
         if kind == "client":
             running = [driver.attempt for driver in self._drivers if driver.attempt]
-            found = {each.client: each.user for each in running if each.client}
+            found = {each.pid: each.user for each in running if each.pid}
         else:
             kinds = {pid: kind_of(pid) for pid in self._processes()}
             found = {pid: user for pid, (each, user) in kinds.items() if each == kind}

@@ -7,8 +7,9 @@
 
 """A service and a worker in the hands of the test, for tests of the client.
 
-So the test has the far ends of the three FIFOs and decides who answers, who
-writes, who stalls, who closes, and when.
+So the test has the far ends of the three FIFOs, or the client's own stdio where
+the client comes through the socket, and decides who answers, who writes, who
+stalls, who closes, and when.
 """
 
 import contextlib
@@ -16,12 +17,15 @@ import errno
 import hashlib
 import os
 import select
+import socket
 import subprocess
 import threading
 
 from ...lpserve import wire
+from ...lpserve.location import socket_address
 from ...lpserve.paths import RuntimeDirectory, remove_connection
 from ..harness import DEADLINE, PLUGIN, LiveTestCase, wait_until
+from ..nativeclient import compiler, native_client
 
 #: More than all the buffers on the way hold together.
 PLENTY = 1 << 20
@@ -32,15 +36,23 @@ HELLO = b"ok\x012\n"
 class FakeService:
     """The service and a worker of one client, in the hands of the test.
 
+    :param door: which door is there, "fifo" or "socket".
     :ivar worker: a process that does nothing; it gets the worker's signals.
+    :ivar reply: the descriptor to which answers are written.
     :ivar stdin, stdout, stderr: what the worker's would be; -1 once closed.
     """
 
-    def __init__(self, test):
+    def __init__(self, test, door="fifo"):
         self.directory = RuntimeDirectory(test.runtime)
         self.directory.prepare()
-        os.mkfifo(self.directory.control, 0o600)
-        self.control = os.open(self.directory.control, os.O_RDWR | os.O_NONBLOCK)
+        self.path = os.path.join(test.runtime, "control")
+        if door == "fifo":
+            os.mkfifo(self.path, 0o600)
+            self.control = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        else:
+            self.path = os.path.join(test.runtime, "socket")
+            self.control = _listen(self.path)
+        self.door = door
         self.worker = subprocess.Popen(["sleep", "600"], env=test.env)
         self.made = None
         self.reply = self.stdin = self.stdout = self.stderr = -1
@@ -49,14 +61,28 @@ class FakeService:
     def request(self):
         """The next request."""
         wait_until(lambda: select.select([self.control], [], [], 1)[0], "a request")
-        return wire.parse_request(os.read(self.control, 4096).strip())
+        if self.door == "fifo":
+            return wire.parse_request(os.read(self.control, 4096).strip())
+        with socket.socket(fileno=os.dup(self.control)) as listener:
+            link, _ = listener.accept()
+        line, stdio, _, _ = socket.recv_fds(link, 4096, 3)
+        self.stdin, self.stdout, self.stderr = stdio
+        self.reply = link.detach()
+        return wire.parse_request(line.removesuffix(b"\n"))
+
+    def open_reply(self, request):
+        """Open where the answers to a request go, if it is not."""
+        if self.reply < 0:
+            path = os.path.join(self.directory.replies, request.reply)
+            self.reply = os.open(path, os.O_WRONLY)
 
     def accept(self):
         """Give the client that asks its worker; all is open when this returns."""
         request = self.request()
-        self.reply = os.open(
-            os.path.join(self.directory.replies, request.reply), os.O_WRONLY
-        )
+        self.open_reply(request)
+        if self.door == "socket":
+            self.answer("ok", self.worker.pid)
+            return request
         self.made = self.directory.make_connection()
         self.stdin = os.dup(self.made.stdin)
         self.answer("ok", self.worker.pid, *self.made.fifos)
@@ -65,6 +91,12 @@ class FakeService:
         self.made.close()
         remove_connection(self.made.path)
         return request
+
+    def refuse(self, line):
+        """Answer the next request with this *line*, and with nothing more."""
+        self.open_reply(self.request())
+        os.write(self.reply, line)
+        self.hang_up()
 
     def answer(self, *words):
         os.write(self.reply, wire.encode_answer(*words))
@@ -76,37 +108,116 @@ class FakeService:
                 os.close(getattr(self, name))
                 setattr(self, name, -1)
 
-    def kill(self):
-        """End as a service that gets a SIGKILL."""
-        if self.control >= 0:
-            os.close(self.control)
-            self.control = -1
+    def remove_connection(self):
+        """Remove what a client has left of its FIFOs."""
+        if self.made is not None:
+            self.made.close()
+            remove_connection(self.made.path)
 
-    def close(self):
-        self.kill()
+    def hang_up(self):
+        """Close what there is of the client's."""
         self.close_worker()
         if self.reply >= 0:
             os.close(self.reply)
             self.reply = -1
-        if self.made is not None:
-            remove_connection(self.made.path)
+
+    def kill(self):
+        """End as a service that gets a SIGKILL; its worker goes with it."""
+        if self.control >= 0:
+            os.close(self.control)
+            self.control = -1
+        if self.door == "socket":
+            self.hang_up()
+
+    def close(self):
+        self.kill()
+        self.hang_up()
+        self.remove_connection()
         self.worker.kill()
         self.worker.wait()
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.directory.control)
+            os.unlink(self.path)
 
 
-class ClientTestCase(LiveTestCase):
-    """A test of the client, once for each of its programs."""
+def _listen(path):
+    """A descriptor that listens at the socket *path*."""
+    listener = socket.socket(socket.AF_UNIX)
+    address, directory = socket_address(path)
+    listener.bind(address)
+    if directory >= 0:
+        os.close(directory)
+    listener.listen()
+    return listener.detach()
 
-    scenarios = [
-        ("brz", {"program": "brz lp-serve-client"}),
-        ("stand-alone", {"program": "lp-serve-client"}),
-    ]
+
+#: The stand-alone programs.
+STAND_ALONE = [("stand-alone", {"native": False}), ("native", {"native": True})]
+#: All programs, through the door that they choose.
+PROGRAMS = [
+    ("brz", {"program": "brz lp-serve-client", "native": False, "door": None}),
+    ("stand-alone", {"program": "lp-serve-client", "native": False, "door": None}),
+    ("native", {"program": "lp-serve-client", "native": True, "door": None}),
+]
+#: The stand-alone ones through each door, and one more for good measure.
+DOORS = [
+    PROGRAMS[0],
+    *(
+        (f"{name}, {door}", {**attributes, "door": door})
+        for name, attributes in PROGRAMS[1:]
+        for door in ("fifo", "socket")
+    ),
+]
+
+
+class StandAloneCase(LiveTestCase):
+    """A test of the stand-alone client, once for each of the programs."""
+
+    scenarios = STAND_ALONE
+
+    def setUp(self):
+        super().setUp()
+        if self.native:
+            self.requireFeature(compiler)
+
+    @property
+    def client_path(self):
+        if self.native:
+            return native_client()
+        return os.path.join(PLUGIN, "bin", "lp-serve-client")
+
+    def start_words(self, words, **env):
+        """Start a program with pipes as its stdio."""
+        started = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**self.env, **env},
+        )
+        self.addCleanup(self._end, started)
+        return started
+
+    def start_client(self, *words, popen=None, **env):
+        stdio = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        started = subprocess.Popen(
+            [self.client_path, *words],
+            env={**self.env, **env},
+            **{**stdio, **(popen or {})},
+        )
+        self.addCleanup(self._end, started)
+        return started
+
+
+class ClientTestCase(StandAloneCase):
+    """A test of the client, once for each of the programs."""
+
+    scenarios = PROGRAMS
 
     def client_words(self, *words):
+        if self.door is not None:
+            words = ("--door", self.door, *words)
         if self.program == "lp-serve-client":
-            return [os.path.join(PLUGIN, "bin", "lp-serve-client"), *words]
+            return [self.client_path, *words]
         return self.brz("lp-serve-client", *words)
 
     def run_client(self, *words, stdin=b"hello\n", **env):
@@ -115,15 +226,7 @@ class ClientTestCase(LiveTestCase):
 
     def start_program(self, *words, **env):
         """A client that goes on until the test lets it end."""
-        started = subprocess.Popen(
-            self.client_words(*words),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**self.env, **env},
-        )
-        self.addCleanup(self._end, started)
-        return started
+        return self.start_words(self.client_words(*words), **env)
 
     def assertServed(self, done, *texts):
         """It answered ``hello``; one line of stderr has *texts* if there are any."""
@@ -210,7 +313,7 @@ def pattern(size):
     return block[:size]
 
 
-class RelayTestCase(LiveTestCase):
+class RelayTestCase(StandAloneCase):
     def setUp(self):
         super().setUp()
         self.fake = FakeService(self)

@@ -203,11 +203,7 @@ class TransportTestCase(LiveReactorTestCase):
         """Have it go as the out-of-memory killer would."""
         self.service.kill()
         self.service.wait()
-        self.addCleanup(self.remove_control)
-
-    def remove_control(self):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.runtime, "control"))
+        self.addCleanup(self.remove_doors)
 
     def stop_zygote(self):
         """Have requests wait for a worker; the zygote's pid."""

@@ -55,6 +55,9 @@ HOME = os.environ["PROBE_HOME"]
 SUFFIX = b"-of-the-zygote-"
 
 _kept = []
+#: As Breezy started with them.
+_streams = (sys.stdin, sys.stdout, sys.stderr)
+_ui = ui.ui_factory
 #: The user interface that a connection began with.
 _before = []
 
@@ -79,6 +82,8 @@ class _Translations(gettext.NullTranslations):
 
 def _soil():
     """Change what a worker must not inherit."""
+    while _kept:
+        _kept.pop().close()
     breakin.hook_debugger_to_signal()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: None)
@@ -88,16 +93,18 @@ def _soil():
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno())
-    stray = os.open(_path("stray"), os.O_RDWR | os.O_CREAT)
-    os.set_inheritable(stray, True)
-    os.dup2(stray, 60, inheritable=True)
+    stray = open(_path("stray"), "w+")  # noqa: SIM115
+    os.set_inheritable(stray.fileno(), True)
+    os.dup2(stray.fileno(), 60, inheritable=True)
     os.umask(0o002)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (444, limit))
     generate_ids._gen_file_id_suffix = SUFFIX
     generate_ids._gen_file_id_serial = 41
     config.GlobalStack().get("probe")
-    rules.reset_rules()
+    rules._per_user_searcher = rules._IniBasedRulesSearcher(
+        ["[name *.probe]", "probe = of the zygote"]
+    )
     osutils._cached_user_encoding = "cp437"
     osutils._cached_local_concurrency = 77
     osutils._first_terminal_size = (80, 25)
@@ -107,13 +114,17 @@ def _soil():
     lockdir._DEFAULT_TIMEOUT_SECONDS = 99
     unflushed = open(_path("unflushed"), "w")  # noqa: SIM115
     unflushed.write("written by the zygote\n")
-    _kept.extend((reader, writer, unflushed))
-    print("printed by the zygote")
+    _kept.extend((reader, writer, stray, unflushed))
+    os.chdir("/")
+    sys.stdin, sys.stdout, sys.stderr = _streams
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = _streams
+    ui.ui_factory = _ui
 
 
 def _rehearse(start, original=rehearsal.rehearse):
     original(start)
     atexit.register(_note, "atexit")
+    print("printed by the zygote")
     _soil()
 
 
@@ -137,7 +148,7 @@ def _unless_taken_out(step):
 if "--zygote" in sys.argv:
     rehearsal.rehearse = _rehearse
     zygote.Zygote.run = _run
-    for _steps in (reset.AT_FORK, reset.AT_CONNECTION):
+    for _steps in (reset.IN_ZYGOTE, reset.AT_FORK, reset.AT_CONNECTION):
         _steps[:] = map(_unless_taken_out, _steps)
 
 

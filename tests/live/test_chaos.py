@@ -30,7 +30,8 @@ from breezy.bzr.smart import medium
 from breezy.transport import remote
 
 from ...lpserve import conversation
-from ..harness import DEADLINE, LiveTestCase, read_line, wait_until
+from ..harness import BY_DOOR, DEADLINE, DOORS, LiveTestCase, read_line, wait_until
+from ..nativeclient import compiler, native_client
 from . import chaos
 
 COUNT = int(os.environ.get("LPSERVE_CHAOS_CONNECTIONS", 100))
@@ -56,7 +57,8 @@ _healthy = re.compile(
 def drive(root: str, path: str) -> None:
     """Make the connections that standard input asks for (see `chaos.Driver`).
 
-    Each goes through a stand-alone client that is run as sshd would run it.
+    Each goes through a stand-alone client that is run as sshd would run it:
+    the Python one or the native one, through either door.
 
     :param root: the directory that is served, to look at locks in.
     :param path: of the branch below it that this driver pushes to.
@@ -66,14 +68,14 @@ def drive(root: str, path: str) -> None:
     local = make("local", force_new_tree=False)
     mirror = make("mirror", force_new_tree=False)
     for line in sys.stdin:
-        operation, user, target = line.split()
+        operation, user, target, client = json.loads(line)
         said: dict[str, Any] = {"user": user, "locks": 0}
         if operation == "push":
             _commit(local, user)
             said["locks"] = _free_locks(os.path.join(root, path))
         with open("stderr", "w+b") as errors:
             program = subprocess.Popen(
-                ["lp-serve-client", user],
+                [*client, user],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -195,6 +197,7 @@ class TestChaos(LiveTestCase):
         engine = chaos.Chaos(
             COUNT,
             SEED,
+            self.clients(),
             ([sys.executable, "-c", DRIVER, self.root], self.env),
             os.path.join(self.test_dir, "drivers"),
             self.log_path,
@@ -215,6 +218,14 @@ class TestChaos(LiveTestCase):
         self.check_repositories()
         self.check_pushed(engine.pushed)
 
+    @staticmethod
+    def clients():
+        """The words that run each client through each door."""
+        programs = ["lp-serve-client"]
+        if compiler.available():
+            programs.append(native_client())
+        return [[each, "--door", door] for each in programs for door, _ in BY_DOOR]
+
     def check_service(self):
         """A client finds it dead and starts it; what the dead left is cleared."""
         for pid in self.processes():
@@ -229,7 +240,7 @@ class TestChaos(LiveTestCase):
         wait_until(
             lambda: not chaos.zombies_of(status["pid"]), "the service has reaped all"
         )
-        wait_until(lambda: self.paths_left() == ["control"], "the paths are removed")
+        wait_until(lambda: self.paths_left() == DOORS, "the paths are removed")
         self.shut_down()
         wait_until(lambda: not self.processes(), "all processes have ended")
         self.assertEqual([], self.paths_left())
@@ -261,8 +272,12 @@ class TestChaos(LiveTestCase):
 class TestKilledService(LiveTestCase):
     def test_before_it_has_reaped(self):
         """A worker's exit is known although who would tell of it was killed."""
+        for door, _ in BY_DOOR:
+            self.check_before_it_has_reaped(door)
+
+    def check_before_it_has_reaped(self, door):
         service = self.start_service()
-        program = self.start_client("alice")
+        program = self.start_client("--door", door, "alice")
         program.stdin.write(b"hello\n")
         program.stdin.flush()
         self.assertEqual(b"ok\x012\n", read_line(program.stdout.fileno()))
@@ -277,3 +292,4 @@ class TestKilledService(LiveTestCase):
         self.start_service()  # clears what the killed one left
         status = program.wait(DEADLINE)
         self.assertEqual((b"", 0), (program.stderr.read(), status))
+        self.stop_service()

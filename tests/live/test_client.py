@@ -9,15 +9,27 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ...lpserve import conversation
-from ..harness import DEADLINE, LiveTestCase, read_line, wait_until
-from .fake_service import HELLO, ClientTestCase, FakeService
+from ..harness import DEADLINE, read_line, wait_until
+from ..nativeclient import compiler, native_client, stopping_shutdown
+from .fake_service import (
+    DOORS,
+    HELLO,
+    PROGRAMS,
+    STAND_ALONE,
+    ClientTestCase,
+    FakeService,
+    StandAloneCase,
+    read_to_end,
+)
 
 load_tests = load_tests_apply_scenarios
 
@@ -25,15 +37,21 @@ load_tests = load_tests_apply_scenarios
 class RunningTestCase(ClientTestCase):
     """With a client of a real service that has said hello."""
 
+    scenarios = DOORS
+
     def setUp(self):
         super().setUp()
+        self.workers = []
         self.start_service()
         self.begin()
 
-    def begin(self, **env):
-        self.client = self.start_program("alice", "--no-fallback", **env)
+    def begin(self, *before):
+        """Start a client, with the words *before* in front of its own."""
+        words = [*before, *self.client_words("alice", "--no-fallback")]
+        self.client = self.start_words(words)
         self.say_hello()
-        self.worker = next(pid for pid in self.processes() if _title(pid) == "lp:alice")
+        workers = [pid for pid in self.processes() if _title(pid) == "lp:alice"]
+        self.workers.append(next(pid for pid in workers if pid not in self.workers))
 
     def say_hello(self):
         os.write(self.client.stdin.fileno(), b"hello\n")
@@ -44,7 +62,6 @@ class RunningTestCase(ClientTestCase):
         self.assertEqual(status, self.client.wait(DEADLINE))
         self.assertEqual(b"", self.client.stdout.read())
         self.assertEqual(stderr, self.client.stderr.read())
-        self.assertNoReplies()
 
     def assertEndedBySignal(self, number):
         line = f"{self.program}: the worker was ended by signal {number:d}\n"
@@ -57,7 +74,7 @@ class RunningTestCase(ClientTestCase):
     def kill_service(self):
         self.service.kill()
         self.service.wait()
-        os.unlink(os.path.join(self.runtime, "control"))
+        self.remove_doors()
 
 
 def _title(pid):
@@ -69,85 +86,90 @@ def _title(pid):
 class TestSignals(RunningTestCase):
     """What the client is sent, the worker gets."""
 
-    def test_terminate(self):
+    def test_passed_on(self):
         self.client.terminate()
         self.assertEndedBySignal(signal.SIGTERM)
-
-    def test_hang_up(self):
-        """An idle worker ends as if the client had."""
-        self.client.send_signal(signal.SIGHUP)
-        self.assertEnded(0)
-
-    def test_interrupt(self):
-        self.client.send_signal(signal.SIGINT)
-        self.assertEnded(3, b"lp-serve: interrupted\n")
-
-    def test_several(self):
+        self.begin()
         for _ in range(20):
             self.client.send_signal(signal.SIGTERM)
         self.assertEndedBySignal(signal.SIGTERM)
-
-
-class TestKilled(RunningTestCase):
-    def test_worker(self):
-        """The client knows at once, although its own peer says nothing."""
-        begun = time.monotonic()
-        os.kill(self.worker, signal.SIGKILL)
-        self.assertEndedBySignal(signal.SIGKILL)
-        # Much longer than it takes, much shorter than any time-out or poll.
-        self.assertTrue(time.monotonic() - begun < 3)
-
-    def test_client(self):
-        """The worker ends, and what the client could not remove is removed."""
-        self.client.kill()
-        self.client.wait()
-        wait_until(lambda: not _title(self.worker), "the worker has ended")
-        self.assertNoReplies()
-        self.assertEqual(0, self.status()["workers"]["busy"])
-
-    def test_service(self):
-        """The connection goes on, and its end is reported by the worker."""
-        self.kill_service()
-        self.say_hello()
-        self.client.stdin.close()
+        # An idle worker ends as if the client had.
+        self.begin()
+        self.client.send_signal(signal.SIGHUP)
         self.assertEnded(0)
-
-    def test_service_then_a_signal(self):
-        """A service that is gone is not needed to pass one on."""
-        self.kill_service()
-        self.say_hello()
+        self.begin()
         self.client.send_signal(signal.SIGINT)
         self.assertEnded(3, b"lp-serve: interrupted\n")
-
-    def test_service_then_worker(self):
-        """Nobody can tell how the worker ended; it did not go well."""
-        self.kill_service()
-        os.kill(self.worker, signal.SIGKILL)
-        self.assertEqual(69, self.client.wait(DEADLINE))
-        self.assertEqual(1, self.client.stderr.read().count(b"\n"))
         self.assertNoReplies()
-
-
-class TestIgnored(RunningTestCase):
-    """A signal that was ignored when the client was started stays ignored."""
-
-    def client_words(self, *words):
-        ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
-        return [*ignoring, *super().client_words(*words)]
-
-    def test_hang_up(self):
+        # One that was ignored when the client was started stays ignored.
+        self.begin("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
         self.client.send_signal(signal.SIGHUP)
         self.say_hello()
         self.client.stdin.close()
         self.assertEnded(0)
+
+
+class TestKilled(RunningTestCase):
+    scenarios = DOORS[1:]
+
+    def test_worker(self):
+        """The client knows at once, although its own peer says nothing."""
+        begun = time.monotonic()
+        os.kill(self.workers[-1], signal.SIGKILL)
+        self.assertEndedBySignal(signal.SIGKILL)
+        # Much longer than it takes, much shorter than any time-out or poll.
+        self.assertTrue(time.monotonic() - begun < 3)
+        self.assertNoReplies()
+        self.check_client()
+
+    def check_client(self):
+        """The worker ends, and what the client could not remove is removed."""
+        self.begin()
+        self.client.kill()
+        self.client.wait()
+        wait_until(lambda: not _title(self.workers[-1]), "the worker has ended")
+        self.assertNoReplies()
+        self.assertEqual(0, self.settled_status()["workers"]["busy"])
+
+    def test_service(self):
+        """Connections go on, and their ends are reported by the workers."""
+        others = [self.client]
+        self.begin()
+        others.append(self.client)
+        self.begin()
+        self.kill_service()
+        self.say_hello()
+        self.client.stdin.close()
+        self.assertEnded(0)
+        # It is not needed to pass a signal on.
+        self.client = others[0]
+        self.say_hello()
+        self.client.send_signal(signal.SIGINT)
+        self.assertEnded(3, b"lp-serve: interrupted\n")
+        # Nobody can tell how this one ended; it did not go well.
+        self.client = others[1]
+        os.kill(self.workers[1], signal.SIGKILL)
+        killed = b"lp-serve-client: the service and the worker were killed\n"
+        self.assertEnded(69, killed)
+        self.assertNoReplies()
 
 
 class TestNoAnswer(ClientTestCase):
     """A service that is there, but does not answer."""
 
+    scenarios = [
+        (f"{name}, alone the {door}", {**attributes, "at": door})
+        for name, attributes in PROGRAMS
+        for door in ("fifo", "socket")
+        if (name, door) != ("brz", "fifo")
+    ]
+
     def setUp(self):
         super().setUp()
         self.replies = os.path.join(self.runtime, "replies")
+
+    def make_fake(self):
+        return FakeService(self, self.at)
 
     def finish(self, started):
         stdout, stderr = started.communicate(b"hello\n", DEADLINE)
@@ -159,7 +181,7 @@ class TestNoAnswer(ClientTestCase):
             (["--no-fallback"], lambda done: self.assertEnds(done, 69, "ended")),
             ([], lambda done: self.assertServed(done, "ended", "without it")),
         ):
-            fake = FakeService(self)
+            fake = self.make_fake()
             started = self.start_program("alice", *words)
             self.assertEqual(("alice",), fake.request().words)
             fake.kill()
@@ -169,52 +191,79 @@ class TestNoAnswer(ClientTestCase):
 
     def test_stopped(self):
         """It is given up after lpserve.connect_timeout."""
+        self.door = self.at
         self.configure(directory=self.root, connect_timeout=0.5)
         service = self.start_service()
         service.send_signal(signal.SIGSTOP)
-        try:
-            done = self.run_client("alice")
-            self.assertServed(done, "does not answer", "without it")
-            done = self.run_client("alice", "--no-fallback")
-            self.assertEnds(done, 69, "does not answer")
-            self.assertEqual([], os.listdir(self.replies))
-        finally:
-            service.send_signal(signal.SIGCONT)
+        started = self.start_program("alice")
+        os.write(started.stdin.fileno(), b"hello\n")
+        self.assertEqual(HELLO, read_line(started.stdout.fileno()))
+        self.check_given_up(started, 0, "does not answer", "without it")
+        refused = self.start_program("alice", "--no-fallback")
+        self.check_given_up(refused, 69, "does not answer")
+        self.assertEqual([], os.listdir(self.replies))
+        service.send_signal(signal.SIGCONT)
+        # It may have had descriptors of theirs, which were on their way.
+        self.assertEqual(b"", read_to_end(started.stdout.fileno()))
+        self.assertEqual(b"", read_to_end(refused.stdout.fileno()))
         # What it finds then has nobody who waits for it.
-        self.wait_for_log("dropped a request")
+        if self.at == "fifo":
+            self.wait_for_log("dropped a request")
         self.assertServed(self.run_client("alice"))
-        self.assertEqual(1, self.status()["totals"]["spawned"])
+        self.assertEqual(0, self.settled_status()["workers"]["busy"])
+
+    def check_given_up(self, started, status, *texts):
+        self.check_stderr(read_line(started.stderr.fileno()), texts)
+        started.stdin.close()
+        self.assertEqual(status, started.wait(DEADLINE))
 
     def test_signal(self):
         """Nobody has to wait for the time-out."""
-        fake = FakeService(self)
+        fake = self.make_fake()
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
             started = self.start_program("alice")
             fake.request()
+            fake.close_worker()
             started.send_signal(number)
             self.assertEnds(self.finish(started), 128 + number, f"signal {number}")
+            fake.hang_up()
             self.assertEqual([], os.listdir(self.replies))
 
     def test_error(self):
         """What is no refusal of this connection is a reason to serve it here."""
         self.configure(directory=self.root)
-        fake = FakeService(self)
-        for code in ("stopping", "failed"):
-            started = self.start_program("alice")
-            request = fake.request()
-            reply = os.path.join(self.replies, request.reply)
-            with open(reply, "wb", 0) as file:
-                file.write(f"error {code} 'so sorry'\n".encode())
-            done = self.finish(started)
-            self.assertServed(done, f"{code}: so sorry", "without it")
+        fake = self.make_fake()
+        started = self.start_program("alice")
+        fake.refuse(b"error stopping 'so sorry'\n")
+        done = self.finish(started)
+        self.assertServed(done, "stopping: so sorry", "without it")
+        started = self.start_program("alice", "--no-fallback")
+        fake.refuse(b"error failed 'so sorry'\n")
+        self.assertEnds(self.finish(started), 69, "failed: so sorry")
         self.assertEqual([], os.listdir(self.replies))
+
+    def test_how_it_ended(self):
+        """What the last answer means."""
+        fake = self.make_fake()
+        for words, status, *texts in (
+            (("exit", 0), 0),
+            (("exit", 70), 70, "the worker ended with status 70; the service's log"),
+            (("signal", 9), 137, "the worker was ended by signal 9"),
+        ):
+            started = self.start_program("alice")
+            fake.accept()
+            fake.close_worker()
+            fake.answer(*words)
+            self.assertEnds(self.finish(started), status, *texts)
+            fake.hang_up()
 
     def test_debugger_is_off(self):
         """SIGQUIT ends it; Breezy's own handler would prompt the peer."""
-        fake = FakeService(self)
+        fake = self.make_fake()
         started = self.start_program("alice")
         self.addCleanup(fake.close)
         fake.accept()
+        fake.close_worker()
         started.send_signal(signal.SIGQUIT)
         done = self.finish(started)
         self.assertEqual((-signal.SIGQUIT, b""), (done.returncode, done.stdout))
@@ -223,7 +272,72 @@ class TestNoAnswer(ClientTestCase):
             os.unlink(os.path.join(self.replies, name))
 
 
-class TestAutostart(LiveTestCase):
+class TestTooLate(StandAloneCase):
+    """An "ok" that comes when the client has just stopped waiting for it."""
+
+    def test_socket(self):
+        """The worker may have its stdio already: it does not fall back."""
+        self.requireFeature(compiler)
+        self.configure(directory=self.root, connect_timeout=0.1)
+        fake = FakeService(self, "socket")
+        # What is to be looked into has to load libraries.
+        program = native_client(static=False) if self.native else self.client_path
+        started = self.start_words([program, "alice"], LD_PRELOAD=stopping_shutdown())
+        fake.open_reply(fake.request())
+        fake.close_worker()
+        wait_until(lambda: _is_stopped(started.pid), "it has stopped waiting")
+        fake.answer("ok", fake.worker.pid)
+        started.send_signal(signal.SIGCONT)
+        stdout, stderr = started.communicate(b"hello\n", DEADLINE)
+        self.assertEqual((69, b""), (started.returncode, stdout), stderr)
+        text = f"the service at {self.runtime} answered too late; try again"
+        self.assertEqual(f"lp-serve-client: {text}\n".encode(), stderr)
+
+
+def _is_stopped(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+class TestOtherUser(StandAloneCase):
+    """A client that is let in by the service of another user."""
+
+    # The other may not be able to read where the one in Python is.
+    scenarios = STAND_ALONE[1:]
+
+    def test_let_in(self):
+        if os.geteuid() != 0:
+            return  # nobody else can be asked
+        public = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, public)
+        os.chmod(public, 0o711)
+        program = shutil.copy(self.client_path, public)
+        self.runtime = os.path.join(public, "run")
+        fake = FakeService(self, "socket")
+        os.chmod(self.runtime, 0o711)
+        os.chmod(fake.path, 0o666)
+        words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        words += [program, "alice", "--no-fallback", "--door", "socket"]
+        started = self.start_words(words)
+        fake.accept()
+        fake.close_worker()
+        # It may not pass a signal on: all that it can do is to go.
+        started.terminate()
+        ended = (b"", b"lp-serve-client: ended by signal 15\n")
+        self.assertEqual(ended, started.communicate(b"", DEADLINE))
+        self.assertEqual(143, started.returncode)
+        self.assertIs(None, fake.worker.poll())
+        # Somebody else's directory is nothing that this service vouches for.
+        os.chown(self.runtime, 1, 1)
+        done = self.run_program(words)
+        self.assertEqual((69, b""), (done.returncode, done.stdout))
+        text = f"{self.runtime} is owned by uid 1, not by uid 0"
+        self.assertEqual(f"lp-serve-client: {text}\n".encode(), done.stderr)
+
+
+class TestAutostart(StandAloneCase):
+    scenarios = STAND_ALONE
+
     def setUp(self):
         super().setUp()
         self.log_path = os.path.join(self.test_dir, "daemon.log")
@@ -236,7 +350,7 @@ class TestAutostart(LiveTestCase):
 
     def test_many_at_once(self):
         """Exactly one service is started, and all are served by it."""
-        programs = [["lp-serve-client"]] * 16 + [self.brz("lp-serve-client")] * 4
+        programs = [[self.client_path]] * 16 + [self.brz("lp-serve-client")] * 4
         clients = []
         for words in programs:
             started = subprocess.Popen(
@@ -257,7 +371,7 @@ class TestAutostart(LiveTestCase):
 
     def test_after_a_kill(self):
         """The next client starts it again."""
-        words = ["lp-serve-client", "alice", "--no-fallback"]
+        words = [self.client_path, "alice", "--no-fallback"]
         pids = set()
         for _ in range(2):
             done = self.run_program(words, b"hello\n")
@@ -267,16 +381,16 @@ class TestAutostart(LiveTestCase):
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda: not self.processes(), "all of it has ended")
         self.assertEqual(2, len(pids))
-        os.unlink(os.path.join(self.runtime, "control"))
+        self.remove_doors()
 
     def test_cannot_start(self):
         """The reason is told, and the connection served without it."""
         os.mkdir(self.runtime)
         os.chmod(self.runtime, 0o777)
-        done = self.run_program(["lp-serve-client", "alice"], b"hello\n")
+        done = self.run_program([self.client_path, "alice"], b"hello\n")
         self.assertEqual((0, HELLO), (done.returncode, done.stdout))
         self.assertContainsString(done.stderr, b"writable by others")
         self.assertEndsWith(done.stderr, b"serving this connection without it\n")
-        done = self.run_program(["lp-serve-client", "alice", "--no-fallback"])
+        done = self.run_program([self.client_path, "alice", "--no-fallback"])
         self.assertEqual((69, b""), (done.returncode, done.stdout))
         self.assertContainsString(done.stderr, b"writable by others")

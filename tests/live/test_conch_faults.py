@@ -22,7 +22,7 @@ import signal
 from breezy.tests.scenarios import load_tests_apply_scenarios
 from testtools.content import text_content
 
-from ..harness import descriptors_of, wait_until
+from ..harness import DOORS, descriptors_of, wait_until
 from ..reactorcase import REACTORS, Recorder
 from .faultcase import HELLO, TransportTestCase, has_ended, state_of
 from .test_spawning import SLOW
@@ -155,7 +155,7 @@ class TestKilledWorker(TransportTestCase):
         self.assertOthersGoOn()
         self.end_others()
         self.rest(1)
-        self.assertEqual(["control"], self.paths_left())
+        self.assertEqual(DOORS, self.paths_left())
 
     def test_in_the_middle_and_at_the_end(self):
         middle = self.connected()
@@ -309,7 +309,7 @@ class TestNoDescriptors(TransportTestCase):
         self.turn()
         self.assertEqual(ours, descriptors_of(os.getpid()))
         self.rest(1, before)
-        self.assertEqual(["control"], self.paths_left())
+        self.assertEqual(DOORS, self.paths_left())
 
     def spawn_with_descriptors(self, count):
         """A connection while only *count* descriptors can be opened."""
@@ -374,7 +374,7 @@ class TestMany(TransportTestCase):
             (self.COUNT + 1, 0, 0),
             (totals["ended"], totals["failed"], totals["faults"]),
         )
-        self.assertEqual(["control"], self.paths_left())
+        self.assertEqual(DOORS, self.paths_left())
 
 
 class Hasty(Recorder):

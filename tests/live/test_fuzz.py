@@ -247,4 +247,6 @@ class TestFuzz(LiveTestCase):
         self.rest(descriptors=before)
         wait_until(lambda: len(self.processes()) == len(processes), report)
         self.assertIn(self.service.pid, self.processes())
-        self.assertEqual(["control", "replies/fuzz"], sorted(self.paths_left()))
+        self.assertEqual(
+            ["control", "replies/fuzz", "socket"], sorted(self.paths_left())
+        )

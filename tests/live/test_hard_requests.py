@@ -15,7 +15,7 @@ import signal
 import time
 
 from ...lpserve.conversation import Conversation
-from ..harness import DEADLINE, read_line, wait_until
+from ..harness import DEADLINE, DOORS, read_line, wait_until
 from .test_requests import RequestsTestCase
 
 #: Writes down what a worker was told: USER and its environment.
@@ -115,7 +115,7 @@ class TestSlowAndGone(RequestsTestCase):
         self.served()
         # The workers that nobody wanted have given up.
         self.rest(descriptors=before)
-        self.assertEqual(["control"], self.paths_left())
+        self.assertEqual(DOORS, self.paths_left())
 
 
 class TestWords(RequestsTestCase):

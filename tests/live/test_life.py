@@ -9,13 +9,12 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import signal
-import time
 
-from ...lpserve import conversation
-from ..harness import DEADLINE, LiveTestCase, wait_until
+from ..harness import DEADLINE, DOORS, LiveTestCase, wait_until
 from .test_reset import ProbeCase
 
 HELLO = b"ok\x012\n"
@@ -65,11 +64,11 @@ def is_dead(pid):
 
 
 class LifeCase(LiveTestCase):
-    def serve(self, *users):
-        """Connections that are in use."""
+    def serve(self, *users, doors=("fifo", "socket")):
+        """Connections that are in use, through one door and the other in turn."""
         opened = []
-        for user in users:
-            connection = self.connect(user).open()
+        for user, door in zip(users, itertools.cycle(doors)):
+            connection = self.connect(user, door).open()
             self.assertEqual(HELLO, connection.hello())
             opened.append(connection)
         return opened
@@ -86,25 +85,26 @@ class TestKilledService(LifeCase):
     def test_connections_go_on(self):
         first = self.start_service()
         self.rest()
-        opened = self.serve("alice", "bob")
+        opened = self.serve("alice", "bob", "erin", "frank")
         early = self.connect("carol")  # has not opened its FIFOs yet
         first.kill()
         first.wait(DEADLINE)
-        self.assertEqual(HELLO, opened[0].hello())
-        opened[0].close()
-        self.assert_told_nevertheless(opened[0])
+        for connection in opened[:2]:
+            self.assertEqual(HELLO, connection.hello())
+            connection.close()
+            self.assert_told_nevertheless(connection)
         # A new service over it; it leaves alone what is alive.
         second = self.start_service()
         self.assertNotEqual(first.pid, second.pid)
         self.assertTrue(os.path.exists(early.paths[0]))
         early.open()
         self.assertEqual(HELLO, early.hello())
-        self.finish(*self.serve("dave"))
-        for connection in (opened[1], early):
+        self.finish(*self.serve("dave", "grace"))
+        for connection in (*opened[2:], early):
             self.assertEqual(HELLO, connection.hello())
             connection.close()
             self.assert_told_nevertheless(connection)
-        wait_until(lambda: self.paths_left() == ["control"], "nothing is left")
+        wait_until(lambda: self.paths_left() == DOORS, "nothing is left")
 
     def assert_told_nevertheless(self, connection):
         """The worker itself says how it ended."""
@@ -117,7 +117,7 @@ class TestKilledService(LifeCase):
         first = self.start_service()
         self.rest()
         waiting = self.connect()
-        opened = self.serve("alice")[0]
+        opened = self.serve("alice", "bob")
         for pid in self.processes():
             # The service's death may have been another's already.
             if pid != os.getpid():
@@ -126,22 +126,23 @@ class TestKilledService(LifeCase):
         first.wait(DEADLINE)
         wait_until(lambda: not self.processes(), "all are killed")
         self.assertTrue(os.path.exists(waiting.paths[0]))
-        for name in (".new-control", "replies/client.999999999.0a"):
+        names = (".new-control", ".new-socket", "replies/client.999999999.0a")
+        for name in names:
             os.mkfifo(os.path.join(self.runtime, name))
         os.utime(os.path.join(self.runtime, "replies", "client.999999999.0a"))
-        for connection in (waiting, opened):
+        for connection in (waiting, *opened):
             connection.close()
             connection.conversation.close()
         self.start_service()
-        wait_until(lambda: self.paths_left() == ["control"], "nothing is left")
-        self.assertNotIn(".new-control", os.listdir(self.runtime))
-        self.finish(*self.serve("alice"))
+        wait_until(lambda: self.paths_left() == DOORS, "nothing is left")
+        self.assertEqual(set(), set(names) & set(os.listdir(self.runtime)))
+        self.finish(*self.serve("alice", "bob"))
 
 
 class TestSuccession(LifeCase):
     def test_second_one_refuses(self):
         service = self.start_service()
-        before = os.stat(os.path.join(self.runtime, "control"))
+        before = self.doors()
         words = ["lp-serve", "--fork-server", "--directory", self.root]
         done = self.run_program(self.brz(*words))
         self.assertEqual(3, done.returncode)
@@ -150,23 +151,27 @@ class TestSuccession(LifeCase):
             done.stderr.decode(),
         )
         self.assertEqual(1, done.stderr.count(b"\n"), done.stderr)
-        after = os.stat(os.path.join(self.runtime, "control"))
-        self.assertTrue(os.path.samestat(before, after))
-        self.finish(*self.serve("alice"))
+        self.assertEqual(before, self.doors())
+        self.finish(*self.serve("alice", "bob"))
+
+    def doors(self):
+        """What tells the doors from others of the same names."""
+        return [os.stat(os.path.join(self.runtime, name)).st_ino for name in DOORS]
 
     def test_old_one_leaves_the_door_of_its_successor(self):
         """A service that nobody can reach stops, and takes nothing with it."""
         old = self.start_service()
-        opened = self.serve("alice")
+        opened = self.serve("alice", "erin")
         shutil.rmtree(self.runtime)  # as somebody did who thought it was dead
         new = self.start_service()
         self.assertEqual(f"pid={new.pid}", self.ask("hello")[3])
         self.wait_for_log("is not ours any more: stopping")
-        self.assertEqual(HELLO, opened[0].hello())
-        opened[0].close()
+        for connection in opened:
+            self.assertEqual(HELLO, connection.hello())
+            connection.close()
         self.assertEqual(0, old.wait(DEADLINE))
         self.assertEqual(f"pid={new.pid}", self.ask("hello")[3])
-        self.finish(*self.serve("bob"))
+        self.finish(*self.serve("bob", "carol"))
 
 
 class TestZygote(LifeCase):
@@ -178,13 +183,13 @@ class TestZygote(LifeCase):
         os.kill(zygote, signal.SIGSTOP)  # so that nothing is forked meanwhile
         opened = self.serve("alice")
         os.kill(zygote, signal.SIGKILL)
-        opened += self.serve("bob")
+        opened += self.serve("bob", doors=["socket"])
         # And whoever comes while there is neither a zygote nor a spare worker.
-        opened += self.serve("carol")
+        opened += self.serve("carol", "dave")
         status = self.status()
         self.assertEqual(2, status["generation"])
         self.assertNotEqual(zygote, status["zygote"])
-        self.assertEqual(3, status["workers"]["busy"])
+        self.assertEqual(4, status["workers"]["busy"])
         self.assertIn("the zygote is gone: it ended with signal 9", self.log_text())
         self.finish(*opened)
         self.rest()
@@ -200,17 +205,13 @@ class TestZygote(LifeCase):
         for pid in spares:
             os.kill(pid, signal.SIGKILL)
             wait_until(functools.partial(is_dead, pid), "it is dead")
-        asked = conversation.Conversation(self.runtime)
-        self.addCleanup(asked.close)
-        asked.send(["spawn", "alice"], time.monotonic() + DEADLINE)
+        asked = [self.ask_worker(door, door) for door in ("fifo", "socket")]
         service.send_signal(signal.SIGCONT)
-        answer = asked.wait_answer(time.monotonic() + DEADLINE)
-        self.assertEqual("ok", answer[0])
-        self.assertNotIn(int(answer[1]), spares)
-        os.kill(int(answer[1]), signal.SIGTERM)
-        self.assertEqual(
-            ["signal", "15"], asked.wait_answer(time.monotonic() + DEADLINE)
-        )
+        for connection in asked:
+            self.assertEqual("ok", connection.wait()[0])
+            self.assertNotIn(connection.pid, spares)
+            os.kill(connection.pid, signal.SIGTERM)
+            self.assertEqual(["signal", "15"], connection.end())
         self.rest()
 
     def test_threads(self):
@@ -233,16 +234,17 @@ class TestZygote(LifeCase):
         self.configure(spare_workers=0, directory=self.root)
         start = os.path.getsize(self.log_path)
         self.start_service()
-        refused = self.connect()
-        self.assertEqual(["error", "failed"], refused.answer[:2])
-        self.assertIn(
-            "2 threads are running (MainThread, of a plug-in)", refused.answer[2]
-        )
-        self.assertIn("cannot fork a worker", self.log_text(start))
-        # The client serves the connection itself then: never worse than today.
-        relayed = self.start_client("alice")
-        out, _ = relayed.communicate(b"hello\n", DEADLINE)
-        self.assertEqual((HELLO, 0), (out, relayed.returncode))
+        for door in ("fifo", "socket"):
+            refused = self.connect(door=door)
+            self.assertEqual(["error", "failed"], refused.answer[:2])
+            self.assertIn(
+                "2 threads are running (MainThread, of a plug-in)", refused.answer[2]
+            )
+            self.assertIn("cannot fork a worker", self.log_text(start))
+            # The client serves the connection itself then: never worse than today.
+            itself = self.start_client("--door", door, "alice")
+            out, _ = itself.communicate(b"hello\n", DEADLINE)
+            self.assertEqual((HELLO, 0), (out, itself.returncode))
 
 
 class TestRehearsal(LifeCase):
@@ -279,7 +281,7 @@ class TestRehearsal(LifeCase):
         wait_until(lambda: all(map(is_dead, actors)), "the actors have ended")
         self.service.send_signal(signal.SIGCONT)
         self.wait_for_log("generation 2 failed")
-        self.finish(*self.serve("alice"))
+        self.finish(*self.serve("alice", "bob"))
 
     def test_zygote_killed_before_worker_runs(self):
         self.kill_zygote(1)
@@ -310,11 +312,11 @@ class TestReaping(LifeCase):
 
         service = self.start_service(popen={"preexec_fn": ignore_and_block})
         self.rest()
-        for _ in range(3):
-            self.finish(*self.serve("alice"))
-        killed = self.serve("alice")[0]
-        os.kill(killed.pid, signal.SIGTERM)
-        self.assertEqual(["signal", "15"], killed.end())
+        for _ in range(2):
+            self.finish(*self.serve("alice", "bob"))
+        for killed in self.serve("alice", "bob"):
+            os.kill(killed.pid, signal.SIGTERM)
+            self.assertEqual(["signal", "15"], killed.end())
         self.rest()
         wait_until(lambda: self.children_of(service.pid) == "SSS", "no zombies")
         service.terminate()
@@ -331,7 +333,11 @@ class TestHooks(LifeCase, ProbeCase):
         """What a connection started is killed with it, or reaped after it."""
         service = self.start_service()
         self.rest()
-        killed, ended = self.serve("alice", "bob")
+        for doors in (("fifo", "socket"), ("socket", "fifo")):
+            self.check_processes(service, *self.serve("alice", "bob", doors=doors))
+        self.rest()
+
+    def check_processes(self, service, killed, ended):
         hook = int(self.ask_probe(killed, b"sleep"))
         os.kill(killed.pid, signal.SIGKILL)
         self.assertEqual(["signal", "9"], killed.end())
@@ -343,7 +349,6 @@ class TestHooks(LifeCase, ProbeCase):
         self.assertEqual("S", state_of(orphan)[0])
         os.kill(orphan, signal.SIGKILL)
         wait_until(lambda: is_gone(orphan), "it was reaped")
-        self.rest()
 
 
 class TestLeftBehind(LifeCase, ProbeCase):
@@ -351,13 +356,13 @@ class TestLeftBehind(LifeCase, ProbeCase):
         """What a client did not wait for is not seen by the next one."""
         self.start_service()
         self.rest()
-        for _ in range(3):
-            gone = self.serve("alice")[0]
+        for door in ("fifo", "socket") * 2:
+            gone = self.serve("alice", doors=[door])[0]
             os.write(gone.stdin, b"probe.big\n")
             self.assertEqual(b"ok\x01xxx", os.read(gone.stdout, 6))
             gone.close()
             self.assertEqual(["exit", "3"], gone.end())
-            there = self.serve("alice")[0]
+            there = self.serve("alice", doors=[door])[0]
             os.close(there.stdin)
             there.stdin = -1
             self.assertEqual(b"", os.read(there.stdout, 100))
@@ -368,14 +373,15 @@ class TestLeftBehind(LifeCase, ProbeCase):
         """A worker that fails before it serves says so, in one line."""
         self.start_service()
         self.touch("break")
-        failed = self.start_client("alice")
-        out, err = failed.communicate(b"hello\n", DEADLINE)
-        self.assertEqual((b"", 4), (out, failed.returncode))
-        self.assertEqual(
-            b"lp-serve: ValueError: broken before it served "
-            b"(the traceback is in brz.log)\n",
-            err,
-        )
+        for door in ("fifo", "socket"):
+            failed = self.start_client("--door", door, "alice")
+            out, err = failed.communicate(b"hello\n", DEADLINE)
+            self.assertEqual((b"", 4), (out, failed.returncode))
+            self.assertEqual(
+                b"lp-serve: ValueError: broken before it served "
+                b"(the traceback is in brz.log)\n",
+                err,
+            )
         with open(self.log) as log:
             self.assertIn('raise ValueError("broken before it served")', log.read())
         self.wait_for_log(": exit 4 after")

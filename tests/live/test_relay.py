@@ -15,13 +15,14 @@ import socket
 import subprocess
 import tty
 
-from breezy.tests import TestCase
+from breezy.tests import TestCase, multiply_scenarios
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ...lpserve import relay
 from ..harness import DEADLINE, read_line, wait_until
 from .fake_service import (
     PLENTY,
+    STAND_ALONE,
     RelayTestCase,
     fill,
     flood,
@@ -126,7 +127,7 @@ class TestStdio(RelayTestCase):
 
     def test_closed(self):
         """Descriptors that are not open are as good as /dev/null."""
-        client = ["sh", "-c", 'exec "$@" <&- >&-', "sh", "lp-serve-client", "alice"]
+        client = ["sh", "-c", 'exec "$@" <&- >&-', "sh", self.client_path, "alice"]
         self.client = subprocess.Popen(client, stderr=subprocess.PIPE, env=self.env)
         self.addCleanup(self._end, self.client)
         self.addCleanup(self.fake.close)
@@ -139,7 +140,9 @@ class TestStdio(RelayTestCase):
 class TestDescriptors(RelayTestCase):
     """O_NONBLOCK belongs to whoever gave us the descriptor."""
 
-    scenarios = [("blocking", {"blocking": True}), ("not", {"blocking": False})]
+    scenarios = multiply_scenarios(
+        STAND_ALONE, [("blocking", {"blocking": True}), ("not", {"blocking": False})]
+    )
 
     def check(self, ours, theirs):
         """Relay with *theirs* as stdio; their flags stay what they are.
@@ -186,7 +189,9 @@ class TestDescriptors(RelayTestCase):
 class TestBackpressure(RelayTestCase):
     """Whoever does not read stops the writer, and nobody else."""
 
-    scenarios = [("pipes", {"sockets": False}), ("socket", {"sockets": True})]
+    scenarios = multiply_scenarios(
+        STAND_ALONE, [("pipes", {"sockets": False}), ("socket", {"sockets": True})]
+    )
 
     def setUp(self):
         super().setUp()
@@ -282,9 +287,7 @@ class TestEnds(RelayTestCase):
 
     def test_worker_gone_before_the_fifos_are_opened(self):
         self.client = self.start_client("alice")
-        request = self.fake.request()
-        path = os.path.join(self.fake.directory.replies, request.reply)
-        self.fake.reply = os.open(path, os.O_WRONLY)
+        self.fake.open_reply(self.fake.request())
         missing = [os.path.join(self.runtime, "connections", n) for n in "abc"]
         self.fake.answer("ok", self.fake.worker.pid, *missing)
         self.assertEqual(75, self.finish("exit", 75))

@@ -47,11 +47,21 @@ class RequestsTestCase(LiveTestCase):
         return shlex.split(read_line(reply).decode())
 
     def served(self, user: str = "alice", **env: str) -> None:
-        """A whole connection, which must go well."""
-        connection = self.connect(user, **env).open()
-        self.assertEqual(HELLO, connection.hello())
-        connection.close()
-        self.assertEqual(["exit", "0"], connection.end())
+        """A whole connection through each door, which must go well."""
+        for door in ("fifo", "socket"):
+            connection = self.connect(user, door, **env).open()
+            self.assertEqual(HELLO, connection.hello())
+            connection.close()
+            self.assertEqual(["exit", "0"], connection.end())
+            # It counts until it is reaped.
+            self.settled_status()
+
+    def refused(self, user: str = "alice", **env: str) -> list[str]:
+        """The answer to a request for a worker, the same at both doors."""
+        answers = [self.connect(user, d, **env).answer for d in ("fifo", "socket")]
+        self.assertEqual("error", answers[0][0])
+        self.assertEqual(*answers)
+        return answers[0][1:]
 
 
 class TestVerbs(RequestsTestCase):
@@ -166,14 +176,13 @@ class TestVerbs(RequestsTestCase):
         self.configure(max_workers=1, environment="LANG,BRZ_EMAIL")
         self.start_service(BROKEN=broken)
         for name in ("LD_PRELOAD", "PATH", "TZ", "lang"):
-            answer = self.ask("spawn", "alice", f"env.{name}=x")
-            self.assertEqual(["error", "denied"], answer[:2])
-            self.assertIn(name, answer[2])
+            code, text = self.refused(**{name: "x"})
+            self.assertEqual("denied", code)
+            self.assertIn(name, text)
         self.served(LANG="C", BRZ_EMAIL="a@b")
-        # One connection is as many as there may be, and counts until it is reaped.
-        self.settled_status()
+        # One connection is as many as there may be.
         one = self.connect().open()
-        self.assertEqual(["error", "busy"], self.ask("spawn", "bob")[:2])
+        self.assertEqual("busy", self.refused("bob")[0])
         one.close()
         self.assertEqual(["exit", "0"], one.end())
         self.settled_status()
@@ -184,7 +193,6 @@ class TestVerbs(RequestsTestCase):
         os.rename(connections, connections + ".away")
         self.assertEqual(["error", "failed"], self.ask("spawn", "bob")[:2])
         os.rename(connections + ".away", connections)
-        self.settled_status()
         self.served()
         with open(broken, "w"):
             pass
@@ -196,14 +204,12 @@ class TestVerbs(RequestsTestCase):
         answer = self.ask("reload")
         self.assertEqual(["error", "failed"], answer[:2])
         self.assertIn("max_workers", answer[2])
-        self.settled_status()
         self.served()
         # Stopping: the connection that is there goes on, there are no new ones.
-        self.settled_status()
-        one = self.connect().open()
+        one = self.connect(door="socket").open()
         self.assertEqual(["ok"], self.ask("shutdown"))
-        for words in (["spawn", "bob"], ["reload"]):
-            self.assertEqual(["error", "stopping"], self.ask(*words)[:2])
+        self.assertEqual(["error", "stopping"], self.ask("reload")[:2])
+        self.assertEqual("stopping", self.refused("bob")[0])
         self.assertEqual("stopping", self.status()["state"])
         self.assertEqual(HELLO, one.hello())
         one.close()
@@ -212,10 +218,12 @@ class TestVerbs(RequestsTestCase):
 
     def test_shutdown_now(self):
         self.start_service()
-        connection = self.connect().open()
-        self.assertEqual(HELLO, connection.hello())
+        opened = [self.connect(door=door).open() for door in ("fifo", "socket")]
+        for connection in opened:
+            self.assertEqual(HELLO, connection.hello())
         self.write_control(b"shutdown now\n")
-        self.assertEqual(["signal", "15"], connection.end())
+        for connection in opened:
+            self.assertEqual(["signal", "15"], connection.end())
         self.assertEqual(0, self.service.wait(DEADLINE))
 
 

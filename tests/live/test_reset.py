@@ -11,6 +11,7 @@ A plug-in, ``probe.py``, soils the zygote and tells what a worker is like. The
 measure is a real ``brz lp-serve --inet USER``, started as sshd would.
 """
 
+import copy
 import json
 import os
 import resource
@@ -19,15 +20,20 @@ import subprocess
 from ...lpserve import reset
 from ..harness import DEADLINE, LiveTestCase, read_line
 
-#: For each reset what is wrong without it: keys of `probe.state`.
+STEPS = (reset.IN_ZYGOTE, reset.AT_FORK, reset.AT_CONNECTION)
+
+#: For each reset what is wrong without it: keys of `probe.state`; without
+#: `reset_configuration` only in a worker that was forked before breezy.conf changed.
 WITHOUT = {
-    "reset_signals": ["blocked", "caught", "ignored", "signals", "wakeup"],
+    "reset_signals": ["caught", "ignored", "signals", "wakeup"],
+    "reset_mask": ["blocked"],
     "reset_interrupt": ["caught", "signals"],
     "reset_descriptors": ["descriptors"],
     "reset_process_group": ["group", "session"],
     "reset_limits": ["limits", "umask"],
     "reset_file_ids": ["file ids"],
-    "reset_files": ["config", "debug flags", "rules"],
+    "reset_configuration": [],
+    "reset_rules": ["rules"],
     "reset_atomic_files": ["atomic pid"],
     "reset_caches": [
         "concurrency",
@@ -100,9 +106,9 @@ class ProbeCase(LiveTestCase):
         self.assertEqual(b"ok", kind, text.decode())
         return text.rstrip(b"\n").decode()
 
-    def ask_once(self, name, user="alice", **env):
+    def ask_once(self, name, user="alice", door=None, **env):
         """One of the plug-in's requests over a connection of its own."""
-        connection = self.connect(user, **env).open()
+        connection = self.connect(user, door, **env).open()
         answer = self.ask_probe(connection, name)
         connection.close()
         self.assertEqual(["exit", "0"], connection.end())
@@ -121,13 +127,14 @@ class TestState(ProbeCase):
 
     def setUp(self):
         super().setUp()
-        self.configure()
+        self.options = ""
         self.change("old")
 
     def change(self, text):
         """Change what the user has configured."""
         with open(self.config, "w") as file:
             file.write(f"[DEFAULT]\nprobe = {text}\ndebug_flags = {text}\n")
+            file.write(self.options)
         with open(self.rules, "w") as file:
             file.write(f"[name *.probe]\nprobe = {text}\n")
 
@@ -154,19 +161,23 @@ class TestState(ProbeCase):
 
     def worker_like(self, state):
         """The few things in which a worker is meant to differ."""
-        # Its channel to the service, which its children do not inherit.
-        state["descriptors"].append(["other", "socket", True, False, True])
-        state["descriptors"].sort()
+        self.add_socket(state)
         # So that ps(1) tells them apart.
         state["title"] = "lp:alice"
         # Breezy's own, before it begins to serve, would write to stderr.
         state["ui"][0] = "SilentUIFactory"
         return state
 
-    def worker(self):
+    @staticmethod
+    def add_socket(state):
+        """Its channel to the service, which its children do not inherit."""
+        state["descriptors"].append(["other", "socket", True, False, True])
+        state["descriptors"].sort()
+
+    def worker(self, door="fifo"):
         """The state of a worker."""
         self.touch("since")
-        return json.loads(self.ask_once(b"state", **ASKED))
+        return json.loads(self.ask_once(b"state", door=door, **ASKED))
 
     def assertSame(self, expected, found):
         self.assertEqual(sorted(expected), sorted(found))
@@ -182,16 +193,25 @@ class TestState(ProbeCase):
         self.assertEqual(
             ["new", ["new"]], [expected["config"], expected["debug flags"]]
         )
-        # The first two have been forked before the change, the third was not.
-        for _ in range(3):
+        by_socket = copy.deepcopy(expected)
+        self.add_socket(by_socket)  # its connection with the client
+        # The first two have been forked before the change, the others were not.
+        for _ in range(2):
+            self.assertSame(by_socket, self.worker("socket"))
             self.assertSame(expected, self.worker())
+        self.rest()
+        self.change("newer")
+        self.take_out("reset_configuration")
+        found = differing(self.fresh(), self.worker())
+        self.assertEqual(["config", "debug flags"], found)
 
     def test_every_reset_is_needed(self):
         """Without a reset something is wrong, and nothing else."""
-        names = [step.__name__ for step in (*reset.AT_FORK, *reset.AT_CONNECTION)]
+        names = [step.__name__ for steps in STEPS for step in steps]
         self.assertEqual(sorted(WITHOUT), sorted(names))
-        with open(self.config, "a") as file:
-            file.write("lpserve.spare_workers = 0\n")
+        zygotes = [step.__name__ for step in (*reset.IN_ZYGOTE, reset.AT_FORK[0])]
+        self.options = "lpserve.spare_workers = 0\n"
+        self.change("old")
         self.start()
         self.change("new")
         expected = self.worker()
@@ -199,6 +219,8 @@ class TestState(ProbeCase):
         without = dict(WITHOUT)
         for name in names:
             self.take_out(name)
+            if name in zygotes:
+                self.assertEqual(["ok"], self.ask("reload"))
             found[name] = differing(expected, self.worker())
         # From Python 3.12 asyncio, where something loads it, does this as well.
         for each in found, without:

@@ -9,6 +9,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
 
@@ -22,6 +23,7 @@ from ..harness import descriptors_of, read_line, wait_until
 from .test_reset import ProbeCase
 
 HELLO = b"ok\x012\n"
+DOORS = ("fifo", "socket")
 
 
 def everything_from(descriptor):
@@ -43,7 +45,7 @@ class TestConnection(ProbeCase):
         """Two workers do not make the same file id; without the reset they do."""
         self.start_service()
         self.rest()
-        ids = {self.ask_once(b"file_id") for _ in range(4)}
+        ids = {self.ask_once(b"file_id", door=door) for door in DOORS * 2}
         self.assertEqual(4, len(ids), ids)
         self.assertEqual([], [each for each in ids if "zygote" in each])
         self.take_out("reset_file_ids")
@@ -54,8 +56,8 @@ class TestConnection(ProbeCase):
     def test_quit(self):
         """SIGQUIT ends a worker; it does not open a debugger on the connection."""
         self.start_service()
-        for busy in (False, True):
-            connection = self.connect().open()
+        for busy, door in itertools.product((False, True), DOORS):
+            connection = self.connect(door=door).open()
             if busy:
                 self.assertEqual(HELLO, connection.hello())
             else:
@@ -68,7 +70,10 @@ class TestConnection(ProbeCase):
     def test_prints(self):
         """What a plug-in prints is for the client's stderr; it can read nothing."""
         self.start_service()
-        connection = self.connect().open()
+        for door in DOORS:
+            self.check_prints(self.connect(door=door).open())
+
+    def check_prints(self, connection):
         self.assertEqual("nothing to read", self.ask_probe(connection, b"print"))
         self.assertEqual(HELLO, connection.hello())
         os.close(connection.stdin)
@@ -84,7 +89,10 @@ class TestConnection(ProbeCase):
     def test_together(self):
         """Requests that arrive in one buffer are all answered at once."""
         self.start_service("--client-timeout=600")
-        connection = self.connect().open()
+        for door in DOORS:
+            self.check_together(self.connect(door=door).open())
+
+    def check_together(self, connection):
         os.write(connection.stdin, b"hello\nhello\nprobe.file_id\nhello\n")
         self.assertEqual(HELLO, read_line(connection.stdout))
         self.assertEqual(HELLO, read_line(connection.stdout))
@@ -97,22 +105,28 @@ class TestConnection(ProbeCase):
         connection.close()
         self.assertEqual(["exit", "0"], connection.end())
 
+    def fail_in(self, connection):
+        """Have something logged."""
+        os.write(connection.stdin, b"probe.fault\n")
+        self.assertStartsWith(read_line(connection.stdout).decode(), "error\x01")
+
     def test_log(self):
-        """Each connection has the log open itself, and rolls it over first."""
+        """Each connection opens the log itself to log, and rolls it over first."""
         self.start_service()
         self.rest()
-        before = self.connect().open()
-        self.assertEqual(HELLO, before.hello())
+        before, after = (self.connect(door=door).open() for door in DOORS)
+        for connection in (before, after):
+            self.assertEqual(HELLO, connection.hello())
+            self.assertEqual([], self.logs_of(connection.pid))
+        self.fail_in(before)
         with open(self.log, "a") as log:
             log.write("x" * ((4 << 20) + 1))
-        after = self.connect().open()
-        self.assertEqual(HELLO, after.hello())
+        self.fail_in(after)
         self.assertTrue(os.path.exists(self.log + ".old"))
         for connection, name in ((before, "brz.log.old"), (after, "brz.log")):
             path = os.path.join(os.path.dirname(self.log), name)
             self.assertEqual([path], self.logs_of(connection.pid))
-            os.write(connection.stdin, b"probe.fault\n")
-            self.assertStartsWith(read_line(connection.stdout).decode(), "error\x01")
+            self.fail_in(connection)
             with open(path) as log:
                 log.seek(max(0, os.path.getsize(path) - 4000))
                 self.assertIn("ValueError: probed", log.read())
@@ -132,11 +146,11 @@ class TestConnection(ProbeCase):
             os.path.join(self.root, "branch"), force_new_tree=False
         )
         self.start_service(BRZ_EMAIL="service@example.com")
-        for user, env, name in (
-            ("alice", {}, "alice"),
-            ("bob", {"BRZ_EMAIL": "Bob <b@example.com>"}, "Bob <b@example.com>"),
+        bob = "Bob <b@example.com>"
+        for (user, env, name), door in itertools.product(
+            (("alice", {}, "alice"), ("bob", {"BRZ_EMAIL": bob}, bob)), DOORS
         ):
-            connection = self.connect(user, **env).open()
+            connection = self.connect(user, door, **env).open()
             with self.remote_branch(connection) as branch, branch.lock_write():
                 held = self.lock_holder()
                 self.assertEqual(name, held.get("user"))
@@ -171,15 +185,16 @@ class TestMany(ProbeCase):
         self.configure(client_timeout=600)
         self.start_service()
         opened = []
-        for _ in range(150):
-            connection = self.connect().open()
+        for door in DOORS * 75:
+            connection = self.connect(door=door).open()
             self.assertEqual(HELLO, connection.hello())
             self.assertTrue(max(descriptors_of(connection.pid)) < 100)
             opened.append(connection)
         self.configure(client_timeout=0.2)
         self.assertEqual(["ok"], self.ask("reload"))
-        idle = self.connect().open()
-        self.assertEqual(["exit", "0"], idle.end())
+        for door in DOORS:
+            idle = self.connect(door=door).open()
+            self.assertEqual(["exit", "0"], idle.end())
         # The others are as patient as they were told to be.
         wait_until(lambda: self.status()["workers"]["busy"] == 150, "one is gone")
         for connection in opened:
@@ -194,17 +209,20 @@ class TestExit(ProbeCase):
         self.start_service()
         zygotes = [self.status()["zygote"]]
         # Disconnected, interrupted, failed before it served, idle for too long.
-        self.ask_once(b"file_id")
-        interrupted = self.connect().open()
-        self.assertEqual(HELLO, interrupted.hello())
-        os.kill(interrupted.pid, signal.SIGINT)
-        self.assertEqual(["exit", "3"], interrupted.end())
+        for door in DOORS:
+            self.ask_once(b"file_id", door=door)
+            interrupted = self.connect(door=door).open()
+            self.assertEqual(HELLO, interrupted.hello())
+            os.kill(interrupted.pid, signal.SIGINT)
+            self.assertEqual(["exit", "3"], interrupted.end())
         self.touch("break")
-        self.assertEqual(["exit", "4"], self.connect().open().end())
+        for door in DOORS:
+            self.assertEqual(["exit", "4"], self.connect(door=door).open().end())
         os.unlink(os.path.join(self.probe_home, "break"))
         self.configure(client_timeout=0.2)
         self.assertEqual(["ok"], self.ask("reload"))
-        self.assertEqual(["exit", "0"], self.connect().open().end())
+        for door in DOORS:
+            self.assertEqual(["exit", "0"], self.connect(door=door).open().end())
         zygotes.append(self.status()["zygote"])
         self.assertEqual(0, self.stop_service())
         self.assertEqual([f"finally {each}" for each in zygotes], self.notes())

@@ -12,16 +12,18 @@ import os
 import random
 import re
 import resource
+import select
 import signal
 import statistics
 import threading
 import time
 
-from ...lpserve.conversation import Conversation
 from ..harness import (
     DEADLINE,
+    DOORS,
     Connection,
     LiveTestCase,
+    SocketConnection,
     descriptors_of,
     read_line,
     wait_until,
@@ -29,35 +31,36 @@ from ..harness import (
 
 HELLO = b"ok\x012\n"
 
-#: Makes a worker wait before each thing that it does with its FIFOs.
+#: Makes a worker wait before each thing that it does with its stdio.
 SLOW = """
 import os, random, time
 from breezy.plugins.lpserve.lpserve import worker
 
 class SlowOs:
-    def __init__(self, path):
-        self.random = random.Random(os.environ["SLOW_SEED"] + path.rpartition("-")[2])
+    def __init__(self):
+        self.random = random.Random(f"{os.environ['SLOW_SEED']} {os.getpid()}")
 
     def pause(self):
         time.sleep(self.random.random() / 100)
 
     def __getattr__(self, name):
+        if name in ("open", "write", "dup2"):
+            self.pause()
         return getattr(os, name)
 
-    def open(self, *args):
-        self.pause()
-        return os.open(*args)
-
-def connect(stdin, message, real=worker._connect):
-    worker.os = SlowOs(message["path"])
-    worker.os.pause()
-    real(stdin, message)
+def slowly(real):
+    def connect(self, *args):
+        worker.os = SlowOs()
+        worker.os.pause()
+        real(self, *args)
+    return connect
 
 def remove_connection(path, real=worker.remove_connection):
     worker.os.pause()
     real(path)
 
-worker._connect = connect
+for kind in (worker._FifoAnswers, worker._LinkAnswers):
+    kind.connect = slowly(kind.connect)
 worker.remove_connection = remove_connection
 """
 
@@ -107,17 +110,25 @@ class TestSpawning(LiveTestCase):
         self.configure(spare_workers=1)
         self.start_service()
         before = self.rest(1)
-        answers = [self.spawn_with_descriptors(n, 1, before) for n in range(8)]
-        self.assertEqual({"ok", "error"}, set(answers))
-        self.assertEqual("ok", answers[-1])
+        self.spawn_with_fewer_and_fewer(1, before)
         self.configure(spare_workers=0)
         self.assertEqual(["ok"], self.ask("reload"))
         # Without the spare worker's channel and pidfd.
-        answers = [self.spawn_with_descriptors(n, 0, before - 2) for n in range(8)]
-        self.assertEqual("ok", answers[-1])
-        self.assertEqual(["control"], self.paths_left())
+        self.spawn_with_fewer_and_fewer(0, before - 2)
+        self.assertEqual(DOORS, self.paths_left())
 
-    def spawn_with_descriptors(self, count: int, spares: int, before: int) -> str:
+    def spawn_with_fewer_and_fewer(self, spares: int, before: int) -> None:
+        for door in ("fifo", "socket"):
+            answers = [
+                self.spawn_with_descriptors(door, n, spares, before) for n in range(8)
+            ]
+            self.assertEqual("ok", answers[-1])
+            if spares:
+                self.assertEqual({"ok", "error"}, set(answers))
+
+    def spawn_with_descriptors(
+        self, door: str, count: int, spares: int, before: int
+    ) -> str:
         """A spawn while the service can open only *count*; the answer's first word.
 
         The limit is as before once the service has met it or has answered.
@@ -125,29 +136,29 @@ class TestSpawning(LiveTestCase):
         self.rest(spares, before)
         pid, start = self.service.pid, len(self.log_text())
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        conversation = Conversation(self.runtime)
-        self.addCleanup(conversation.close)
         limit = (self.free_descriptors(count), limits[1])
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
-        conversation.send(["spawn", "alice"], time.monotonic() + DEADLINE)
+        asked = self.ask_worker("alice", door)
 
         def answer_or_log() -> object:
-            return conversation.read_answer() or "cannot " in self.log_text(start)
+            answered = select.select([asked.conversation.reply], [], [], 0)[0]
+            return answered or "cannot " in self.log_text(start)
 
-        answer = wait_until(answer_or_log, "the service has got the request")
+        wait_until(answer_or_log, "the service has got the request")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-        if answer is True:
-            # It could not even answer, and does as soon as it can.
-            answer = conversation.wait_answer(time.monotonic() + DEADLINE / 2)
+        # If it could not even answer, it does as soon as it can.
+        answer = asked.wait()
         if answer[0] == "ok":
-            os.kill(int(answer[1]), signal.SIGKILL)
-            end = conversation.wait_answer(time.monotonic() + DEADLINE)
-            self.assertEqual(["signal", "9"], end)
+            os.kill(asked.pid, signal.SIGKILL)
+            self.assertEqual(["signal", "9"], asked.end())
         else:
             self.assertEqual(["error", "failed"], answer[:2])
-            self.assertIn("Too many open files", answer[2])
-        conversation.close()
-        connection = self.connect().open()
+            self.assertContainsRe(
+                answer[2], "Too many open files|service has no descriptors left"
+            )
+        asked.close()
+        asked.conversation.close()
+        connection = self.connect(door=door).open()
         self.assertEqual(HELLO, connection.hello())
         connection.close()
         self.assertEqual(["exit", "0"], connection.end())
@@ -160,7 +171,11 @@ class TestSpawning(LiveTestCase):
         self.start_service()
         before = self.rest(1)
         rest = {self.service.pid, self.status()["zygote"]}
-        for count in range(2):
+        for door, count in (
+            ("fifo", 0),
+            ("fifo", 1),
+            *(("socket", n) for n in range(4)),
+        ):
             (spare,) = set(self.processes()) - rest
             # Its limits, and then its directory, are those that it will have.
             wait_until(
@@ -168,14 +183,17 @@ class TestSpawning(LiveTestCase):
                 "the spare worker is ready",
             )
             used = descriptors_of(spare)
-            limit = [n for n in range(len(used) + 2) if n not in used][count]
+            limit = [n for n in range(len(used) + 8) if n not in used][count]
             resource.prlimit(spare, resource.RLIMIT_NOFILE, (limit, limit))
-            connection = self.connect()
-            self.assertEqual(spare, connection.pid)
-            end = connection.end()
-            self.assertEqual("exit", end[0])
-            self.assertNotEqual("0", end[1])
-            self.assertTrue(self.fifos_gone(connection))
+            if door == "socket":
+                self.check_served_by_nobody(door)
+            else:
+                connection = self.connect()
+                self.assertEqual(spare, connection.pid)
+                end = connection.end()
+                self.assertEqual("exit", end[0])
+                self.assertNotEqual("0", end[1])
+                self.assertTrue(self.fifos_gone(connection))
             self.rest(1, before)
         connection = self.connect()
         connection.stdin = os.open(connection.paths[0], os.O_WRONLY)
@@ -196,25 +214,48 @@ class TestSpawning(LiveTestCase):
         connection.close()
         self.rest(1, before)
 
+    def check_served_by_nobody(self, door: str) -> None:
+        """A worker without its descriptors ends, and touches none of the client's."""
+        connection = self.ask_worker(door=door)
+        end = connection.conversation.wait_answer(time.monotonic() + DEADLINE)
+        self.assertEqual("exit", end[0])
+        self.assertNotEqual("0", end[1])
+        # It never was the worker's.
+        self.assertEqual(b"", read_line(connection.stdout))
+        self.assertEqual(b"", read_line(connection.stderr))
+        connection.close()
+        connection.conversation.close()
+
     def test_descriptors_of_a_worker(self):
         """FAULTS 4 and 10: blocking, and its own only."""
         self.start_service()
-        one, other = self.connect("one").open(), self.connect("other").open()
+        for door in ("fifo", "socket"):
+            self.check_descriptors(
+                door, *(self.connect(user, door).open() for user in ("one", "other"))
+            )
+
+    def check_descriptors(self, door: str, one: Connection, other: Connection) -> None:
         for connection in (one, other):
             self.assertEqual(HELLO, connection.hello())
             opened = descriptors_of(connection.pid)
-            fifos = [opened.pop(number) for number in range(3)]
-            self.assertEqual(connection.paths, [n.partition(" ")[0] for n in fifos])
+            stdio = [opened.pop(number) for number in range(3)]
+            if door == "fifo":
+                paths = [n.partition(" ")[0] for n in stdio]
+                self.assertEqual(connection.paths, paths)
+            else:
+                ours = descriptors_of(os.getpid())
+                near = (connection.stdin, connection.stdout, connection.stderr)
+                self.assertEqual([ours[number] for number in near], stdio)
             for number in range(3):
                 with open(f"/proc/{connection.pid}/fdinfo/{number}") as file:
                     flags = int(re.search(r"flags:\s*(\d+)", file.read())[1], 8)
                 self.assertEqual(0, flags & os.O_NONBLOCK, f"of descriptor {number}")
-            # Beside stdio its log and its channel to the service.
+            # Beside stdio its channel to the service, and the client's connection
+            # if there is one; no log: there is nothing to log.
             # What the zygote had open is the null device now.
             names = [os.path.basename(n).split(":")[0] for n in opened.values()]
-            self.assertEqual(
-                ["brz.log", "socket"], sorted(n for n in names if n != "null")
-            )
+            expected = ["socket"] if door == "fifo" else ["socket", "socket"]
+            self.assertEqual(expected, [n for n in names if n != "null"])
         os.kill(one.pid, signal.SIGKILL)
         self.assertEqual(b"", read_line(one.stdout))
         self.assertEqual(b"", read_line(one.stderr))
@@ -249,10 +290,15 @@ class TestSpawning(LiveTestCase):
     def test_killed_worker(self):
         """FAULT 7: its client knows at once; 0.1 s is what is promised."""
         self.start_service()
+        for door in ("fifo", "socket"):
+            self.check_killed(door)
+
+    def check_killed(self, door: str) -> None:
         for _ in range(3):
             times = []
             for number in range(9):
-                started = self.start_client(f"user{number}", "--no-fallback")
+                words = ("--no-fallback", "--door", door, f"user{number}")
+                started = self.start_client(*words)
                 started.stdin.write(b"hello\n")
                 started.stdin.flush()
                 self.assertEqual(HELLO, read_line(started.stdout.fileno()))
@@ -267,7 +313,10 @@ class TestSpawning(LiveTestCase):
             self.fail(f"a client takes longer than 0.1 s: {times}")
 
     def test_many_with_delays(self):
-        """FAULT 5: a thousand, with pauses on both sides; none is lost."""
+        """FAULT 5: a thousand, with pauses on both sides; none is lost.
+
+        Every fourth one comes through the socket.
+        """
         seed = str(random.randrange(1 << 32))
         count, failures = 1000, []
         self.add_plugin("slow", SLOW)
@@ -278,7 +327,11 @@ class TestSpawning(LiveTestCase):
         def connect_some() -> None:
             for number in numbers:
                 try:
-                    self.connect_slowly(random.Random(f"{seed} {number}"))
+                    pauses = random.Random(f"{seed} {number}")
+                    if number % 4:
+                        self.connect_slowly(pauses)
+                    else:
+                        self.connect_to_socket(pauses)
                 except BaseException as error:
                     failures.append(f"{number}: {error!r}")
 
@@ -291,11 +344,12 @@ class TestSpawning(LiveTestCase):
         self.rest(descriptors=before)
         totals = self.status()["totals"]
         self.assertEqual((count, count), (totals["spawned"], totals["ended"]))
-        self.assertEqual(["control"], self.paths_left())
+        self.assertEqual(DOORS, self.paths_left())
 
     def connect_slowly(self, pauses: random.Random) -> None:
-        """A whole connection; the pauses are what is tested."""
+        """A whole connection by FIFOs; the pauses are what is tested."""
         connection = Connection(self.runtime, "alice", {})
+        connection.wait()
         flags = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)
         names = ("stdin", "stdout", "stderr")
         try:
@@ -305,6 +359,20 @@ class TestSpawning(LiveTestCase):
             self.assertEqual(HELLO, connection.hello())
             time.sleep(pauses.random() / 100)
             connection.close()
+            self.assertEqual(["exit", "0"], connection.end())
+        finally:
+            connection.close()
+            connection.conversation.close()
+
+    def connect_to_socket(self, pauses: random.Random) -> None:
+        """The same through the socket."""
+        connection = SocketConnection(self.runtime, "alice", {})
+        try:
+            time.sleep(pauses.random() / 100)
+            self.assertEqual("ok", connection.wait()[0], connection.answer)
+            self.assertEqual(HELLO, connection.hello())
+            connection.close()
+            time.sleep(pauses.random() / 100)
             self.assertEqual(["exit", "0"], connection.end())
         finally:
             connection.close()

@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 
-from ..harness import DEADLINE, read_line, wait_until
+from ..harness import DEADLINE, DOORS, read_line, wait_until
 from .test_ssh_logins import COMMAND, HELLO, LoginCase, string
 
 BANNER = b"SSH-2.0-lpserve\r\n"
@@ -352,7 +352,7 @@ class TestEnd(EndCase):
         self.assertEqual(255, opened[0].wait(DEADLINE))
         self.rest()
         # The service finds what nobody could remove.
-        wait_until(lambda: self.paths_left() == ["control"], "nothing is left")
+        wait_until(lambda: self.paths_left() == DOORS, "nothing is left")
         self.assertRestarts()
 
     def test_another_service(self):

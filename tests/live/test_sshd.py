@@ -20,13 +20,41 @@ from breezy.branch import Branch
 from breezy.repository import Repository
 
 from ..harness import DEADLINE, read_line
+from ..nativeclient import compiler, native_client
 from .sshcase import SshTestCase, real_history_feature
 
 DATE = "2026-01-01 12:00:00 +0000"
 
 
+#: A forced command: one connection through the FIFO, the next one through the
+#: socket; the second by another program.
+ALTERNATING = """\
+#!/bin/sh
+if mkdir "$0.turn" 2> /dev/null; then
+    exec lp-serve-client --door fifo "$@"
+fi
+rmdir "$0.turn"
+echo >> "$0.socket"
+exec {other} --door socket "$@"
+"""
+
+
 class TestWork(SshTestCase):
     """What people do with a branch, each step the same as before."""
+
+    def open_now(self):
+        self.client = os.path.join(self.test_dir, "alternating")
+        other = native_client() if compiler.available() else "lp-serve-client"
+        with open(self.client, "w") as file:
+            file.write(ALTERNATING.format(other=other))
+        os.chmod(self.client, 0o700)
+        self.sshd.allow("now", f"{self.client} alice")
+
+    def assertAllEndedWell(self):
+        """The same; half of them have come through the socket."""
+        count = super().assertAllEndedWell()
+        with open(self.client + ".socket") as file:
+            self.assertEqual(count // 2, len(file.read()))
 
     def test_a_day_with_a_branch(self):
         tree = self.make_history()

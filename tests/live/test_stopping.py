@@ -51,15 +51,17 @@ class TestReload(LifeCase):
         service = self.start_service()
         before = self.serve("alice")[0]
         self.assertEqual(b"version\x01first\n", self.version(before))
-        denied = self.connect(PROBE="1")
-        self.assertEqual(["error", "denied"], denied.answer[:2])
+        for door in ("fifo", "socket"):
+            denied = self.connect(door=door, PROBE="1")
+            self.assertEqual(["error", "denied"], denied.answer[:2])
         self.change(CHANGING % "second one")
         self.configure(environment="PROBE", spare_workers=1, max_workers=2)
         self.assertEqual(["ok"], self.ask("reload"))
         self.rest_beside(1)
-        after = self.connect(PROBE="1").open()
+        after = self.connect(door="socket", PROBE="1").open()
         self.assertEqual(b"version\x01second one\n", self.version(after))
-        self.assertEqual(["error", "busy"], self.connect().answer[:2])
+        for door in ("fifo", "socket"):
+            self.assertEqual(["error", "busy"], self.connect(door=door).answer[:2])
         self.assertEqual(2, self.status()["generation"])
         # Running connections go on with what they began with.
         self.assertEqual(b"version\x01first\n", self.version(before))
@@ -140,7 +142,8 @@ class TestShutdown(LifeCase):
     def assert_stopping(self):
         """Whoever comes now is told."""
         wait_until(lambda: self.status()["state"] == "stopping", "it stops")
-        self.assertEqual(["error", "stopping"], self.ask("spawn", "alice")[:2])
+        for door in ("fifo", "socket"):
+            self.assertEqual(["error", "stopping"], self.connect(door=door).answer[:2])
         self.assertEqual(["error", "stopping"], self.ask("reload")[:2])
 
     def test_graceful(self):
@@ -167,8 +170,8 @@ class TestShutdown(LifeCase):
             lambda service: service.send_signal(signal.SIGINT),
         ):
             service = self.start_service()
-            opened = self.serve("alice")
-            opened.append(self.connect("bob"))  # does not open its FIFOs
+            opened = self.serve("alice", "bob")
+            opened.append(self.connect("carol"))  # does not open its FIFOs
             service.send_signal(signal.SIGTERM)
             self.assert_stopping()
             tell(service)
@@ -217,7 +220,9 @@ class TestShutdown(LifeCase):
         last = self.serve("alice")[0]  # so that it is there until the end
         clients = []
         for number in range(50):
-            clients.append(self.start_client("--no-fallback", f"user{number}"))
+            door = ("--door", ("fifo", "socket")[number % 2])
+            words = ("--no-fallback", f"user{number}")
+            clients.append(self.start_client(*door, *words))
             if number == 30:
                 service.send_signal(signal.SIGTERM)
         served = 0
@@ -241,26 +246,20 @@ class TestShutdown(LifeCase):
         self.rest(0)
         zygote = self.status()["zygote"]
         os.kill(zygote, signal.SIGSTOP)
-        asked = [conversation.Conversation(self.runtime) for _ in range(40)]
-        for number, each in enumerate(asked):
-            self.addCleanup(each.close)
-            each.send(["spawn", f"user{number}"], time.monotonic() + DEADLINE)
+        asked = [self.ask_worker(f"user{n}", "socket") for n in range(10)]
+        wait_until(
+            lambda: self.status()["workers"]["waiting"] == 10, "they are waiting"
+        )
+        for number in range(10, 40):
+            asked.append(self.ask_worker(f"user{number}", "fifo"))
             if number == 19:
                 self.write_control(b"shutdown\n")
         self.assert_stopping()
         os.kill(zygote, signal.SIGCONT)
-        for number, each in enumerate(asked):
-            answer = each.wait_answer(time.monotonic() + DEADLINE)
-            if number > 19:
-                self.assertEqual(["error", "stopping"], answer[:2])
-                continue
-            self.assertEqual("ok", answer[0])
-            stdin = os.open(answer[2], os.O_WRONLY)
-            stdout, stderr = (os.open(path, os.O_RDONLY) for path in answer[3:])
-            os.write(stdin, b"hello\n")
-            self.assertEqual(HELLO, read_line(stdout))
-            for descriptor in (stdin, stdout, stderr):
-                os.close(descriptor)
-            answer = each.wait_answer(time.monotonic() + DEADLINE)
-            self.assertEqual(["exit", "0"], answer)
+        for each in asked[20:]:
+            self.assertEqual(["error", "stopping"], each.wait()[:2])
+        for each in asked[:20]:
+            self.assertEqual("ok", each.wait()[0])
+            each.open()
+        self.finish(*asked[:20])
         self.assertEqual(0, service.wait(DEADLINE))

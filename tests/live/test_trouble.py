@@ -7,20 +7,22 @@
 
 """The service in trouble that others make: it goes on, or stops in good order."""
 
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 
-from ..harness import DEADLINE, LiveTestCase, wait_until
+from ..harness import DEADLINE, DOORS, LiveTestCase, wait_until
 
 
 class TestTrouble(LiveTestCase):
     def assertServes(self):
-        connection = self.connect().open()
-        self.assertEqual(b"ok\x012\n", connection.hello())
-        connection.close()
-        self.assertEqual(["exit", "0"], connection.end())
+        for door in ("fifo", "socket"):
+            connection = self.connect(door=door).open()
+            self.assertEqual(b"ok\x012\n", connection.hello())
+            connection.close()
+            self.assertEqual(["exit", "0"], connection.end())
 
     def stopped(self, pid):
         """Have *pid* do nothing, whatever happens, until it is killed."""
@@ -51,8 +53,8 @@ class TestTrouble(LiveTestCase):
                 stderr=subprocess.DEVNULL,
                 env=self.env,
             )
-            control = os.path.join(self.runtime, "control")
-            wait_until(lambda: os.path.exists(control), "its doors are open")  # noqa: B023
+            last = os.path.join(self.runtime, DOORS[-1])
+            wait_until(lambda: os.path.exists(last), "its doors are open")  # noqa: B023
             self.assertServes()
             self.stop_service()
 
@@ -77,8 +79,8 @@ class TestTrouble(LiveTestCase):
         self.service = subprocess.Popen(words, env=self.env, stderr=writer)
         os.close(writer)
         self.addCleanup(self.stop_service, self.service)
-        control = os.path.join(self.runtime, "control")
-        wait_until(lambda: os.path.exists(control), "its doors are open")
+        last = os.path.join(self.runtime, DOORS[-1])
+        wait_until(lambda: os.path.exists(last), "its doors are open")
         for _ in range(2000):
             self.write_control(b"rubbish " + b"x" * 100 + b"\n")
         self.assertServes()
@@ -87,8 +89,10 @@ class TestTrouble(LiveTestCase):
     def test_client_does_not_wait_for_its_answer(self):
         """It went away: that is no fault of ours."""
         self.start_service()
-        for request in (b"hello\n", b"bzr request 2\nhello\n"):
-            connection = self.connect().open()
+        for request, door in itertools.product(
+            (b"hello\n", b"bzr request 2\nhello\n"), ("fifo", "socket")
+        ):
+            connection = self.connect(door=door).open()
             os.close(connection.stdout)
             connection.stdout = -1
             os.write(connection.stdin, request)

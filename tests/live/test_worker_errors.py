@@ -12,8 +12,12 @@ import re
 import subprocess
 import time
 
+from breezy.tests.scenarios import load_tests_apply_scenarios
+
 from ...lpserve.conversation import Conversation
-from ..harness import DEADLINE, LiveTestCase, wait_until
+from ..harness import BY_DOOR, DEADLINE, DOORS, LiveTestCase, wait_until
+
+load_tests = load_tests_apply_scenarios
 
 HELLO = b"ok\x012\n"
 
@@ -79,18 +83,20 @@ def profile(frame, event, arg):
         raise Injected("injected in " + step)
     raise OSError(errno.EMFILE, "injected in " + step)
 
-real = zygote.Zygote._be_middle
+real = zygote.Zygote._be_worker
 
-def be_middle(*args):
+def be_worker(*args):
     sys.setprofile(profile)
     return real(*args)
 
-zygote.Zygote._be_middle = be_middle
+zygote.Zygote._be_worker = be_worker
 """
 
 
 class TestWorkerErrors(LiveTestCase):
     """FAULTS 1 and 22: an error in the child fell back into the master's code."""
+
+    scenarios = BY_DOOR
 
     def setUp(self):
         super().setUp()
@@ -138,8 +144,8 @@ class TestWorkerErrors(LiveTestCase):
             ]
 
     def run_client(self) -> tuple[int, bytes, bytes]:
-        """A connection of the real client; its exit status and what it said."""
-        started = self.start_client("alice", "--no-fallback")
+        """A connection of a real client; its exit status and what it said."""
+        started = self.start_client("alice", "--no-fallback", "--door", self.door)
         try:
             out, err = started.communicate(b"hello\n", DEADLINE)
         except subprocess.TimeoutExpired:
@@ -213,7 +219,7 @@ class TestWorkerErrors(LiveTestCase):
         self.assertEqual((0, HELLO, b""), self.run_client())
         self.rest(self.spares, self.descriptors)
         self.assertEqual(0, self.status()["totals"]["faults"])
-        self.assertEqual(["control"], self.paths_left())
+        self.assertEqual(DOORS, self.paths_left())
 
     def test_error_in_every_step(self):
         self.begin(0)

@@ -1,0 +1,132 @@
+/*
+ * Copyright (C) 2026 The lpserve developers
+ *
+ * This program is free software; you can redistribute it and/or modify
+ * it under the terms of the GNU General Public License as published by
+ * the Free Software Foundation; either version 2 of the License, or
+ * (at your option) any later version.
+ */
+
+/*
+ * What the parts of lp-serve-client have of each other. It does what the modules
+ * of the same names in ../lpserve do, in C; doc/protocol.txt is what it speaks.
+ */
+
+#ifndef LPSERVE_CLIENT_H
+#define LPSERVE_CLIENT_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Of a fault: there is no service, and another way may be tried. */
+enum { NO_SERVICE = -1 };
+
+/* Why a connection is not served: the exit status and a line for a person. */
+struct fault {
+    int status;
+    char *text;
+};
+
+/* The names as in doc/protocol.txt; ANY: the socket, else the FIFO. */
+enum door { ANY, FIFO, SOCKET };
+
+/* What breezy.conf says; see read_configuration. */
+struct settings {
+    const char *runtime_dir; /* or NULL */
+    const char *const *environment; /* names, then NULL */
+    bool autostart;
+    double connect_timeout; /* in seconds */
+    char *text; /* of breezy.conf, into which they point, or NULL */
+};
+
+/* The signals that are passed on, as a descriptor. */
+struct signals {
+    int descriptor;
+    sigset_t before; /* the mask that we were started with */
+};
+
+/* One answer, or -1 for COUNT if it cannot be understood. Word after word, each
+ * with its NUL; valid until the next one is read. */
+struct answer {
+    int count;
+    char *words;
+};
+
+enum arrival { ARRIVED, NOT_YET, NO_MORE };
+
+/* One request to the service and the answers to it. */
+struct conversation {
+    const char *directory;
+    const struct signals *signals; /* that end the waiting */
+    bool by_socket;
+    bool connected; /* at the socket; or it is to be tried again */
+    int control; /* the FIFO: when the service dies, it has no reader; or -1 */
+    int answers; /* the reply FIFO or the socket */
+    char *reply; /* path of the reply FIFO */
+    size_t start, end; /* of what has been read and is no answer yet */
+    char buffer[65536];
+};
+
+/* A request that is being put together. */
+enum { MAX_REQUEST = 4096 };
+struct line {
+    size_t size;
+    bool fits;
+    char bytes[MAX_REQUEST];
+};
+
+/* text.c: faults, and what is text. */
+bool fail(struct fault *fault, int status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void tell(const char *text);
+void *allocate(size_t size);
+char *joined(const char *first, const char *second);
+int character(const char *text, size_t left);
+bool is_utf8(const char *text, size_t size);
+size_t clean_utf8(const char *text, size_t size, char *out);
+char *strip(char *text);
+void add_bytes(struct line *line, const char *bytes, size_t size);
+void add_quoted(struct line *line, const char *word);
+int split_words(char *line);
+bool number(const char *text, long least, long most, long *found);
+
+/* config.c: where service and client find each other. */
+bool read_configuration(struct settings *settings, struct fault *fault);
+char *runtime_directory(const char *chosen, const char *configured);
+
+/* command.c: who and what is served. */
+bool is_user(const char *text);
+char *command_fault(void);
+
+/* wait.c: signals and time. */
+double now(void);
+bool open_signals(struct signals *signals, struct fault *fault);
+int next_signal(const struct signals *signals);
+int poll_milliseconds(double deadline);
+
+/* request.c: the two doors. */
+bool open_door(struct conversation *conversation, const char *directory,
+               enum door door, const struct signals *signals, struct fault *fault);
+void close_door(struct conversation *conversation);
+bool ask_for_worker(struct conversation *conversation, const char *user,
+                    const struct settings *settings, double deadline,
+                    struct answer *answer, struct fault *fault);
+enum arrival read_answer(struct conversation *conversation, struct answer *answer);
+const char *word_of(const struct answer *answer, int number);
+bool not_understood(const struct conversation *conversation, int status,
+                    struct fault *fault);
+
+/* relay.c: a connection, from the "ok" to its end. */
+bool relay(struct conversation *conversation, const struct answer *ok,
+           struct answer *last, bool *told, struct fault *fault);
+bool follow(struct conversation *conversation, const struct answer *ok,
+            struct answer *last, struct fault *fault);
+
+/* start.c: autostart, and where Breezy is. */
+char *find_breezy(void);
+bool start_service(const char *directory, const struct signals *signals,
+                   double deadline, struct fault *fault);
+
+#endif

@@ -1,0 +1,365 @@
+/*
+ * Copyright (C) 2026 The lpserve developers
+ *
+ * This program is free software; you can redistribute it and/or modify
+ * it under the terms of the GNU General Public License as published by
+ * the Free Software Foundation; either version 2 of the License, or
+ * (at your option) any later version.
+ */
+
+/* What the client needs of breezy.conf, and where the runtime directory is. */
+
+#include "client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+static const char *const environment[] = {
+    "BRZ_EMAIL", "LANG",       "LC_ALL",         "LC_CTYPE",
+    "TZ",        "SSH_CLIENT", "SSH_CONNECTION", "SSH_ORIGINAL_COMMAND",
+    NULL,
+};
+
+/* The options that are looked for, and their texts, or NULL where not set. */
+enum { RUNTIME_DIR, ENVIRONMENT, AUTOSTART, CONNECT_TIMEOUT, OPTIONS };
+static const char *const names[OPTIONS] = {
+    "runtime_dir", "environment", "autostart", "connect_timeout",
+};
+
+static char *copied(const char *text)
+{
+    return joined(text, "");
+}
+
+/* The home of the account NAME, or of ours for NULL; NULL if there is none. By
+ * /etc/passwd: a static program cannot load what else libc would ask. */
+static char *home_of(const char *name)
+{
+    char *home = NULL;
+    FILE *accounts = fopen("/etc/passwd", "re");
+    struct passwd *each;
+    if (accounts == NULL)
+        return NULL;
+    while (home == NULL && (each = fgetpwent(accounts)) != NULL)
+        if (name != NULL ? strcmp(each->pw_name, name) == 0 : each->pw_uid == getuid())
+            home = copied(each->pw_dir);
+    fclose(accounts);
+    return home;
+}
+
+/* PATH with ~ or ~NAME at its beginning replaced, as os.path.expanduser does. */
+static char *expanded(const char *path)
+{
+    if (*path != '~')
+        return copied(path);
+    size_t size = strcspn(path, "/");
+    char *name = strndup(path + 1, size - 1), *home;
+    if (name != NULL && *name != '\0')
+        home = home_of(name);
+    else
+        home = getenv("HOME") != NULL ? copied(getenv("HOME")) : home_of(NULL);
+    free(name);
+    if (home == NULL)
+        return copied(path);
+    for (size_t end = strlen(home); end > 0 && home[end - 1] == '/'; end--)
+        home[end - 1] = '\0';
+    char *whole = joined(home, path + size);
+    free(home);
+    if (*whole == '\0') {
+        free(whole);
+        return copied("/");
+    }
+    return whole;
+}
+
+/* PATH as os.path.abspath gives it; NULL where we do not know where we are. */
+static char *absolute(const char *path)
+{
+    char *whole;
+    if (*path == '/') {
+        whole = copied(path);
+    } else {
+        char *here = getcwd(NULL, 0);
+        if (here == NULL)
+            return NULL;
+        char *below = joined("/", path);
+        whole = joined(here, below);
+        free(below);
+        free(here);
+    }
+    /* Two slashes in front, and no more, are something else to POSIX. */
+    char *root = whole + (whole[1] == '/' && whole[2] != '/');
+    char *in = root, *out = root;
+    while (*(in += strspn(in, "/")) != '\0') {
+        size_t size = strcspn(in, "/");
+        if (size == 2 && in[0] == '.' && in[1] == '.') {
+            while (out > root && *--out != '/')
+                ;
+        } else if (size != 1 || *in != '.') {
+            *out++ = '/';
+            memmove(out, in, size);
+            out += size;
+        }
+        in += size;
+    }
+    if (out == root)
+        *out++ = '/';
+    *out = '\0';
+    return whole;
+}
+
+/* The first value in TEXT: quoted, or up to a comment; changed in place. */
+static char *value(char *text)
+{
+    char *end = NULL;
+    if (*text == '\'' || *text == '"')
+        end = strchr(text + 1, *text);
+    if (end != NULL) {
+        *end = '\0';
+        return text + 1;
+    }
+    text[strcspn(text, "#")] = '\0';
+    return strip(text);
+}
+
+/* The values in TEXT, which commas separate; changed in place. */
+static const char *const *values(char *text)
+{
+    /* Each value but the last takes two bytes at least, with its comma. */
+    const char **found = allocate((strlen(text) / 2 + 2) * sizeof *found);
+    size_t count = 0;
+    while (*text != '\0' && *text != '#') {
+        char *quote = *text == '\'' || *text == '"' ? strchr(text + 1, *text) : NULL;
+        char *comma = strchr(quote != NULL ? quote + 1 : text, ',');
+        char *each = text;
+        text += strlen(text);
+        if (comma != NULL) {
+            *comma = '\0';
+            text = strip(comma + 1);
+        }
+        each = value(quote != NULL ? each : strip(each));
+        if (*each != '\0')
+            found[count++] = each;
+    }
+    found[count] = NULL;
+    return found;
+}
+
+/* Where the line that TEXT begins with ends, and its length; as str.splitlines. */
+static char *line_end(char *text, size_t *length)
+{
+    static const char *const wide[] = {"\302\205", "\342\200\250", "\342\200\251"};
+    for (;; text++) {
+        text += strcspn(text, "\n\r\v\f\034\035\036\302\342");
+        *length = *text != '\0';
+        if ((unsigned char)*text < 0x80)
+            return text;
+        for (size_t each = 0; each < sizeof wide / sizeof wide[0]; each++) {
+            *length = strlen(wide[each]);
+            if (strncmp(text, wide[each], *length) == 0)
+                return text;
+        }
+    }
+}
+
+/* One line of breezy.conf; *OURS is whether it is in the section [DEFAULT]. */
+static void read_line(char *line, bool *ours, char **options)
+{
+    line = strip(line);
+    if (*line == '[') {
+        line[strcspn(line, "]")] = '\0';
+        *ours = strcmp(value(strip(line + 1)), "DEFAULT") == 0;
+        return;
+    }
+    if (!*ours || strncmp(line, "lpserve.", strlen("lpserve.")) != 0)
+        return;
+    char *text = strchr(line, '=');
+    if (text != NULL)
+        *text++ = '\0';
+    else
+        text = line + strlen(line);
+    const char *name = strip(line) + strlen("lpserve.");
+    for (int each = 0; each < OPTIONS; each++)
+        if (strcmp(name, names[each]) == 0)
+            options[each] = strip(text);
+}
+
+/* All of the file PATH, as clean UTF-8; NULL if it cannot be read. */
+static char *read_file(const char *path)
+{
+    size_t room = 8192, size = 0;
+    ssize_t got = -1;
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (file < 0)
+        return NULL;
+    char *text = allocate(room);
+    while ((got = read(file, text + size, room - size)) > 0) {
+        size += (size_t)got;
+        if (size == room) {
+            char *larger = allocate(room *= 2);
+            memcpy(larger, text, size);
+            free(text);
+            text = larger;
+        }
+    }
+    close(file);
+    if (got < 0) {
+        free(text);
+        return NULL;
+    }
+    if (is_utf8(text, size) && memchr(text, '\0', size) == NULL) {
+        text[size] = '\0';
+        return text;
+    }
+    char *clean = allocate(3 * size + 1);
+    clean_utf8(text, size, clean);
+    free(text);
+    return clean;
+}
+
+/* The texts of our options in breezy.conf, which is looked for where Breezy does.
+ * They are parts of what is returned, if anything. */
+static char *read_options(char **options)
+{
+    const char *base = getenv("BRZ_HOME");
+    if (base == NULL || *base == '\0')
+        base = getenv("XDG_CONFIG_HOME");
+    if (base == NULL || *base == '\0')
+        base = "~/.config";
+    char *directory = expanded(base);
+    char *path = joined(directory, "/breezy/breezy.conf");
+    char *text = read_file(path);
+    free(path);
+    free(directory);
+    if (text == NULL)
+        return NULL;
+    char *line = strncmp(text, "\357\273\277", 3) == 0 ? text + 3 : text;
+    bool ours = false;
+    for (size_t length = 1; length > 0;) {
+        char *end = line_end(line, &length);
+        *end = '\0';
+        read_line(line, &ours, options);
+        line = end + length;
+    }
+    return text;
+}
+
+static bool is_one_of(const char *text, const char *const *words)
+{
+    while (*words != NULL && strcasecmp(text, *words) != 0)
+        words++;
+    return *words != NULL;
+}
+
+/* The digits that TEXT begins with; underscores may be between them. */
+static char *take_digits(char *text, char **out)
+{
+    char *first = *out;
+    for (; (*text >= '0' && *text <= '9') || (*text == '_' && *out > first); text++) {
+        if (*text != '_')
+            *(*out)++ = *text;
+        else if (text[1] < '0' || text[1] > '9')
+            break;
+    }
+    return text;
+}
+
+/* Seconds, of what float() understands; changed in place, -1 where it does not. */
+static double seconds(char *text)
+{
+    char *in = text, *out = text;
+    if (*in == '+' || *in == '-')
+        *out++ = *in++;
+    char *first = out;
+    in = take_digits(in, &out);
+    bool any = out > first;
+    if (*in == '.') {
+        *out++ = *in++;
+        first = out;
+        in = take_digits(in, &out);
+        any = any || out > first;
+    }
+    if (any && (*in == 'e' || *in == 'E')) {
+        *out++ = *in++;
+        if (*in == '+' || *in == '-')
+            *out++ = *in++;
+        first = out;
+        in = take_digits(in, &out);
+        any = out > first;
+    }
+    if (!any || *in != '\0')
+        return -1;
+    *out = '\0';
+    double found = strtod(text, NULL);
+    return found >= 0 && !isinf(found) ? found : -1;
+}
+
+/* What breezy.conf says, or else is as it is everywhere. */
+bool read_configuration(struct settings *settings, struct fault *fault)
+{
+    static const char *const yes[] = {"1", "true", "yes", "on", "y", NULL};
+    static const char *const no[] = {"0", "false", "no", "off", "n", NULL};
+    char *options[OPTIONS] = {NULL};
+    *settings = (struct settings){NULL, environment, false, 30, NULL};
+    settings->text = read_options(options);
+    if (options[AUTOSTART] != NULL) {
+        const char *text = value(options[AUTOSTART]);
+        settings->autostart = is_one_of(text, yes);
+        if (!settings->autostart && !is_one_of(text, no))
+            return fail(fault, EX_USAGE,
+                        "breezy.conf: lpserve.autostart must be True or False");
+    }
+    if (options[CONNECT_TIMEOUT] != NULL)
+        settings->connect_timeout = seconds(value(options[CONNECT_TIMEOUT]));
+    if (settings->connect_timeout < 0)
+        return fail(fault, EX_USAGE,
+                    "breezy.conf: lpserve.connect_timeout must be a number of seconds");
+    if (options[RUNTIME_DIR] != NULL)
+        settings->runtime_dir = value(options[RUNTIME_DIR]);
+    if (options[ENVIRONMENT] != NULL)
+        settings->environment = values(options[ENVIRONMENT]);
+    return true;
+}
+
+static bool given(const char *text)
+{
+    return text != NULL && *text != '\0';
+}
+
+/* The absolute path of the runtime directory; see doc/protocol.txt. NULL, with
+ * errno, where it cannot be told. CHOSEN and CONFIGURED may be NULL. */
+char *runtime_directory(const char *chosen, const char *configured)
+{
+    char *path = NULL;
+    const char *systemd = getenv("RUNTIME_DIRECTORY");
+    const char *login = getenv("XDG_RUNTIME_DIR");
+    if (!given(chosen))
+        chosen = configured;
+    if (!given(chosen))
+        chosen = getenv("LPSERVE_RUNTIME_DIR");
+    if (given(chosen))
+        path = copied(chosen);
+    else if (given(systemd) && *systemd != ':')
+        path = strndup(systemd, strcspn(systemd, ":")); /* systemd.exec(5): a list */
+    else if (geteuid() == 0)
+        path = copied("/run/lpserve");
+    else if (given(login))
+        path = joined(login, "/lpserve");
+    else
+        path = copied("~/.cache/breezy/lpserve");
+    if (path == NULL)
+        return NULL;
+    char *whole = expanded(path);
+    char *found = absolute(whole);
+    free(whole);
+    free(path);
+    return found;
+}

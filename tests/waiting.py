@@ -1,0 +1,43 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Waiting for what should happen, but not for ever."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: Seconds until something that should happen is taken not to.
+DEADLINE = 30.0
+
+
+def wait_until(ready: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+    """Wait for an event that nothing announces; what *ready* then returns."""
+    end = time.monotonic() + deadline
+    while not (result := ready()):
+        if time.monotonic() > end:
+            raise AssertionError(f"did not happen within {deadline} s: {what}")
+        time.sleep(0.005)
+    return result
+
+
+def read_line(descriptor: int, deadline: float = DEADLINE) -> bytes:
+    """Read up to a newline or the end of file, a byte at a time."""
+    end = time.monotonic() + deadline
+    line = b""
+    while not line.endswith(b"\n"):
+        if not select.select([descriptor], [], [], max(0, end - time.monotonic()))[0]:
+            raise AssertionError(f"no line within {deadline} s, only {line!r}")
+        byte = os.read(descriptor, 1)
+        if not byte:
+            break
+        line += byte
+    return line
