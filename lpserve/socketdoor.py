@@ -270,6 +270,8 @@ class SocketDoor(Door):
         self._log = log
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._uid = os.geteuid()
+        # Whether we have let others into the directory.
+        self._widened = False
 
     def open(self) -> None:
         """Make the socket and listen at it.
@@ -295,9 +297,10 @@ class SocketDoor(Door):
         """Let those get to the socket who are let in."""
         others = bool(self._allowed())
         os.chmod(self.path, 0o666 if others else 0o600)
-        if others:
+        if others != self._widened:
             mode = stat.S_IMODE(os.stat(self._directory.path).st_mode)
-            os.chmod(self._directory.path, mode | 0o011)
+            os.chmod(self._directory.path, mode | 0o011 if others else mode & ~0o011)
+            self._widened = others
 
     def close(self) -> None:
         """Answer what has been asked, then remove the socket if it is ours."""

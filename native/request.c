@@ -431,7 +431,10 @@ static bool refused(const struct conversation *conversation,
     } codes[] = {
         {"busy", EX_TEMPFAIL}, {"denied", EX_NOPERM}, {"bad-request", EX_USAGE},
     };
-    if (answer->count < 3 || strcmp(word_of(answer, 0), "error") != 0)
+    const char *first = answer->count > 0 ? word_of(answer, 0) : "";
+    if (strcmp(first, "exit") == 0 || strcmp(first, "signal") == 0)
+        return fail(fault, NO_SERVICE, "the worker ended before it had the connection");
+    if (answer->count < 3 || strcmp(first, "error") != 0)
         return not_understood(conversation, NO_SERVICE, fault);
     const char *code = word_of(answer, 1), *said = word_of(answer, 2);
     /* What is left are words, one after the other: make one of them. */

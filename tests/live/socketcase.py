@@ -24,7 +24,7 @@ import sys
 if "--fork-server" in sys.argv:
     from breezy.plugins.lpserve.lpserve import server, socketdoor
     server.HOUSEKEEPING = 0.2
-    socketdoor.PATIENCE = float({patience!r})
+    socketdoor.PATIENCE = 1.0
 """
 
 

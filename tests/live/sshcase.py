@@ -22,6 +22,7 @@ from breezy.tests import features
 from breezy.workingtree import WorkingTree
 
 from ..harness import DEADLINE, PLUGIN, LiveTestCase, read_line, wait_until
+from ..processes import title_of
 from .sshd import Sshd, find_sshd
 
 ALICE = "Alice <alice@example.com>"
@@ -123,15 +124,7 @@ class SshClientCase(LiveTestCase):
 
     def workers_for(self, user):
         """The pids of workers that serve *user*."""
-        found = []
-        for pid in self.processes():
-            try:
-                with open(f"/proc/{pid}/comm") as comm:
-                    if comm.read().strip() == f"lp:{user}":
-                        found.append(pid)
-            except OSError:
-                pass
-        return found
+        return [pid for pid in self.processes() if title_of(pid) == f"lp:{user}"]
 
 
 class SshTestCase(SshClientCase):

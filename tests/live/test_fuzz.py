@@ -151,6 +151,7 @@ class TestFuzz(LiveTestCase):
     def whole_connection(self) -> bool:
         connection = Connection(self.runtime, "bob", {"LANG": "C"})
         try:
+            connection.wait()
             answer = connection.open().hello()
             connection.close()
             return (answer, connection.end()) == (b"ok\x012\n", ["exit", "0"])

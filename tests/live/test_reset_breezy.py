@@ -20,6 +20,7 @@ from breezy.lockdir import LockDir
 from breezy.transport import get_transport_from_path, remote
 
 from ..harness import descriptors_of, read_line, wait_until
+from ..processes import title_of
 from .test_reset import ProbeCase
 
 HELLO = b"ok\x012\n"
@@ -36,8 +37,7 @@ def everything_from(descriptor):
 
 def is_titled(pid):
     """Whether ps(1) shows that the process serves alice."""
-    with open(f"/proc/{pid}/comm") as comm:
-        return comm.read() == "lp:alice\n"
+    return title_of(pid) == "lp:alice"
 
 
 class TestConnection(ProbeCase):

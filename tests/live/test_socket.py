@@ -90,28 +90,8 @@ class TestVerbs(SocketTestCase):
         self.assertEqual([], link.answer())
         self.assertEqual(0, self.service.wait(DEADLINE))
 
-    def test_refused(self):
-        self.configure(max_workers=2)
-        self.start_service()
-        before = self.rest()
-        link = self.link()
-        with self.file("any") as any:
-            link.send(b"spawn alice env.LD_PRELOAD=x env.LANG=C\n", any, any, any)
-            self.assertEqual(["error", "denied"], link.answer()[:2])
-            self.assertEqual([], link.answer())
-            running = [self.link().spawn(), self.link().spawn("bob")]
-            late = self.link()
-            late.send(b"spawn alice\n", any, any, any)
-            self.assertEqual(["error", "busy"], late.answer()[:2])
-            self.assertFalse(self.of_service(any))
-        for each in running:
-            self.assertEqual(HELLO, each.hello())
-            self.assertEqual([["exit", "0"]], each.end())
-        self.assertServed()
-        self.assertNothingGone(before)
-
-    def test_hundred_at_once(self):
-        """The pool is small; nobody is turned away."""
+    def test_many(self):
+        """A hundred at once, for which the pool is small; and too many."""
         self.start_service()
         before = self.rest()
         links = [self.link() for _ in range(100)]
@@ -125,8 +105,25 @@ class TestVerbs(SocketTestCase):
         for link in links:
             self.assertEqual([["exit", "0"]], link.end())
         self.assertEqual(100, self.status()["totals"]["spawned"])
-        self.assertEqual(["ok"], self.ask("reload"))  # with as few spares as before
+        self.configure(max_workers=2)
+        self.assertEqual(["ok"], self.ask("reload"))
+        self.check_refused()
         self.assertNothingGone(before)
+
+    def check_refused(self):
+        link, late = self.link(), self.link()
+        with self.file("any") as any:
+            link.send(b"spawn alice env.LD_PRELOAD=x env.LANG=C\n", any, any, any)
+            self.assertEqual(["error", "denied"], link.answer()[:2])
+            self.assertEqual([], link.answer())
+            running = [self.link().spawn(), self.link().spawn("bob")]
+            late.send(b"spawn alice\n", any, any, any)
+            self.assertEqual(["error", "busy"], late.answer()[:2])
+            self.assertFalse(self.of_service(any))
+        for each in running:
+            self.assertEqual(HELLO, each.hello())
+            self.assertEqual([["exit", "0"]], each.end())
+        self.assertServed()
 
 
 class TestStdio(SocketTestCase):
@@ -191,8 +188,7 @@ class TestStdio(SocketTestCase):
         self.assertEqual([["exit", "0"]], other.end())
         os.kill(both.pid, signal.SIGKILL)
         self.assertEqual([], both.end())
-        self.start_service()
-        self.assertServed()
+        self.remove_doors()
 
 
 class TestClientGone(SocketTestCase):

@@ -7,7 +7,7 @@
 
 """A random walk at the socket: clients go, and all else is killed.
 
-``LPSERVE_SOCKET_CONNECTIONS`` says how many connections are made (200), and
+``LPSERVE_SOCKET_CONNECTIONS`` says how many connections are made (100), and
 ``LPSERVE_SOCKET_SEED`` repeats a walk, as far as that can be.
 """
 
@@ -21,7 +21,7 @@ from ..harness import wait_until
 from . import chaos
 from .socketcase import HELLO, Link, SocketTestCase
 
-COUNT = int(os.environ.get("LPSERVE_SOCKET_CONNECTIONS", "200"))
+COUNT = int(os.environ.get("LPSERVE_SOCKET_CONNECTIONS", "100"))
 SEED = int(os.environ.get("LPSERVE_SOCKET_SEED", random.randrange(1 << 32)))
 
 
@@ -38,6 +38,8 @@ class TestWalk(SocketTestCase):
             self.begin(f"c{number}")
             while len(self.open) > self.rng.randrange(12):
                 self.rng.choice(self.moves())()
+            if number % 40 == 20:
+                self.kill_zygote()
             if number % 80 == 60:
                 self.restart()
         while self.open:
@@ -54,11 +56,8 @@ class TestWalk(SocketTestCase):
             os.write(2, f"\n{report}\n".encode())
 
     def moves(self):
-        return (
-            *[self.talk, self.finish, self.leave] * 4,
-            *[self.kill_worker, self.kill_spare] * 2,
-            self.kill_zygote,
-        )
+        usual = [self.talk, self.finish, self.leave] * 4
+        return [*usual, self.kill_worker, self.kill_worker, self.kill_spare]
 
     def begin(self, user):
         link = self.link()
@@ -112,26 +111,26 @@ class TestWalk(SocketTestCase):
             self.assertEqual(expected, link.end(), f"seed {SEED}")
             self.counts["worker killed"] += 1
 
-    def kill(self, kind):
-        """One that no connection has."""
+    def kill_spare(self):
+        for link in self.open:
+            self.wait_answer(link)
         # A worker is still called a spare one when it says "ok".
         ours = [link.pid for link in self.open]
         for pid in self.processes():
-            if chaos.kind_of(pid) == (kind, "") and pid not in ours:
+            if chaos.kind_of(pid) == ("spare", "") and pid not in ours:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 # Until then it might still be given a connection.
                 wait_until(lambda: not chaos.is_running(pid), "its end")  # noqa: B023
-                self.counts[f"{kind} killed"] += 1
+                self.counts["spare killed"] += 1
                 return
 
-    def kill_spare(self):
-        for link in self.open:
-            self.wait_answer(link)
-        self.kill("spare")
-
     def kill_zygote(self):
-        self.kill("zygote")
+        """Whoever waits for a worker gets it from the next one."""
+        zygote = self.status()["zygote"]
+        if zygote is not None:
+            os.kill(zygote, signal.SIGKILL)
+            self.counts["zygote killed"] += 1
 
     def restart(self):
         """The service is killed: who had a worker goes on, the others hear of it."""

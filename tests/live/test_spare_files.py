@@ -19,6 +19,7 @@ from breezy.tests import TestCaseInTempDir
 
 from ...lpserve import reset, system, worker
 from ..harness import DEADLINE, descriptors_of, wait_until
+from ..processes import title_of
 from ..test_system import in_child
 from .test_reset import ProbeCase
 from .test_spares import DOORS, SparesCase
@@ -69,10 +70,7 @@ class TestFiles(SparesCase, ProbeCase):
         wait_until(self.is_ready, "it is ready")
 
     def is_ready(self):
-        for pid in self.spares():
-            with open(f"/proc/{pid}/comm") as comm:
-                return comm.read() == "lp-spare\n"
-        return False
+        return [title_of(pid) for pid in self.spares()][:1] == ["lp-spare"]
 
     def assertSeen(self, word):
         """Both files say *word*: in a spare worker, and in the next."""

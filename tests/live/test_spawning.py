@@ -28,6 +28,7 @@ from ..harness import (
     read_line,
     wait_until,
 )
+from ..processes import title_of
 
 HELLO = b"ok\x012\n"
 
@@ -177,9 +178,8 @@ class TestSpawning(LiveTestCase):
             *(("socket", n) for n in range(4)),
         ):
             (spare,) = set(self.processes()) - rest
-            # Its limits, and then its directory, are those that it will have.
             wait_until(
-                lambda spare=spare: os.readlink(f"/proc/{spare}/cwd") == self.home,
+                lambda spare=spare: title_of(spare) == "lp-spare",
                 "the spare worker is ready",
             )
             used = descriptors_of(spare)
