@@ -273,15 +273,22 @@ def _formats() -> list[Any]:
 
 
 def resolve_imports() -> None:
-    """Resolve the lazy imports of modules that are there by now.
+    """Resolve the lazy imports of what is there by now.
 
-    Each would otherwise be resolved again in every worker.
+    Each would otherwise be resolved again in every worker. Not of more: what nobody
+    needs, paramiko for one, would make every fork slower.
     """
     for module in list(sys.modules.values()):
         scope = getattr(module, "__dict__", {})
         for value in list(scope.values()):
-            if type(value) is lazy_import.ImportReplacer:
-                path = object.__getattribute__(value, "_module_path")
-                if ".".join(path) in sys.modules:
-                    with contextlib.suppress(Exception):
-                        object.__getattribute__(value, "_resolve")()
+            if type(value) is lazy_import.ImportReplacer and _is_there(value):
+                with contextlib.suppress(Exception):
+                    object.__getattribute__(value, "_resolve")()
+
+
+def _is_there(replacer: lazy_import.ImportReplacer) -> bool:
+    """Whether what it stands for has been imported."""
+    path = object.__getattribute__(replacer, "_module_path")
+    member = object.__getattribute__(replacer, "_member")
+    module = sys.modules.get(".".join(path))
+    return module is not None and (member is None or member in vars(module))

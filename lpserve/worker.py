@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from breezy import trace
@@ -30,6 +31,11 @@ from .wire import encode_answer
 
 #: Exit status of a worker whose FIFOs nobody opened in time (EX_TEMPFAIL).
 NOBODY_CAME = 75
+
+
+#: Seconds until a zygote looks once more whether the configuration has changed: a
+#: worker does so anyway.
+LOOK_AGAIN = 1.0
 
 
 class _TooLate(Exception):
@@ -97,6 +103,7 @@ class Ready:
         self.settings: dict[str, Any] = {}
         self.server: serving.ConnectionServer | None = None
         self.stamp: Any = None
+        self._next_look = 0.0
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Bring it up to date; nothing of it depends on a user."""
@@ -106,7 +113,9 @@ class Ready:
                 self.server = serving.prepare(
                     settings["directory"], settings["allow_writes"]
                 )
-            self.stamp = reset.read_configuration(self.stamp)
+            if time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + LOOK_AGAIN
+                self.stamp = reset.read_configuration(self.stamp)
         except Exception:
             self.stamp = None  # at the connection there is somebody to tell
 
