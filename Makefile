@@ -12,7 +12,8 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 CHECKOUT = BRZ_PLUGINS_AT=lpserve@$(CURDIR)
-SELFTEST = $(CHECKOUT) PYTHONWARNINGS="error:This process:DeprecationWarning" \
+# Most tests wait most of the time: more of them at once than there are processors.
+SELFTEST = $(CHECKOUT) BRZ_CONCURRENCY=4 PYTHONWARNINGS="error:This process:DeprecationWarning" \
 	$(BIN)/brz selftest -s bp.lpserve
 # 'make test TESTS=live.test_life' runs some of them.
 TESTS =

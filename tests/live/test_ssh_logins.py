@@ -9,6 +9,7 @@
 
 import base64
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -279,11 +280,10 @@ class TestRequests(LoginCase):
             b"ls' user=root peer=1.2.3.4 exit='0",
         ):
             start = self.server.log_size()
-            text = shown(command)
-            line = f"only 'bzr serve --inet' is allowed, not: {text[:80]}"
+            text, plain = shown(command), re.sub("[^ -~]", "?", shown(command)[:80])
+            line = f"only 'bzr serve --inet' is allowed, not: {plain}"
             end = self.end(self.execute(self.transport, command))
             self.assertEqual((64, b"", f"lp-serve-ssh: {line}\n"), end)
-            # In the log, too, it is one line of the words that it should be.
             (record,) = self.server.wait_for_records(1, start)
             self.assertEqual(1, self.server.log(start).count("\n"))
             self.assertEqual((f"64 ({line})", 13), (record["exit"], len(record)))

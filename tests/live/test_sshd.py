@@ -42,6 +42,9 @@ exec {other} --door socket "$@"
 class TestWork(SshTestCase):
     """What people do with a branch, each step the same as before."""
 
+    #: What sshd runs, where there is one.
+    client = None
+
     def open_now(self):
         self.client = os.path.join(self.test_dir, "alternating")
         other = native_client() if compiler.available() else "lp-serve-client"
@@ -53,8 +56,10 @@ class TestWork(SshTestCase):
     def assertAllEndedWell(self):
         """The same; half of them have come through the socket."""
         count = super().assertAllEndedWell()
-        with open(self.client + ".socket") as file:
-            self.assertEqual(count // 2, len(file.read()))
+        if self.client is not None:
+            with open(self.client + ".socket") as file:
+                self.assertEqual(count // 2, len(file.read()))
+        return count
 
     def test_a_day_with_a_branch(self):
         tree = self.make_history()
