@@ -50,11 +50,6 @@ class Demand:
         return self._peak * math.pow(0.5, (now - self._peaked) / self.HALF_LIFE)
 
     @property
-    def is_low(self) -> bool:
-        """Whether there is time to do more for a spare worker than to fork it."""
-        return self.wanted <= self.least
-
-    @property
     def wanted(self) -> int:
         """How many there should be now."""
         if not self.least:

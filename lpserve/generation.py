@@ -119,7 +119,7 @@ class Generation:
     ) -> None:
         """Ask for workers, each with one of *ends* of channels.
 
-        :param spare: there is time until they are needed.
+        :param spare: nobody waits for them.
         :param settings: what `options.Settings.for_worker` says.
         :raises OSError: if the zygote has gone or does not keep up.
         """

@@ -29,8 +29,8 @@ class Pool:
     """Hands connections to workers, spare ones first.
 
     :param request_fork: called with serial numbers, the workers' ends of their
-        channels and whether there is time; returns the number of the generation
-        that it asked; raises OSError if there is none to ask now.
+        channels and whether nobody waits for them; returns the number of the
+        generation that it asked; raises OSError if there is none to ask now.
     :param ended: called with a connection and how it ended.
     :param log: called with a line.
     """
@@ -104,7 +104,7 @@ class Pool:
         while missing > 0:
             urgent = len(self.waiting) - len(self.in_flight)
             number = min(urgent if urgent > 0 else missing, channel.MAX_DESCRIPTORS)
-            if not self._request(number, urgent <= 0 and self.demand.is_low):
+            if not self._request(number, spare=urgent <= 0):
                 return
             missing -= number
 

@@ -61,7 +61,6 @@ def main(
         step(context)
     if spare:
         practise(context, ready)
-    set_title("lp-spare")
     message, descriptors = channel.receive(end)
     if message is None:
         return 0  # retired as a spare
@@ -164,6 +163,7 @@ def practise(context: reset.Context, ready: Ready) -> None:
         if email is None:
             os.environ.pop("BRZ_EMAIL", None)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        set_title("lp-spare")
 
 
 class _FifoAnswers:
