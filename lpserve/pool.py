@@ -20,6 +20,7 @@ from . import channel
 from .children import Children, End
 from .connection import Connection, Worker
 from .demand import Demand
+from .doors import nothing
 from .loop import Loop, Timer
 from .paths import RuntimeDirectory, remove_connection
 from .wire import FAILED, encode_answer
@@ -365,5 +366,9 @@ class Pool:
             connection.reply.close()
             if connection.timer is not None:
                 connection.timer.cancel()
+            # They know each other: without this only the collector frees them.
+            connection.reply.gone = nothing
+            connection.worker = None
             self._ended(connection, worker, end)
+        worker.child = worker.connection = None
         self.refill()
