@@ -223,6 +223,14 @@ def _own_description(number):
     return os.dup(number)
 
 
+def leave_stdio():
+    """Have nothing open of our standard input and output any more."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
 class Relay:
     """The life of one connection, from the ``ok`` of ``spawn`` to its end.
 
@@ -255,10 +263,7 @@ class Relay:
             Flow(ends[2], _own_description(2)),
         ]
         # The flows alone hold the two ends, so that closing them is seen.
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.close(null)
+        leave_stdio()
 
     def run(self):
         """Relay until the worker has ended.

@@ -19,7 +19,7 @@ import time
 
 from .conversation import ClientError, NoService, Talk
 from .location import directory_fault, socket_address
-from .relay import pass_on, wait
+from .relay import leave_stdio, pass_on, wait
 
 _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
 _SHUT_RD = 0
@@ -153,10 +153,7 @@ class Attendance:
         except OSError:
             self._pidfd = -1  # it has ended already: the next answer says how
         # Only the worker's are left, so that closing them is seen.
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.close(null)
+        leave_stdio()
 
     def run(self):
         """Wait until the worker has ended, and pass signals on to it.

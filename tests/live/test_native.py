@@ -242,11 +242,11 @@ class TestParsing(TestCaseInTempDir):
     def setUp(self):
         super().setUp()
         self.requireFeature(compiler)
-        self.library = ctypes.CDLL(native_library())
-        self.library.runtime_directory.restype = ctypes.c_char_p
-        self.library.command_fault.restype = ctypes.c_char_p
-        self.library.is_user.restype = ctypes.c_bool
-        self.library.read_configuration.restype = ctypes.c_bool
+        self.native = ctypes.CDLL(native_library())
+        self.native.runtime_directory.restype = ctypes.c_char_p
+        self.native.command_fault.restype = ctypes.c_char_p
+        self.native.is_user.restype = ctypes.c_bool
+        self.native.read_configuration.restype = ctypes.c_bool
         self.chance = random.Random(42)
 
     def some(self, parts, most=12, count=1500):
@@ -260,7 +260,7 @@ class TestParsing(TestCaseInTempDir):
     def configuration(self):
         """What it finds in breezy.conf, as `location.read_configuration` gives it."""
         settings, fault = _Settings(), _Fault()
-        if not self.library.read_configuration(
+        if not self.native.read_configuration(
             ctypes.byref(settings), ctypes.byref(fault)
         ):
             return fault.text.decode()
@@ -328,7 +328,7 @@ class TestParsing(TestCaseInTempDir):
         for path in self.some(parts, 8):
             self.overrideEnv("HOME", self.chance.choice(("/h", "/h//", "/", "", None)))
             expected = os.fsencode(location.runtime_directory(os.fsdecode(path)))
-            self.assertEqual(expected, self.library.runtime_directory(path, None), path)
+            self.assertEqual(expected, self.native.runtime_directory(path, None), path)
 
     def test_where_it_is_named(self):
         """Which of the places wins."""
@@ -341,7 +341,7 @@ class TestParsing(TestCaseInTempDir):
             expected = location.runtime_directory(*given)
             words = [None if each is None else each.encode() for each in given]
             self.assertEqual(
-                expected.encode(), self.library.runtime_directory(*words), given
+                expected.encode(), self.native.runtime_directory(*words), given
             )
 
     def test_command(self):
@@ -363,7 +363,7 @@ class TestParsing(TestCaseInTempDir):
         for command in self.some([*words, *[b" "] * 6, b"\xff", b"\x1b"]):
             self.overrideEnv(SSH, self.text(command))
             expected = sshcommand.command_fault(os.environ, False)
-            found = self.library.command_fault()
+            found = self.native.command_fault()
             self.assertEqual(expected, None if found is None else found.decode())
 
     def test_user(self):
@@ -371,14 +371,14 @@ class TestParsing(TestCaseInTempDir):
         for most in (1, 3, 16):
             for text in self.some(parts, most):
                 self.assertEqual(
-                    wire.is_user(self.text(text)), self.library.is_user(text), text
+                    wire.is_user(self.text(text)), self.native.is_user(text), text
                 )
 
     def test_words(self):
         parts = (b"'", b'"', b"\\", b" ", b"\t", b"a", b"\xc3\xa9", b"$", b"\xff")
         for word in self.some(parts):
             line = _Line(0, True, b"")
-            self.library.add_quoted(ctypes.byref(line), word)
+            self.native.add_quoted(ctypes.byref(line), word)
             quoted = line.bytes[: line.size]
             expected = conversation.quote(self.text(word))
             self.assertEqual(expected, self.text(quoted))
@@ -387,7 +387,7 @@ class TestParsing(TestCaseInTempDir):
 
     def check_split(self, line):
         buffer = ctypes.create_string_buffer(line)
-        count = self.library.split_words(buffer)
+        count = self.native.split_words(buffer)
         try:
             expected = shlex.split(self.text(line))
         except ValueError:
