@@ -346,7 +346,7 @@ class TestHooks(LifeCase, ProbeCase):
         orphan = int(self.ask_probe(ended, b"orphan"))
         wait_until(lambda: state_of(orphan)[1] == service.pid, "it was adopted")
         self.finish(ended)
-        self.assertEqual("S", state_of(orphan)[0])
+        wait_until(lambda: state_of(orphan)[0] == "S", "it sleeps, unharmed")
         os.kill(orphan, signal.SIGKILL)
         wait_until(lambda: is_gone(orphan), "it was reaped")
 
