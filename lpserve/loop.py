@@ -20,6 +20,14 @@ from collections.abc import Callable
 Callback = Callable[[], object]
 
 
+#: Timers, cancelled ones included, that are kept without looking through them.
+FEW = 64
+
+
+def _nothing() -> None:
+    """What a cancelled timer calls back."""
+
+
 class Timer:
     """A callback that is due at a time; see `Loop.call_later`."""
 
@@ -33,6 +41,7 @@ class Timer:
     def cancel(self) -> None:
         """Do not call it; harmless when it has been called."""
         self.cancelled = True
+        self.callback = _nothing  # what it knows need not wait until it is due
 
 
 class Loop:
@@ -50,6 +59,7 @@ class Loop:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._timers: list[tuple[float, int, Timer]] = []
+        self._room = FEW
         self._order = itertools.count()
         self._signals: dict[int, Callback] = {}
         self._wakeup, self._wakeup_writer = os.pipe()
@@ -81,9 +91,17 @@ class Loop:
 
     def call_later(self, seconds: float, callback: Callback) -> Timer:
         """Call *callback* once, *seconds* from now."""
+        if len(self._timers) >= self._room:
+            self._sweep()
         timer = Timer(time.monotonic() + seconds, callback)
         heapq.heappush(self._timers, (timer.due, next(self._order), timer))
         return timer
+
+    def _sweep(self) -> None:
+        """Leave out the cancelled ones: most are, long before they are due."""
+        self._timers = [each for each in self._timers if not each[2].cancelled]
+        heapq.heapify(self._timers)
+        self._room = max(FEW, 2 * len(self._timers))
 
     def on_signal(self, number: int, callback: Callback) -> None:
         """Call *callback* from the loop after signal *number*."""

@@ -10,10 +10,11 @@
 import os
 import signal
 import time
+import weakref
 
 from breezy.tests import TestCaseInTempDir
 
-from ..lpserve import system
+from ..lpserve import loop, system
 from ..lpserve.loop import Loop
 from .harness import DEADLINE
 
@@ -192,6 +193,21 @@ class TestTimers(LoopTestCase):
         self.run_until(lambda: found, "the second")
         self.assertEqual(["second"], found)
         first.cancel()
+
+    def test_cancelled_ones_are_not_kept(self):
+        """A busy service cancels thousands before the first of them is due."""
+        kept = []
+        found = []
+        for number in range(1000):
+            timer = self.loop.call_later(60, lambda: found.append("cancelled"))
+            kept.append(weakref.ref(timer.callback))
+            timer.cancel()
+            if number % 300 == 0:
+                self.loop.call_later(0.001 * number, lambda n=number: found.append(n))
+        self.assertEqual([], [each for each in kept if each() is not None])
+        self.assertTrue(len(self.loop._timers) <= loop.FEW, self.loop._timers)
+        self.run_until(lambda: len(found) == 4, "those that were not cancelled")
+        self.assertEqual([0, 300, 600, 900], found)
 
     def test_cancelled_by_another_of_the_same_round(self):
         found = []
