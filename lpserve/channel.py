@@ -27,7 +27,7 @@ import socket
 from typing import Any
 
 #: Changed whenever an older service could not talk to a newer zygote.
-VERSION = 2
+VERSION = 3
 
 # Somewhat less than what malloc(3) would get a mapping of its own for.
 _MAX_MESSAGE = (1 << 17) - 256
@@ -46,10 +46,15 @@ def end_of(number: int) -> socket.socket:
 
 
 def send(
-    channel: socket.socket, kind: str, descriptors: tuple[int, ...] = (), **fields: Any
+    channel: socket.socket,
+    kind: str,
+    descriptors: tuple[int, ...] = (),
+    flags: int = 0,
+    **fields: Any,
 ) -> None:
     """Send one message.
 
+    :param flags: of send(2).
     :raises OSError: if the other end has gone, or does not keep up.
     """
     data = json.dumps({"kind": kind, **fields}).encode("ascii")
@@ -58,13 +63,14 @@ def send(
         attached = [
             (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
         ]
-    channel.sendmsg([data], attached, socket.MSG_NOSIGNAL)
+    channel.sendmsg([data], attached, socket.MSG_NOSIGNAL | flags)
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message and the descriptors with it; None when the other end has gone.
 
     :raises BlockingIOError: if *channel* does not block and has none.
+    :raises ValueError: if it is none; then nothing is left open of it.
     """
     descriptors = array.array("i")
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize)
@@ -78,11 +84,22 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(content) - len(content) % descriptors.itemsize
             descriptors.frombytes(content[:whole])
-    if not data:
+    message = _decode(data) if data else None
+    if message is None:
         for descriptor in descriptors:
             os.close(descriptor)
+        if data:
+            raise ValueError(f"not a message: {data[:80]!r}")
         return None, []
-    return json.loads(data), list(descriptors)
+    return message, list(descriptors)
+
+
+def _decode(data: bytes) -> dict[str, Any] | None:
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) and "kind" in message else None
 
 
 def is_closed(channel: socket.socket) -> bool:

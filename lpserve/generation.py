@@ -60,6 +60,7 @@ class Generation:
 
     :ivar number: 1, 2, ...: which generation it is.
     :ivar modules: how many modules it has loaded, once it is ready.
+    :ivar cold: why its workers have to read everything themselves, if they do.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Generation:
     ):
         self.number = number
         self.modules = 0
+        self.cold = ""
         self.ready = False
         self._loop = loop
         self._children = children
@@ -132,6 +134,31 @@ class Generation:
             settings=settings,
         )
 
+    def load(self, serial: int, end: socket.socket, path: str, room: int) -> None:
+        """Ask for a loader of the repository at *path*.
+
+        :param serial: told to the owner as for a worker.
+        :param room: how many bytes may be kept.
+        :raises OSError: as `fork`.
+        """
+        channel.send(
+            self._channel,
+            "load",
+            (end.fileno(),),
+            serials=[serial],
+            path=path,
+            room=room,
+        )
+
+    def keep(self, path: str, descriptor: int | None) -> None:
+        """Have later workers know the repository at *path*.
+
+        :param descriptor: of what was loaded; None: forget it.
+        :raises OSError: as `fork`.
+        """
+        descriptors = () if descriptor is None else (descriptor,)
+        channel.send(self._channel, "warm", descriptors, path=path)
+
     def retire(self) -> None:
         """Let it end: it has no reason to live without its channel."""
         if not self._retired:
@@ -179,6 +206,7 @@ class Generation:
             self._patience.cancel()
             self.ready = True
             self.modules = message["modules"]
+            self.cold = message["cold"]
             self._owner.zygote_ready(self)
 
     def _ended(self, end: End) -> None:

@@ -105,6 +105,39 @@ hangup_timeout = _option(
     default=60.0,
     from_unicode=seconds,
 )
+warm_repositories = _option(
+    "warm_repositories",
+    "How many repositories, those used last, are kept in memory for later "
+    "connections. 0 means none.",
+    default=16,
+    from_unicode=_count,
+)
+warm_memory = _option(
+    "warm_memory",
+    "How many MiB of memory they may take in all.",
+    default=256,
+    from_unicode=_count,
+)
+warm_preload = config.ListOption(
+    "lpserve.warm_preload",
+    default="",
+    help="Repositories, as absolute paths, that are kept in memory from the start, "
+    "used or not.",
+)
+warm_interval = _option(
+    "warm_interval",
+    "Seconds from one time that repositories are loaded into memory, because they "
+    "were used or have changed, to the next.",
+    default=10.0,
+    from_unicode=seconds,
+)
+warm_report_interval = _option(
+    "warm_report_interval",
+    "Seconds between a worker's reports of the repositories that it uses, while "
+    "its connection lasts.",
+    default=60.0,
+    from_unicode=seconds,
+)
 environment = config.ListOption(
     "lpserve.environment",
     default=",".join(ENVIRONMENT),
@@ -179,6 +212,11 @@ class Settings:
     max_spare_workers: int
     allowed_peers: tuple[str, ...]
     hangup_timeout: float
+    warm_repositories: int
+    warm_memory: int
+    warm_preload: tuple[str, ...]
+    warm_interval: float
+    warm_report_interval: float
     environment: tuple[str, ...]
     autostart: bool
     log_file: str | None
@@ -203,6 +241,7 @@ class Settings:
             "client_timeout": self.client_timeout,
             "connect_timeout": self.connect_timeout,
             "environment": self.environment,
+            "warm_report_interval": self.warm_report_interval,
         }
 
 
@@ -220,7 +259,7 @@ def read_settings(**overrides: Any) -> Settings:
             values[name] = stack.get(f"lpserve.{name}")
         except config.ConfigOptionValueError as error:
             raise ConfigurationError(" ".join(str(error).split())) from None
-    for name in ("environment", "allowed_peers"):
+    for name in ("environment", "allowed_peers", "warm_preload"):
         values[name] = tuple(values[name])
     return _override(Settings(**values), overrides.items())
 

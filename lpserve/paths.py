@@ -40,6 +40,7 @@ class RuntimeDirectory:
         self.replies = os.path.join(path, "replies")
         self.connections = os.path.join(path, "connections")
         self.lock = os.path.join(path, "lock")
+        self.warm = os.path.join(path, "warm")
         self._serials = itertools.count(1)
 
     def prepare(self) -> None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ class Pool:
         generation that it asked; raises OSError if there is none to ask now.
     :param ended: called with a connection and how it ended.
     :param log: called with a line.
+    :param used: called with what a worker says of a repository that it has used.
     """
 
     #: Seconds until that is tried again which failed for want of descriptors:
@@ -46,6 +48,8 @@ class Pool:
     SETTLE = 0.02
     #: Forks that a zygote is asked for before it has answered.
     MAX_IN_FLIGHT = 16
+    #: Messages of one worker that are read before others have their turn.
+    MESSAGES_AT_ONCE = 64
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Pool:
         request_fork: Callable[[list[int], list[socket.socket], bool], int],
         ended: Callable[[Connection, Worker, End], None],
         log: Callable[[str], None],
+        used: Callable[[dict[str, Any]], None] = lambda message: None,
     ):
         self.demand = Demand()
         self.hangup_timeout = 0.0
@@ -69,6 +74,7 @@ class Pool:
         self._request_fork = request_fork
         self._ended = ended
         self._log = log
+        self._used = used
         self._serial = 0
         self._missed: set[str] = set()
         self._retry: Timer | None = None
@@ -322,12 +328,25 @@ class Pool:
             if worker.connection is None and worker.child is not None:
                 self._children.let_go(worker.child)
 
+    def tell_spares(self, path: str, descriptor: int | None) -> None:
+        """Have the spare workers know a repository; see `Generation.keep`."""
+        descriptors = () if descriptor is None else (descriptor,)
+        for worker in self.spares:
+            with contextlib.suppress(OSError):  # it does without
+                channel.send(worker.channel, "warm", descriptors, path=path)
+
     def _heard(self, worker: Worker) -> None:
-        while not worker.retired:
+        for _ in range(self.MESSAGES_AT_ONCE):
+            if worker.retired:
+                return
             try:
-                message, _ = channel.receive(worker.channel)
+                message, descriptors = channel.receive(worker.channel)
             except BlockingIOError:
                 return
+            except ValueError:
+                continue  # of a worker that is out of its mind
+            for descriptor in descriptors:
+                os.close(descriptor)
             self._told(worker, message)
 
     def _told(self, worker: Worker, message: dict[str, Any] | None) -> None:
@@ -342,11 +361,14 @@ class Pool:
             # Its client may be back before we have reaped it.
             self.busy.pop(worker.child.pid, None)
         elif message["kind"] == "imported":
-            self._tell_missed(set(message["names"]))
+            self._tell_missed(message.get("names"))
+        elif message["kind"] == "used":
+            self._used(message)
 
-    def _tell_missed(self, names: set[str]) -> None:
+    def _tell_missed(self, names: Any) -> None:
         """Log modules that connections have to import themselves, once each."""
-        new = sorted(names - self._missed)
+        found = names if isinstance(names, list) else []
+        new = sorted({str(each) for each in found} - self._missed)
         if new:
             self._missed.update(new)
             self._log(f"rehearsal missed modules: {' '.join(new)}")

@@ -106,6 +106,7 @@ def _settings(stage: str) -> dict[str, Any]:
         "allow_writes": True,
         "client_timeout": None,
         "connect_timeout": TIMEOUT,
+        "warm_report_interval": TIMEOUT,
     }
 
 

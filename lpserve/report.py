@@ -26,10 +26,37 @@ def format_status(text: str) -> str:
         ("totals", _counts(status["totals"])),
         ("refused", _counts(status["refused"]) or "none"),
         ("descriptors", status["descriptors"]),
-        ("warm repositories", len(status["warm"])),
+        ("warm repositories", _warm(status)),
     ]
     width = max(len(name) for name, _ in rows)
-    return "".join(f"{name:<{width}}  {value}\n" for name, value in rows)
+    lines = [f"{name:<{width}}  {value}\n" for name, value in rows]
+    lines += [f"  {each['path']}: {_repository(each)}\n" for each in status["warm"]]
+    return "".join(lines)
+
+
+def _warm(status: dict[str, Any]) -> str:
+    whole = status["warm_set"]
+    if whole["off"]:
+        return f"none: {whole['off']}"
+    count = sum(each["state"] == "warm" for each in status["warm"])
+    return f"{count}, {_mebibytes(whole['bytes'])}, edition {whole['edition']}"
+
+
+def _repository(each: dict[str, Any]) -> str:
+    parts = [each["state"]]
+    if each["state"] == "warm":
+        parts.append(
+            f"{each['revisions']} revisions, {_mebibytes(each['bytes'])}, loaded "
+            f"{format_seconds(each['age'])} ago in {each['load_seconds']} s"
+        )
+    if "why" in each:
+        parts.append(f"{each['why']}; again in {format_seconds(each['retry'])}")
+    parts.append(f"{each['hits']} hits of {each['uses']} uses")
+    return ", ".join(parts)
+
+
+def _mebibytes(number: int) -> str:
+    return f"{number / (1 << 20):.1f} MiB"
 
 
 def _generation(status: dict[str, Any]) -> str:

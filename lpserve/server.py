@@ -32,6 +32,7 @@ from .paths import RuntimeDirectory
 from .pool import Connection, Pool, Worker
 from .socketdoor import SocketDoor
 from .system import notify
+from .warmer import Warmer
 from .wire import (
     BAD_REQUEST,
     BUSY,
@@ -43,6 +44,7 @@ from .wire import (
     encode_answer,
     encode_error,
 )
+from .zygotes import Zygotes
 
 if TYPE_CHECKING:
     from .options import Settings
@@ -51,8 +53,6 @@ log = logging.getLogger("lpserve")
 
 #: Seconds between looks for what nobody tells us of.
 HOUSEKEEPING = 5.0
-#: Seconds until a zygote that died at once is replaced, and the longest wait.
-RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
 
 
 class Service:
@@ -77,7 +77,6 @@ class Service:
     ):
         self._directory = directory
         self._load_settings = load_settings
-        self._launch = launch
         self._version = version
         self._opened = opened
         self._chore = chore
@@ -97,11 +96,18 @@ class Service:
             self._request_fork,
             self._connection_ended,
             log.warning,
+            lambda message: self._warmer.heard(message),
         )
-        self._zygote: Generation | None = None
-        self._successor: Generation | None = None
-        self._generations = 0
-        self._restart_after = RESTART_AFTER
+        self._zygotes = Zygotes(
+            self._loop,
+            self._children,
+            launch,
+            self,
+            lambda: not self._stopping or self._pool.waiting,
+        )
+        self._warmer = Warmer(
+            self._loop, self._children, directory.warm, self._pool.tell_spares
+        )
         self._reloads: list[Reply] = []
         self._reload_again: list[Reply] = []
         self._stopping = False
@@ -125,7 +131,8 @@ class Service:
         self._loop.on_signal(signal.SIGHUP, lambda: self._reload(Reply()))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._directory.clear_leftovers()
-        self._replace_zygote()
+        self._warmer.start()
+        self._zygotes.replace()
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
         try:
             self._loop.run()
@@ -158,11 +165,15 @@ class Service:
         self._loop.call(self._directory.restore)
         self._loop.call(self._directory.clear_replies)
         self._loop.call(self._clear_rehearsals)
+        self._loop.call(self._warmer.save)
         self._loop.call(self._chore)
 
+    def zygote_ended(self) -> None:
+        """See `zygotes.Keeper`."""
+        self._clear_rehearsals()
+
     def _clear_rehearsals(self) -> None:
-        zygotes = [each.pid for each in (self._zygote, self._successor) if each]
-        self._directory.clear_rehearsals(zygotes)
+        self._directory.clear_rehearsals(self._zygotes.pids)
 
     def _stop(self) -> None:
         """What SIGTERM asks for; a second one does not wait."""
@@ -174,6 +185,7 @@ class Service:
             notify("STOPPING=1")
             log.info("stopping; %d connections to finish", len(self._pool.busy))
             self._pool.resize(0)
+            self._warmer.stop()
             self._loop.call_later(self._settings.shutdown_timeout, self._terminate)
         if now:
             self._terminate()
@@ -189,10 +201,7 @@ class Service:
     def _finish_if_done(self) -> None:
         if not self._stopping or self._pool.busy or self._pool.waiting:
             return
-        if self._zygote is not None:
-            self._zygote.retire()
-        if self._successor is not None:
-            self._successor.kill("the service is stopping")
+        self._zygotes.retire()
         if not len(self._children):
             self._loop.stop()
         elif not self._finishing:
@@ -202,32 +211,12 @@ class Service:
 
     # -- zygotes ---------------------------------------------------------------
 
-    def _replace_zygote(self) -> None:
-        """Start a zygote beside the present one, unless one is starting."""
-        if self._successor is not None or (self._stopping and not self._pool.waiting):
-            return
-        self._generations += 1
-        try:
-            self._successor = Generation(
-                self._generations, self._loop, self._children, self._launch, self
-            )
-        except (ZygoteError, OSError) as error:
-            self._zygote_failed(str(error))
-
-    def zygote_ready(self, generation: Generation) -> None:
-        """See `generation.Owner`."""
-        old, self._zygote, self._successor = self._zygote, generation, None
-        self._restart_after = RESTART_AFTER
-        log.info(
-            "generation %d is ready (zygote %d, %d modules)",
-            generation.number,
-            generation.pid,
-            generation.modules,
-        )
+    def zygote_ready(self, new: Generation, old: Generation | None) -> None:
+        """See `zygotes.Keeper`."""
         if old is not None:
-            old.retire()
             self._pool.zygote_gone(old.number)
-            self._pool.retire_before(generation.number)
+            self._pool.retire_before(new.number)
+        self._warmer.use(new)
         if not self._stopping:
             self._use_settings()
         if not self._open and not self._stopping:
@@ -238,53 +227,48 @@ class Service:
         settings = self._settings
         self._pool.hangup_timeout = settings.hangup_timeout
         self._pool.resize(settings.spare_workers, settings.max_spare_workers)
+        self._warmer.limit(
+            settings.warm_repositories,
+            settings.warm_memory << 20,
+            settings.warm_interval,
+            settings.warm_preload,
+        )
         self._doors.admit()
 
-    def zygote_ended(self, generation: Generation, why: str) -> None:
-        """See `generation.Owner`."""
-        if generation is self._successor:
-            self._successor = None
-            if not self._stopping:
-                self._zygote_failed(why)
-        elif generation is self._zygote:
-            self._zygote = None
-            self._pool.zygote_gone(generation.number)
-            if not self._stopping or self._pool.waiting:
-                log.error("the zygote is gone: %s; starting another", why)
-                self._replace_zygote()
-        self._clear_rehearsals()
+    def zygote_gone(self, generation: Generation) -> None:
+        """See `zygotes.Keeper`."""
+        self._pool.zygote_gone(generation.number)
+        self._warmer.use(None)
 
-    def _zygote_failed(self, why: str) -> None:
-        log.error("generation %d failed: %s", self._generations, why)
+    def zygote_failed(self, why: str) -> None:
+        """See `zygotes.Keeper`."""
         self._why_failed = why
         if not self._open:
             self._loop.stop()
             return
         self._end_reload(encode_error(FAILED, why))
-        if self._zygote is None:
-            while self._pool.waiting:
-                self._pool.waiting.popleft().refuse(FAILED, f"no zygote: {why}")
-            self._loop.call_later(self._restart_after, self._replace_zygote)
-            self._restart_after = min(self._restart_after * 2, RESTART_AT_MOST)
+        while self._zygotes.present is None and self._pool.waiting:
+            self._pool.waiting.popleft().refuse(FAILED, f"no zygote: {why}")
 
     def _request_fork(
         self, serials: list[int], ends: list[socket.socket], spare: bool
     ) -> int:
-        if self._zygote is None:
+        zygote = self._zygotes.present
+        if zygote is None:
             raise OSError("no zygote")
-        self._zygote.fork(serials, ends, spare, self._settings.for_worker())
-        return self._zygote.number
+        zygote.fork(serials, ends, spare, self._settings.for_worker())
+        return zygote.number
 
     def forked(self, serial: int, pid: int) -> None:
-        """See `generation.Owner`."""
-        self._pool.forked(serial, pid)
+        """See `zygotes.Keeper`."""
+        (self._warmer if serial < 0 else self._pool).forked(serial, pid)
 
     def fork_failed(self, serial: int, why: str) -> None:
-        """See `generation.Owner`."""
-        self._pool.fork_failed(serial, why)
+        """See `zygotes.Keeper`."""
+        (self._warmer if serial < 0 else self._pool).fork_failed(serial, why)
 
     def _reload(self, *replies: Reply) -> None:
-        if self._successor is not None:
+        if self._zygotes.successor is not None:
             # It may have read what changed since; so once more after it.
             self._reload_again.extend(replies)
             return
@@ -298,7 +282,7 @@ class Service:
             return
         log.info("reloading")
         self._reloads.extend(replies)
-        self._replace_zygote()
+        self._zygotes.replace()
 
     def _end_reload(self, answer: bytes) -> None:
         for reply in self._reloads:
@@ -374,6 +358,7 @@ class Service:
 
     def status(self) -> dict[str, object]:
         """What ``status`` answers; ``doc/protocol.txt`` lists the fields."""
+        zygote = self._zygotes.present
         return {
             "pid": os.getpid(),
             "version": self._version,
@@ -381,9 +366,9 @@ class Service:
             "runtime_dir": self._directory.path,
             "doors": self._doors.names,
             "state": "stopping" if self._stopping else "running",
-            "generation": self._zygote.number if self._zygote else None,
-            "zygote": self._zygote.pid if self._zygote else None,
-            "modules": self._zygote.modules if self._zygote else None,
+            "generation": zygote.number if zygote else None,
+            "zygote": zygote.pid if zygote else None,
+            "modules": zygote.modules if zygote else None,
             "workers": self._pool.counts(),
             "totals": {
                 name: self._totals[name]
@@ -391,5 +376,5 @@ class Service:
             },
             "refused": dict(self._refused),
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,
-            "warm": [],
+            **self._warmer.status(),
         }

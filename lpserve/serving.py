@@ -20,7 +20,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from breezy import config, errors, lockdir, trace, transport, urlutils
@@ -53,6 +53,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
 
     #: Longest that poll sleeps; SIGHUP may come right before it begins.
     _POLL_SECONDS = 20.0
+    #: Called about as often while nothing is asked.
+    idle: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, in_fd: int, out_fd: int, backing: Any, timeout: float | None):
         self._timeout = timeout
@@ -117,6 +119,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
             self.waiting = False
             if ready:
                 return
+            self.idle()
 
     def _idle_timeout(self) -> float:
         if self._timeout is None:

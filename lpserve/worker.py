@@ -24,7 +24,7 @@ from typing import Any
 
 from breezy import trace
 
-from . import channel, reset, serving
+from . import channel, reset, serving, warm
 from .paths import connection_fifos, remove_connection
 from .system import set_title
 from .wire import encode_answer
@@ -62,9 +62,14 @@ def main(
     if spare:
         practise(context, ready)
     message, descriptors = channel.receive(end)
+    while message is not None and message["kind"] == "warm":
+        with contextlib.suppress(OSError, ValueError):
+            warm.memory.take(message, descriptors)
+        message, descriptors = channel.receive(end)
     if message is None:
         return 0  # retired as a spare
     context.message = message
+    warm.memory.connect(end, ready.settings["warm_report_interval"])
     at_fifos = "path" in message
     answers = _FifoAnswers(message) if at_fifos else _LinkAnswers(descriptors)
     connected = False
@@ -88,6 +93,7 @@ def main(
     # The connection is over: what goes wrong now is the service's to tell.
     with contextlib.suppress(BaseException):
         _leave(end, answers, status)
+        warm.memory.report()  # the client does not wait for it
     return status
 
 

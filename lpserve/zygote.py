@@ -22,7 +22,17 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from . import channel, rehearsal, reset, system, worker
+from . import (
+    channel,
+    rehearsal,
+    reset,
+    serving,
+    system,
+    warm,
+    warmload,
+    worker,
+    wrapping,
+)
 
 _FOR_WORKERS = (signal.SIGHUP, signal.SIGINT)
 
@@ -67,6 +77,7 @@ class Zygote:
         self._start: dict[str, Any] = message
         self._ready = worker.Ready()
         self._modules = 0
+        self._cold = ""
 
     def run(self) -> None:
         """Get ready, then fork until the service closes the channel."""
@@ -74,17 +85,26 @@ class Zygote:
         rehearsal.rehearse(self._start)
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
+        self._cold = _install_wrappers()
         self._clean(self._link.fileno())
         # In a worker a collection would write into pages that all of them share.
         system.keep_what_is_loaded()
         self._modules = len(sys.modules)
         channel.send(
-            self._link, "ready", version=channel.VERSION, modules=self._modules
+            self._link,
+            "ready",
+            version=channel.VERSION,
+            modules=self._modules,
+            cold=self._cold,
         )
         while True:
             message, descriptors = channel.receive(self._link)
             if message is None:
                 return
+            if message["kind"] == "warm":
+                with contextlib.suppress(OSError, ValueError):
+                    warm.memory.take(message, descriptors)
+                continue
             self._fork(message, list(map(channel.end_of, descriptors)))
 
     def _settle(self) -> None:
@@ -105,13 +125,14 @@ class Zygote:
             step(context)
 
     def _fork(self, message: dict[str, Any], ends: list[socket.socket]) -> None:
-        """Fork workers, which are the service's children."""
-        self._ready.prepare(message["settings"])
+        """Fork workers or loaders, which are the service's children."""
+        if message["kind"] == "fork":
+            self._ready.prepare(message["settings"])
         # For the workers, which may have connections, and signals for them, before
         # their resets, which unblock them.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
         for serial, end in zip(message["serials"], ends, strict=True):
-            run = functools.partial(self._be_worker, end, ends, message["spare"])
+            run = functools.partial(self._be_child, end, ends, message)
             try:
                 pid = system.fork_sibling(run)
             except Exception as error:
@@ -124,14 +145,29 @@ class Zygote:
         for end in ends:
             end.close()
 
-    def _be_worker(
-        self, end: socket.socket, ends: list[socket.socket], spare: bool
+    def _be_child(
+        self, end: socket.socket, ends: list[socket.socket], message: dict[str, Any]
     ) -> int:
         self._link.close()
         for each in ends:
             if each is not end:
                 each.close()
+        if message["kind"] == "load":
+            return warmload.main(end, message["path"], message["room"])
+        return self._be_worker(end, message["spare"])
+
+    def _be_worker(self, end: socket.socket, spare: bool) -> int:
         return worker.main(end, self._start, self._ready, self._modules, spare)
+
+
+def _install_wrappers() -> str:
+    """Have Breezy ask `warm.memory`; else why it does not."""
+    try:
+        wrapping.install()
+        serving.PipeMedium.idle = staticmethod(warm.memory.report_if_due)
+    except Exception as error:
+        return str(error)
+    return ""
 
 
 def _line_of(error: Exception) -> str:

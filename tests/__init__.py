@@ -19,6 +19,7 @@ MODULES = (
     "test_children",
     "test_conversation",
     "test_demand",
+    "test_revisiongraph",
     "test_doors",
     "test_fifos",
     "test_forksibling",

@@ -27,7 +27,30 @@ STATUS = {
     "totals": {"requests": 9, "spawned": 5, "ended": 4, "failed": 0, "faults": 0},
     "refused": {},
     "descriptors": 23,
-    "warm": ["/srv/a", "/srv/b"],
+    "warm": [
+        {
+            "path": "/srv/a",
+            "state": "warm",
+            "uses": 9,
+            "hits": 7,
+            "used": 3.0,
+            "bytes": 3 << 20,
+            "revisions": 30000,
+            "load_seconds": 0.341,
+            "age": 130.0,
+        },
+        {
+            "path": "/srv/b",
+            "state": "aside",
+            "uses": 1,
+            "hits": 0,
+            "used": 70.0,
+            "why": "it takes too much memory",
+            "retry": 45.0,
+        },
+        {"path": "/srv/c", "state": "cold", "uses": 1, "hits": 0, "used": 71.0},
+    ],
+    "warm_set": {"edition": 4, "bytes": 3 << 20, "off": "", "loading": None},
 }
 
 TABLE = """\
@@ -40,7 +63,10 @@ workers            2 spare, 1 busy, 0 waiting, 0 starting
 totals             9 requests, 5 spawned, 4 ended, 0 failed, 0 faults
 refused            none
 descriptors        23
-warm repositories  2
+warm repositories  1, 3.0 MiB, edition 4
+  /srv/a: warm, 30000 revisions, 3.0 MiB, loaded 2 min ago in 0.341 s, 7 hits of 9 uses
+  /srv/b: aside, it takes too much memory; again in 45 s, 0 hits of 1 uses
+  /srv/c: cold, 0 hits of 1 uses
 """
 
 
@@ -56,6 +82,11 @@ class TestReport(TestCase):
         self.assertContainsRe(
             table, "(?m)^generation +none: a zygote is being started$"
         )
+
+    def test_nothing_is_kept(self):
+        off = {"edition": 0, "bytes": 0, "off": "no such function", "loading": None}
+        table = format_status(json.dumps({**STATUS, "warm": [], "warm_set": off}))
+        self.assertContainsRe(table, "(?m)^warm repositories +none: no such function$")
 
     def test_refused(self):
         status = {**STATUS, "refused": {"busy": 2, "bad-request": 1}}

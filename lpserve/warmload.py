@@ -1,0 +1,175 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The loader: a process that reads one repository for those that come after it.
+
+It is forked like a worker, and like one it may hang, eat memory or die without harm:
+the service then puts the repository aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import socket
+import time
+from typing import Any
+
+from breezy import controldir, urlutils
+from breezy import transport as _mod_transport
+from breezy.bzr import pack_repo
+from breezy.bzr.smart import repository as smart
+
+from . import channel, system, warm
+from .revisiongraph import BadGraph, RevisionGraph, build
+
+#: Bytes that the loader may need for itself, and for each byte of the limit.
+MEMORY, MEMORY_FOR_EACH = 256 << 20, 4
+#: Nanoseconds in which a file may change again and look the same.
+YOUNG = 50_000_000
+#: How many heads of a graph get their answer beforehand.
+HEADS = 16
+
+
+class CannotLoad(Exception):
+    """It is not there, or none that is kept."""
+
+
+def main(end: socket.socket, path: str, room: int) -> int:
+    """The life of a loader; its exit status.
+
+    :param end: its end of the channel to the service.
+    :param path: of the repository.
+    :param room: how many bytes may be kept.
+    """
+    system.set_title("lp-loader")
+    system.die_with_parent()
+    with contextlib.suppress(OSError):
+        os.nice(10)  # nobody waits for it
+    if channel.is_closed(end):
+        return 0
+    limit = _data_size() + MEMORY + MEMORY_FOR_EACH * room
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    began = time.monotonic()
+    try:
+        data, revisions = load(path)
+    except MemoryError:
+        return _tell(end, "not-loaded", text="it takes too much memory")
+    except (CannotLoad, BadGraph) as error:
+        return _tell(end, "not-loaded", text=str(error))
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return _tell(end, "not-loaded", text=text[:500])
+    descriptor = _share(data)
+    return _tell(
+        end,
+        "loaded",
+        (descriptor,),
+        size=len(data),
+        revisions=revisions,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _tell(end: socket.socket, kind: str, descriptors: Any = (), **fields: Any) -> int:
+    with contextlib.suppress(OSError):
+        channel.send(end, kind, descriptors, **fields)
+    return 0
+
+
+def _data_size() -> int:
+    """Bytes of this process that RLIMIT_DATA counts."""
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _share(data: bytes) -> int:
+    """A descriptor of a file in memory with *data*, which nobody can change."""
+    descriptor = os.memfd_create("lpserve-warm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
+    return descriptor
+
+
+def load(path: str) -> tuple[bytes, int]:
+    """What is kept of the repository at *path*, and its number of revisions.
+
+    :raises CannotLoad: if it is none of packs, or is changing.
+    """
+    transport = _mod_transport.get_transport_from_url(urlutils.local_path_to_url(path))
+    repository = controldir.ControlDir.open_from_transport(transport).open_repository()
+    if not isinstance(repository, pack_repo.PackRepository):
+        raise CannotLoad(f"{repository._format} is not kept in memory")
+    directory = path + warm.INDICES
+    with repository.lock_read():
+        packs = repository._pack_collection
+        packs.ensure_loaded()
+        kept = _wait_until_old(directory, packs._names)
+        parent_map = {
+            entry[1][0]: tuple(key[0] for key in entry[3][0])
+            for entry in packs.revision_index.combined_index.iter_all_entries()
+        }
+        if _identities(directory, packs._names) != kept:
+            raise CannotLoad("it changes while it is read")
+        found = os.stat(directory)
+        facts = {"place": [found.st_dev, found.st_ino], "packs": kept}
+        answers = _answer(repository, RevisionGraph(build(parent_map, {}, facts)))
+    return build(parent_map, answers, facts), len(parent_map)
+
+
+def _identities(directory: str, names: dict[str, Any]) -> dict[str, list[Any]]:
+    try:
+        return {
+            name: [list(sizes), list(warm.identity(f"{directory}/{name}.rix"))]
+            for name, sizes in names.items()
+        }
+    except OSError as error:
+        raise CannotLoad(f"cannot look at {error.filename}: {error.strerror}") from None
+
+
+def _wait_until_old(directory: str, names: dict[str, Any]) -> dict[str, list[Any]]:
+    """The identities of the indices, once a change would change these.
+
+    The kernel does not look at the clock for each write: a file may be changed
+    twice at one time, as far as can be seen.
+    """
+    deadline = time.monotonic() + 1.0
+    while True:
+        kept = _identities(directory, names)
+        newest = max((each[1][4] for each in kept.values()), default=0)
+        # One from the future stays young until its time has come.
+        if time.time_ns() - newest > YOUNG:
+            return kept
+        if time.monotonic() > deadline:
+            raise CannotLoad("it has just been written")
+        time.sleep(YOUNG / 1e9)
+
+
+def _answer(repository: Any, graph: RevisionGraph) -> dict[bytes, bytes]:
+    """What a client gets that asks for a head, and knows nothing yet.
+
+    Breezy's own answers, but that it finds the parents in *graph*.
+    """
+    packs = repository._pack_collection
+    packs._lpserve_known = warm.Known(frozenset(packs._names), graph, True, {})
+    answers = {}
+    for head in graph.deepest_heads()[:HEADS]:
+        request = smart.SmartServerRepositoryGetParentMap(None, "/")
+        request._repository = repository
+        request._revision_ids = (b"include-missing:", head)
+        response = request._do_repository_request(warm.NOTHING_SEEN)
+        if response.args == (b"ok",):
+            answers[head] = response.body
+    return answers

@@ -1,0 +1,141 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Keeps a zygote there: one in use, and when it is to be replaced another beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from .children import Children
+from .errors import ZygoteError
+from .generation import Generation, Launch
+from .loop import Loop
+
+log = logging.getLogger("lpserve")
+
+#: Seconds until a zygote that died at once is replaced, and the longest wait.
+RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
+
+
+class Keeper(Protocol):
+    """What is told of zygotes, and to whom."""
+
+    def zygote_ready(self, new: Generation, old: Generation | None) -> None:
+        """*new* is in use now, and *old*, if there was one, is not."""
+
+    def zygote_gone(self, generation: Generation) -> None:
+        """The one in use has ended by itself."""
+
+    def zygote_failed(self, why: str) -> None:
+        """One that was started did not get ready."""
+
+    def zygote_ended(self) -> None:
+        """One has ended, whichever and however."""
+
+    def forked(self, serial: int, pid: int) -> None:
+        """See `generation.Owner`."""
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """See `generation.Owner`."""
+
+
+class Zygotes:
+    """See the module.
+
+    :param launch: how to start one.
+    :param wanted: whether there is to be one.
+    :ivar present: the one in use.
+    :ivar successor: the one that is getting ready.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        launch: Launch,
+        keeper: Keeper,
+        wanted: Callable[[], object],
+    ):
+        self.present: Generation | None = None
+        self.successor: Generation | None = None
+        self._loop = loop
+        self._children = children
+        self._launch = launch
+        self._keeper = keeper
+        self._wanted = wanted
+        self._started = 0
+        self._restart_after = RESTART_AFTER
+
+    @property
+    def pids(self) -> list[int]:
+        """Those of the ones that are there."""
+        return [each.pid for each in (self.present, self.successor) if each]
+
+    def replace(self) -> None:
+        """Start one beside the present one, unless one is starting."""
+        if self.successor is not None or not self._wanted():
+            return
+        self._started += 1
+        try:
+            self.successor = Generation(
+                self._started, self._loop, self._children, self._launch, self
+            )
+        except (ZygoteError, OSError) as error:
+            self._failed(str(error))
+
+    def retire(self) -> None:
+        """Let all of them end."""
+        if self.present is not None:
+            self.present.retire()
+        if self.successor is not None:
+            self.successor.kill("the service is stopping")
+
+    def zygote_ready(self, generation: Generation) -> None:
+        """See `generation.Owner`."""
+        old, self.present, self.successor = self.present, generation, None
+        self._restart_after = RESTART_AFTER
+        log.info(
+            "generation %d is ready (zygote %d, %d modules)",
+            generation.number,
+            generation.pid,
+            generation.modules,
+        )
+        if old is not None:
+            old.retire()
+        self._keeper.zygote_ready(generation, old)
+
+    def zygote_ended(self, generation: Generation, why: str) -> None:
+        """See `generation.Owner`."""
+        if generation is self.successor:
+            self.successor = None
+            if self._wanted():
+                self._failed(why)
+        elif generation is self.present:
+            self.present = None
+            self._keeper.zygote_gone(generation)
+            if self._wanted():
+                log.error("the zygote is gone: %s; starting another", why)
+                self.replace()
+        self._keeper.zygote_ended()
+
+    def forked(self, serial: int, pid: int) -> None:
+        """See `generation.Owner`."""
+        self._keeper.forked(serial, pid)
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """See `generation.Owner`."""
+        self._keeper.fork_failed(serial, why)
+
+    def _failed(self, why: str) -> None:
+        log.error("generation %d failed: %s", self._started, why)
+        self._keeper.zygote_failed(why)
+        if self.present is None:
+            self._loop.call_later(self._restart_after, self.replace)
+            self._restart_after = min(self._restart_after * 2, RESTART_AT_MOST)
