@@ -66,6 +66,16 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     own (none).
 :lpserve.hangup_timeout:
     Seconds that a worker may go on without its client at the socket (60).
+:lpserve.warm_repositories:
+    Repositories that are kept in memory, those used last (16; 0 means none).
+:lpserve.warm_memory:
+    MiB that they may take in all (256).
+:lpserve.warm_preload:
+    Repositories, as absolute paths, that are kept from the start (none).
+:lpserve.warm_interval:
+    Seconds from one loading of what was used or has changed to the next (10).
+:lpserve.warm_report_interval:
+    Seconds between a worker's reports of what it uses (60).
 :lpserve.environment:
     Variables that a request may set in its worker (BRZ_EMAIL, LANG, LC_ALL,
     LC_CTYPE, TZ, SSH_CLIENT, SSH_CONNECTION, SSH_ORIGINAL_COMMAND).

@@ -24,6 +24,8 @@ from typing import Any
 ASIDE, ASIDE_AT_MOST = 60.0, 86400.0
 #: Repositories that are remembered for each one that may be warm.
 REMEMBERED = 4
+#: Repositories that an earlier service may leave us.
+MOST_RESTORED = 1000
 #: Characters of a path (PATH_MAX), and of the file that outlives the service.
 LONGEST_PATH, LONGEST_FILE = 4096, 1 << 20
 
@@ -219,7 +221,7 @@ class WarmSet:
         if not isinstance(paths, list):
             return
         # The newest is to be the newest again.
-        for path in reversed(paths[: self.most * REMEMBERED]):
+        for path in reversed(paths[:MOST_RESTORED]):
             if is_path(path):
                 entry = self._entry(path)
                 entry.used = self._clock()

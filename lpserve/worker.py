@@ -93,7 +93,6 @@ def main(
     # The connection is over: what goes wrong now is the service's to tell.
     with contextlib.suppress(BaseException):
         _leave(end, answers, status)
-        warm.memory.report()  # the client does not wait for it
     return status
 
 
@@ -263,7 +262,7 @@ def _leave(
     """Say how we end: the service may be killed before it could.
 
     If we are killed in between, the service says so, and is right. So it does
-    where we cannot.
+    where we cannot. What we have used it is told at last: no client waits for it.
     """
     for number in range(3):
         with contextlib.suppress(OSError):
@@ -276,3 +275,4 @@ def _leave(
     except BaseException:
         channel.send(end, "stayed")
         raise
+    warm.memory.report()

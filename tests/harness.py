@@ -128,12 +128,11 @@ class LiveTestCase(TestCaseInTempDir):
     """A test with a service; nothing may be left when it ends.
 
     :cvar door: through which `connect` asks, "fifo" or "socket".
-    :cvar warm: whether repositories are kept in memory: loaders come and go then,
-        while most tests count processes and descriptors.
+    :cvar warm: how many repositories are kept in memory, by loaders that come and go.
     """
 
     door = "fifo"
-    warm = False
+    warm = 0
 
     def setUp(self) -> None:
         super().setUp()
@@ -246,8 +245,7 @@ class LiveTestCase(TestCaseInTempDir):
     ) -> subprocess.Popen[bytes]:
         """Start a service on `root` and wait until its doors are open."""
         words = ["--fork-server", "--directory", self.root, "--allow-writes"]
-        if not self.warm:
-            words.append("-Olpserve.warm_repositories=0")
+        words.append(f"-Olpserve.warm_repositories={self.warm}")
         with open(self.log_path, "ab") as log:
             start = log.tell()
             self.service = subprocess.Popen(

@@ -26,7 +26,7 @@ from lpserve import channel
 link = socket.socket(fileno=int(sys.argv[2]))
 start, _ = channel.receive(link)
 """
-READY = "channel.send(link, 'ready', version=channel.VERSION, modules=12)\n"
+READY = "channel.send(link, 'ready', version=channel.VERSION, modules=12, cold='')\n"
 UNTIL_RETIRED = "channel.receive(link)\n"
 
 

@@ -37,7 +37,7 @@ STATUS = {
             "bytes": 3 << 20,
             "revisions": 30000,
             "load_seconds": 0.341,
-            "age": 130.0,
+            "age": 120.0,
         },
         {
             "path": "/srv/b",

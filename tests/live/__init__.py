@@ -42,6 +42,7 @@ MODULES = (
     "test_sshd",
     "test_stopping",
     "test_trouble",
+    "test_warm",
     "test_worker_errors",
 )
 
