@@ -43,6 +43,7 @@ MODULES = (
     "test_stopping",
     "test_trouble",
     "test_warm",
+    "test_warm_loaders",
     "test_warm_walk",
     "test_worker_errors",
 )
