@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -60,8 +61,18 @@ class Client:
             raise BenchmarkError(f"brz {' '.join(words)}: {done.stdout.strip()}")
         return done.stdout
 
-    def prepare(self) -> None:
-        """Make the branch that is served, and the user's copy of it."""
+    def prepare(self, repository: str | None) -> None:
+        """Make the branch that is served, and the user's copy of it.
+
+        :param repository: one that is there, to be used instead.
+        """
+        if repository:
+            shutil.copytree(repository, self.source, symlinks=True)
+        else:
+            self._make()
+        self.run("branch", "--quiet", "--no-tree", self.source, self.work, cwd="/")
+
+    def _make(self) -> None:
         self.run("init", "--quiet", self.source, cwd="/")
         for number in range(REVISIONS):
             with open(os.path.join(self.source, "file"), "a") as file:
@@ -70,7 +81,6 @@ class Client:
                 self.run("add", "--quiet", cwd=self.source)
             message = f"--message=revision {number}"
             self.run("commit", "--quiet", message, cwd=self.source)
-        self.run("branch", "--quiet", self.source, self.work, cwd="/")
 
     def pull(self, url: str, ssh: str = "ssh") -> float:
         """Pull nothing from *url*; the seconds that it took."""
@@ -90,7 +100,7 @@ class Client:
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
     client = Client(stage)
-    client.prepare()
+    client.prepare(chosen.repository)
     with hosts(stage) as (service, found):
         served = [host for host in found if host.served_by != NOTHING]
         times: dict[str, list[float]] = {START: [], LOCAL: []}
@@ -158,6 +168,7 @@ def report(
 
 def main() -> int:
     parser = arguments(__doc__, 20, "pulls each way")
+    parser.add_argument("--repository", metavar="BRANCH", help="one with a history")
     return run("pull", parser, measure)
 
 

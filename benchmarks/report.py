@@ -44,6 +44,7 @@ PROGRAMS = {
     "exec_time": ["--repeat=10"],
     "connection_time": ["--repeat=3"],
     "pull": ["--repeat=1"],
+    "warm": ["--repeat=2", "--revisions=1500", "--files=200", "--rounds=10"],
 }
 
 _PAGE = """\

@@ -19,6 +19,7 @@ import argparse
 import os
 import shutil
 import sys
+import time
 from typing import Any
 
 import breezy
@@ -26,7 +27,8 @@ import breezy.bzr
 import history
 from breezy.branch import Branch
 from common import add_number, arguments, run
-from figures import median, ms, percentile, table, target
+from connections import SocketConnection, say_hello
+from figures import median, ms, percentile, table, target, times_table
 from smart import Process, Request, Worker, private_of
 from stage import BenchmarkError, Service, Stage, wait_until
 
@@ -182,6 +184,58 @@ def comparable(what: str, answers: Any) -> Any:
     return answers
 
 
+def turn_over(stage: Stage, rounds: int) -> dict[str, list[float]]:
+    """What happens while one of 16 repositories is loaded again and again.
+
+    Its index is touched, which is a change as far as anybody can see.
+
+    :returns: seconds until it is in memory, and of handshakes (request to first
+        byte, a spare worker is there) meanwhile and when nothing is loaded.
+    """
+    small = os.path.join(stage.root, "small")
+    history.make(small, 300, 50)
+    names = ["branch"]
+    for number in range(15):
+        names.append(f"small{number}")
+        shutil.copytree(small, os.path.join(stage.root, names[-1]), symlinks=True)
+    directory = os.path.join(stage.root, "branch", ".bzr", "repository", "indices")
+    index = next(
+        each.path for each in os.scandir(directory) if each.name[-4:] == ".rix"
+    )
+    found: dict[str, list[float]] = {"turns": [], "quiet": [], "meanwhile": []}
+
+    def shake_hands(kind: str) -> None:
+        for _ in range(4):
+            service.settle()
+            began = say_hello(lambda: SocketConnection(service.directory))
+            found[kind].append(began.took)
+
+    def wait_until_loaded(edition: int) -> None:
+        def loaded() -> bool:
+            return bool(service.status()["warm_set"]["edition"] > edition)
+
+        wait_until(loaded, "the repository was loaded again")
+
+    with stage.service("turns", warm_interval=0) as service:
+        for name in names:
+            load(service, name)
+        for _ in range(rounds):
+            shake_hands("quiet")
+            for measured in (False, True):
+                edition = service.status()["warm_set"]["edition"]
+                os.utime(index)
+                worker = Worker(service)
+                worker.ask(((b"Repository.has_revision", NAME, b"x"), None))
+                worker.close()
+                began = time.perf_counter()
+                if not measured:
+                    shake_hands("meanwhile")
+                wait_until_loaded(edition)
+                if measured:
+                    found["turns"].append(time.perf_counter() - began)
+    return found
+
+
 def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
     place = os.path.join(stage.root, "branch")
     if chosen.repository:
@@ -189,7 +243,7 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
     else:
         history.make(place, chosen.revisions, chosen.files)
     costs, memory = ask_all(stage, chosen, requests_of(place))
-    return report(costs, memory, {})
+    return report(costs, memory, turn_over(stage, chosen.rounds))
 
 
 def extra(memory: dict[str, Any], what: str) -> float:
@@ -213,6 +267,7 @@ def report(
         f"\nin memory: {entry['revisions']} revisions, {size:.2f} MiB, "
         f"loaded in {entry['load_seconds']:.2f} s\n\n"
     )
+    text += times_table("one of 16 repositories is loaded again", turns) + "\n"
     return {
         "text": text,
         "cpu": {f"{what}, {side}": each for (what, side), each in costs.cpu.items()},
@@ -235,6 +290,13 @@ def report(
                 at_most=True,
             ),
             target(
+                "p99 of a handshake while a repository is loaded",
+                percentile(turns["meanwhile"], 0.99) / percentile(turns["quiet"], 0.99),
+                1.2,
+                "x when quiet",
+                at_most=True,
+            ),
+            target(
                 f"more PSS of a warm worker after {PULL}",
                 extra(memory, PULL),
                 2,
@@ -251,6 +313,7 @@ def main() -> int:
     parser.add_argument("--repository", metavar="BRANCH", help="made by history.py")
     add_number(parser, "revisions", 30_000, "revisions of the one that is made")
     add_number(parser, "files", 5_000, "files of the one that is made")
+    add_number(parser, "rounds", 50, "times that one of 16 repositories is loaded")
     with breezy.initialize():
         return run("warm", parser, measure)
 

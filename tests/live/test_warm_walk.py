@@ -31,6 +31,11 @@ NAMES = ("a", "b", "old", "link")
 FORMATS = ("2a", "2a", "1.14-rich-root", "1.9", "pack-0.92")
 #: Steps that a cold process is asked; a new one knows nothing at all.
 COLD_LIFE = 20
+#: What was damaged, and is not any more, is to be tried again soon.
+HASTY = """
+from breezy.plugins.lpserve.lpserve import warmset
+warmset.ASIDE, warmset.ASIDE_AT_MOST = 0.1, 0.5
+"""
 
 
 class Cold:
@@ -94,6 +99,7 @@ class TestWalk(WarmCase):
             self.ids.append(self.make_branch(name, 4))
         self.ids.append(self.make_branch("old", 4, "pack-0.92"))
         os.symlink("a", self.place("link"))
+        self.add_plugin("hasty", HASTY)
         self.start_warm()
         self.cold, self.warm_side = Cold(self), Warm(self, self.random)
         try:
