@@ -14,6 +14,7 @@ in LPSERVE_WARM_STEPS, and LPSERVE_WARM_SEED repeats a walk.
 
 import bz2
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -91,6 +92,7 @@ class TestWalk(WarmCase):
         self.random = random.Random(seed)
         self.done = Counter()
         self.damaged = {}
+        self.copies = itertools.count()
         self.kept = None
         self.ids = [b"no-such-revision"]
         # Whatever goes wrong now is known by its seed.
@@ -312,8 +314,7 @@ class TestWalk(WarmCase):
         path = self.random.choice(files)
         with open(path, "rb") as file:
             data = file.read()
-        copy = os.path.join(self.test_dir, f"good-{name}-{len(self.done)}")
-        shutil.rmtree(copy, ignore_errors=True)
+        copy = os.path.join(self.test_dir, f"good-{next(self.copies)}")
         shutil.copytree(self.place(name), copy, symlinks=True)
         place = self.random.randrange(len(data))
         changed = data[:place]
