@@ -1,7 +1,8 @@
 # make demo    the main job, before and after
 # make serve   a server to try things on, which goes on running; make stop ends it
 # make check   static checks and tests
-# make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections
+# make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections,
+#              10,000 changes of repositories, warm and cold compared
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
 #              names of benchmarks; make graph, doc/connection_time.png alone
 #
@@ -46,7 +47,8 @@ test: $(VENV)/ready
 
 soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
-	$(SELFTEST) live.test_fuzz live.test_chaos
+	LPSERVE_WARM_STEPS=10000 \
+	$(SELFTEST) live.test_fuzz live.test_chaos live.test_warm_walk
 
 bench: $(VENV)/drawing
 	$(BIN)/python benchmarks/report.py $(BENCH)
