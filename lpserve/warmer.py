@@ -110,14 +110,17 @@ class Warmer:
         text = self.set.dump()
         if text == self._saved:
             return
-        new = f"{self._file}.new-{os.getpid()}"
+        self._saved = text  # or not, and then it has been said
+        # If we are killed the next service removes it.
+        new = os.path.join(os.path.dirname(self._file), ".new-warm")
         try:
             with open(new, "w", opener=_private, encoding="utf-8") as file:
                 file.write(text)
             os.replace(new, self._file)
-            self._saved = text
         except OSError as error:
             log.warning("cannot write %s: %s", self._file, error.strerror)
+            with contextlib.suppress(OSError):
+                os.unlink(new)
 
     def limit(
         self, most: int, room: int, interval: float, preload: Sequence[str]
@@ -263,7 +266,7 @@ class Warmer:
             return
         loader.told = True
         if message["kind"] != "loaded" or not descriptors:
-            self._failed(loader, str(message.get("text")))
+            self._failed(loader, str(message.get("text", "it sent nothing")))
             return
         size, revisions = int(message["size"]), int(message["revisions"])
         seconds = float(message["seconds"])

@@ -44,6 +44,7 @@ MODULES = (
     "test_sshstart",
     "test_system",
     "test_warm",
+    "test_warmer",
     "test_warmset",
     "test_wire",
     "test_wrapping",
