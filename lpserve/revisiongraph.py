@@ -161,7 +161,7 @@ class RevisionGraph:
     """
 
     def __init__(self, data: Any):
-        self._data = data
+        self._parts = memoryview(data)
         try:
             (
                 magic,
@@ -173,7 +173,7 @@ class RevisionGraph:
                 _,
                 self._with_ghosts,
                 _,
-            ) = _HEADER.unpack(data[: _HEADER.size])
+            ) = _HEADER.unpack(self._parts[: _HEADER.size])
         except struct.error as error:
             raise BadGraph(str(error)) from None
         self._count: int = count
@@ -181,7 +181,6 @@ class RevisionGraph:
             raise BadGraph("not a revision graph")
         end = _HEADER.size + text
         end += -end % 4
-        self._parts = memoryview(data)
         self._arrays = []
         for length in (self._count + 1, self._count, self._count + 1, others, table):
             part = self._parts[end : end + 4 * length]
@@ -190,7 +189,7 @@ class RevisionGraph:
             self._arrays.append(part.cast("I"))
             end += 4 * length
         self._starts, self._first, self._more, self._others, self._table = self._arrays
-        about = json.loads(data[end : end + described])
+        about = json.loads(bytes(self._parts[end : end + described]))
         self.facts: Any = about["facts"]
         self._answers: dict[int, tuple[int, int]] = {}
         end += described
@@ -209,8 +208,7 @@ class RevisionGraph:
     def _line(self, number: int) -> bytes:
         base = _HEADER.size
         starts = self._starts
-        found: bytes = self._data[base + starts[number] : base + starts[number + 1] - 1]
-        return found
+        return bytes(self._parts[base + starts[number] : base + starts[number + 1] - 1])
 
     def _find(self, revision: bytes) -> tuple[int, list[bytes]] | None:
         """Its number, and itself and its parents."""
@@ -235,8 +233,7 @@ class RevisionGraph:
         if found is None or found[0] not in self._answers:
             return None
         start, end = self._answers[found[0]]
-        kept: bytes = self._data[start:end]
-        return kept
+        return bytes(self._parts[start:end])
 
     def ancestry(self, revision: bytes) -> bytes | None:
         """The lines of *revision* and of all its ancestors.
@@ -259,7 +256,7 @@ class RevisionGraph:
         while start >= 0:
             end = marks.find(0, start)
             end = number + 1 if end < 0 else end
-            pieces.append(self._data[base + starts[start] : base + starts[end] - 1])
+            pieces.append(self._parts[base + starts[start] : base + starts[end] - 1])
             start = marks.find(1, end)
         return b"\n".join(pieces)
 

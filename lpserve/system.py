@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import errno
 import gc
+import mmap
 import os
 import signal
 import socket
@@ -38,6 +39,14 @@ _SYS_CLONE3 = 435
 
 # With the GIL held: a fork needs it, and the others do not wait.
 _libc = ctypes.PyDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    *(ctypes.c_int,) * 3,
+    ctypes.c_long,
+]
+_MAP_FAILED = ctypes.c_void_p(-1).value
 _pid_and_errno = struct.Struct("ii")
 
 
@@ -73,6 +82,33 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0):
         text = os.strerror(ctypes.get_errno())
         raise UnsupportedPlatform(f"prctl({option}) failed: {text}")
+
+
+class Mapping:
+    """A file in memory, without a descriptor.
+
+    Python's own mmap keeps one open, in each process that inherits it.
+
+    :param descriptor: of the file, which may be closed afterwards.
+    :ivar view: its bytes, read-only; not to be used after `close`.
+    :raises OSError: if it cannot be mapped.
+    """
+
+    def __init__(self, descriptor: int):
+        self._size = os.fstat(descriptor).st_size
+        self._address = _libc.mmap(
+            None, self._size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0
+        )
+        if self._address in (None, _MAP_FAILED):
+            fault = ctypes.get_errno()
+            raise OSError(fault, os.strerror(fault))
+        whole = (ctypes.c_char * self._size).from_address(self._address)
+        self.view = memoryview(whole).cast("B").toreadonly()
+
+    def close(self) -> None:
+        """Unmap it, after the last view of it was released."""
+        self.view.release()
+        _libc.munmap(ctypes.c_void_p(self._address), ctypes.c_size_t(self._size))
 
 
 def count_threads() -> int:

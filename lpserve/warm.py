@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import mmap
 import os
 import socket
 import time
@@ -35,16 +34,22 @@ from breezy.transport.readonly import ReadonlyTransportDecorator
 
 from . import channel
 from .revisiongraph import RevisionGraph
+from .system import Mapping
 from .warmset import COLD, HIT, STALE
 
 #: Where a repository has its indices, below its path.
 INDICES = "/.bzr/repository/indices"
 #: Revisions, and index nodes, that a connection remembers of what it has read.
 MOST_REVISIONS, MOST_NODES = 100_000, 256
+#: Revisions in packs that were not loaded which are read for the sake of the others.
+MOST_OTHERS = 5_000
 #: Nodes that are read at once by somebody who reads all of an index.
 MANY_NODES = 64
 #: The body of a request for parents by a client that has seen none yet.
 NOTHING_SEEN = b"\n\n0"
+
+#: The parents of a revision without any, as Breezy has them.
+NO_PARENTS = (_mod_revision.NULL_REVISION,)
 
 Identity = tuple[int, int, int, int, int]
 
@@ -81,44 +86,77 @@ def local_path(transport: Any) -> str | None:
     return path
 
 
+class Read:
+    """What this connection has read of a repository with certain packs.
+
+    :ivar content: of which: the sizes and the identities of their indices.
+    :ivar found: parents of revisions.
+    :ivar agree: whether the packs that were not loaded, all of which are in `found`,
+        say the same as those that were; None before anybody has looked.
+    """
+
+    __slots__ = ("agree", "content", "found")
+
+    def __init__(self, content: Any = None):
+        self.content = content
+        self.found: dict[bytes, tuple[bytes, ...]] = {}
+        self.agree: bool | None = None
+
+
 class Known:
     """What is known of a repository while its pack names are as they were read.
 
-    :ivar graph: of those of its packs that were loaded, if any were.
+    :ivar names: of its packs.
+    :ivar graph: of those of them that were loaded, if any were.
     :ivar exact: those are all that it has.
-    :ivar found: parents that this connection has looked up.
+    :ivar read: what was read in this connection.
     """
 
-    __slots__ = ("exact", "found", "graph", "names")
+    __slots__ = ("exact", "graph", "names", "read")
 
     def __init__(
         self,
         names: frozenset[str],
         graph: RevisionGraph | None,
         exact: bool,
-        found: dict[bytes, tuple[bytes, ...]],
+        read: Read,
     ):
         self.names = names
         self.graph = graph
         self.exact = exact
-        self.found = found
+        self.read = read
+
+    def compare(self, others: dict[bytes, tuple[bytes, ...]]) -> bool:
+        """Whether `graph` and the packs that were added since agree.
+
+        Which of two packs Breezy believes depends on what it has looked up before.
+
+        :param others: the parents that those packs tell, as Breezy has them.
+        """
+        if self.graph is not None:
+            for each, parents in others.items():
+                kept = self.graph.parents(each)
+                if kept is not None and (kept or NO_PARENTS) != parents:
+                    return False
+        self.read.found.update(others)
+        return True
 
     def parents(self, revision: Any) -> tuple[bytes, ...] | None:
         """Those of *revision* as Breezy has them; None if they are not known."""
         if not isinstance(revision, bytes):
             return None  # Breezy tells what is wrong with it
-        parents = self.found.get(revision)
+        parents = self.read.found.get(revision)
         if parents is None and self.graph is not None:
             parents = self.graph.parents(revision)
             if parents == ():
-                return (_mod_revision.NULL_REVISION,)
+                return NO_PARENTS
         return parents
 
     def learn(self, found: dict[bytes, tuple[bytes, ...]]) -> None:
         """Remember what was looked up."""
-        if len(self.found) < MOST_REVISIONS:
-            self.found.update(found)
-            self.found.pop(_mod_revision.NULL_REVISION, None)
+        if len(self.read.found) < MOST_REVISIONS:
+            self.read.found.update(found)
+            self.read.found.pop(_mod_revision.NULL_REVISION, None)
 
 
 class Memory:
@@ -127,9 +165,10 @@ class Memory:
     def __init__(self) -> None:
         # By path, and by device and inode of the directory of its indices.
         self._graphs: dict[str, RevisionGraph] = {}
+        self._mappings: dict[str, Mapping] = {}
         self._places: dict[tuple[int, int], RevisionGraph] = {}
         # What this connection has read: {directory: (packs, parents)}.
-        self._read: dict[str, tuple[Any, dict[bytes, tuple[bytes, ...]]]] = {}
+        self._read: dict[str, Read] = {}
         self._nodes: dict[tuple[str, int, Identity], dict[Any, Any]] = {}
         self._node_count = 0
         # What it has used, to be reported: {path: outcome}.
@@ -147,10 +186,10 @@ class Memory:
         """
         try:
             self.drop(message["path"])
-            for descriptor in descriptors:
-                self.keep(
-                    message["path"], mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
-                )
+            for descriptor in descriptors[:1]:
+                mapping = Mapping(descriptor)
+                self.keep(message["path"], mapping.view)
+                self._mappings[message["path"]] = mapping
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -168,6 +207,10 @@ class Memory:
             place = tuple(graph.facts["place"])
             if self._places.get(place) is graph:
                 del self._places[place]
+            graph.close()
+        mapping = self._mappings.pop(path, None)
+        if mapping is not None:
+            mapping.close()
 
     # -- what is used ----------------------------------------------------------
 
@@ -192,25 +235,21 @@ class Memory:
             ):
                 graph, exact = None, False
         self._note(directory, HIT if exact else COLD if graph is None else STALE)
-        read: dict[bytes, tuple[bytes, ...]] = {}
-        if not exact:
-            read = self._read_before(directory, packs)
+        read = Read() if exact else self._read_before(directory, packs)
         return Known(frozenset(packs), graph, exact, read)
 
-    def _read_before(
-        self, directory: str, packs: dict[str, list[int]]
-    ) -> dict[bytes, tuple[bytes, ...]]:
+    def _read_before(self, directory: str, packs: dict[str, list[int]]) -> Read:
         try:
             content = {
                 name: (sizes, identity(f"{directory}{name}.rix"))
                 for name, sizes in packs.items()
             }
         except OSError:
-            return {}
+            return Read()
         before = self._read.get(directory)
-        if before is None or before[0] != content:
-            before = self._read[directory] = (content, {})
-        return before[1]
+        if before is None or before.content != content:
+            before = self._read[directory] = Read(content)
+        return before
 
     def nodes(self, path: str, size: int) -> dict[Any, Any] | None:
         """Nodes of the index file *path* that this connection has read before.

@@ -18,6 +18,7 @@ import contextlib
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import time
@@ -130,6 +131,11 @@ class Warmer:
         :param room: in bytes.
         """
         self._interval = interval
+        # Each is a descriptor of ours, and connections need some too.
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most > files // 4:
+            most = files // 4
+            log.warning("warm: %d repositories at most, of %d open files", most, files)
         for path in self.set.resize(most, room):
             self._keep(path, None)
         for path in preload:
@@ -274,7 +280,13 @@ class Warmer:
         for path in gone:
             log.info("warm: %s is not kept any more", path)
             self._keep(path, None)
-        if keep:
+        entry = self.set.get(loader.path)
+        if not keep:
+            if loader.path in self._kept:
+                self._keep(loader.path, None)
+            if entry is not None:
+                log.warning("warm: %s is put aside: %s", loader.path, entry.why)
+        else:
             log.info(
                 "warm: loaded %s (%d revisions, %.1f MiB, %.2f s)",
                 loader.path,

@@ -19,6 +19,7 @@ import os
 import resource
 import socket
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from breezy import controldir, urlutils
@@ -54,11 +55,11 @@ def main(end: socket.socket, path: str, room: int) -> int:
         os.nice(10)  # nobody waits for it
     if channel.is_closed(end):
         return 0
-    limit = _data_size() + MEMORY + MEMORY_FOR_EACH * room
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     began = time.monotonic()
     try:
+        _limit_memory(MEMORY + MEMORY_FOR_EACH * room)
         data, revisions = load(path)
+        descriptor = _share(data)
     except MemoryError:
         return _tell(end, "not-loaded", text="it takes too much memory")
     except (CannotLoad, BadGraph) as error:
@@ -66,7 +67,6 @@ def main(end: socket.socket, path: str, room: int) -> int:
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return _tell(end, "not-loaded", text=text[:500])
-    descriptor = _share(data)
     return _tell(
         end,
         "loaded",
@@ -81,6 +81,14 @@ def _tell(end: socket.socket, kind: str, descriptors: Any = (), **fields: Any) -
     with contextlib.suppress(OSError):
         channel.send(end, kind, descriptors, **fields)
     return 0
+
+
+def _limit_memory(size: int) -> None:
+    """Have no more than *size* bytes from now on, or whatever else is the limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = _data_size() + size
+    if limit < (most if most != resource.RLIM_INFINITY else 1 << 62):
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 def _data_size() -> int:
@@ -117,16 +125,23 @@ def load(path: str) -> tuple[bytes, int]:
         packs = repository._pack_collection
         packs.ensure_loaded()
         kept = _wait_until_old(directory, packs._names)
-        parent_map = {
-            entry[1][0]: tuple(key[0] for key in entry[3][0])
-            for entry in packs.revision_index.combined_index.iter_all_entries()
-        }
+        parent_map = _read(packs.revision_index.combined_index._indices)
         if _identities(directory, packs._names) != kept:
             raise CannotLoad("it changes while it is read")
         found = os.stat(directory)
         facts = {"place": [found.st_dev, found.st_ino], "packs": kept}
         answers = _answer(repository, RevisionGraph(build(parent_map, {}, facts)))
     return build(parent_map, answers, facts), len(parent_map)
+
+
+def _read(indices: Iterable[Any]) -> dict[bytes, tuple[bytes, ...]]:
+    parent_map: dict[bytes, tuple[bytes, ...]] = {}
+    for index in indices:
+        for _, key, _, references in index.iter_all_entries():
+            parents = tuple(each[0] for each in references[0])
+            if parent_map.setdefault(key[0], parents) != parents:
+                raise CannotLoad(f"two packs disagree about revision {key[0]!r}")
+    return parent_map
 
 
 def _identities(directory: str, names: dict[str, Any]) -> dict[str, list[Any]]:
@@ -163,7 +178,7 @@ def _answer(repository: Any, graph: RevisionGraph) -> dict[bytes, bytes]:
     Breezy's own answers, but that it finds the parents in *graph*.
     """
     packs = repository._pack_collection
-    packs._lpserve_known = warm.Known(frozenset(packs._names), graph, True, {})
+    packs._lpserve_known = warm.Known(frozenset(packs._names), graph, True, warm.Read())
     answers = {}
     for head in graph.deepest_heads()[:HEADS]:
         request = smart.SmartServerRepositoryGetParentMap(None, "/")

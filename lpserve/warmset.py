@@ -26,6 +26,8 @@ ASIDE, ASIDE_AT_MOST = 60.0, 86400.0
 REMEMBERED = 4
 #: Repositories that an earlier service may leave us.
 MOST_RESTORED = 1000
+#: Characters that `WarmSet.describe` takes: an answer has its limit.
+LONGEST_STATUS = 40_000
 #: Characters of a path (PATH_MAX), and of the file that outlives the service.
 LONGEST_PATH, LONGEST_FILE = 4096, 1 << 20
 
@@ -43,6 +45,7 @@ class Entry:
     :ivar hits_of_this: as `hits`, but of what was loaded last.
     :ivar wanted: it was used since it was last loaded, and was not what was loaded.
     :ivar size: bytes that are kept of it; None if nothing is.
+    :ivar too_large: its last failure was that it did not fit.
     :ivar aside_until: when it may be tried again after a failure.
     """
 
@@ -59,6 +62,7 @@ class Entry:
     seconds: float = 0.0
     loaded: float = 0.0
     failures: int = 0
+    too_large: bool = False
     aside_until: float = 0.0
     why: str = ""
 
@@ -104,11 +108,17 @@ class WarmSet:
         for entry in self._entries.values():
             entry.preloaded = entry.path in wanted
         for path in wanted:
-            self._entry(path).preloaded = True
+            entry = self._entry(path)
+            entry.preloaded = True
+            entry.wanted = entry.wanted or entry.size is None
 
     def resize(self, most: int, room: int) -> list[str]:
         """Change the limits; the paths of which nothing may be kept any more."""
-        self.most, self.room = most, room
+        grown = room > self.room
+        self.most, self.room = most if room else 0, room
+        for entry in self._entries.values():
+            if grown and entry.too_large:
+                entry.aside_until, entry.failures, entry.too_large = 0.0, 0, False
         return self._make_room()
 
     def next_wanted(self, but: Container[str] = ()) -> Entry | None:
@@ -136,11 +146,15 @@ class WarmSet:
             return False, []
         entry.loading = False
         if size > self.room:
-            self._put_aside(entry, f"{size >> 20} MiB are more than warm_memory")
+            mebibytes = f"{size / (1 << 20):.1f} MiB"
+            self._put_aside(entry, f"{mebibytes} are more than lpserve.warm_memory")
+            entry.too_large = True
+            entry.size = None
             return False, []
         entry.size, entry.revisions, entry.seconds = size, revisions, seconds
         entry.loaded = self._clock()
         entry.failures, entry.why, entry.hits_of_this = 0, "", 0
+        entry.too_large = False
         gone = self._make_room(entry)
         return entry.size is not None, [each for each in gone if each != path]
 
@@ -171,15 +185,26 @@ class WarmSet:
         ]
         return min(waits, default=None)
 
+    def get(self, path: str) -> Entry | None:
+        """What is known of the repository *path*."""
+        return self._entries.get(path)
+
     @property
     def size(self) -> int:
         """Bytes that are kept."""
         return sum(each.size or 0 for each in self._entries.values())
 
     def describe(self) -> list[dict[str, object]]:
-        """The set for ``status``, the most recently used first."""
+        """The set for ``status``, the last used first; not all of a very long one."""
         now = self._clock()
-        return [self._describe(each, now) for each in self._newest()]
+        found = []
+        room = LONGEST_STATUS
+        for entry in self._newest():
+            room -= len(json.dumps(entry.path + entry.why)) + 250
+            if room < 0:
+                break
+            found.append(self._describe(entry, now))
+        return found
 
     @staticmethod
     def _describe(entry: Entry, now: float) -> dict[str, object]:

@@ -152,12 +152,23 @@ class TestMemory(RepositoryCase):
         commit(self.branch, 1)
         self.assertIs(None, self.names_read().parents(b"x"))
 
+    def test_packs_that_disagree(self):
+        """Then it is not for us to choose."""
+        tip = self.branch.last_revision()
+        self.load()
+        known = self.names_read()
+        parents = known.parents(tip)
+        self.assertTrue(known.compare({b"x": (b"y",), tip: parents}))
+        self.assertEqual((b"y",), known.parents(b"x"))
+        self.assertFalse(known.compare({tip: (b"y",)}))
+        self.assertEqual(parents, known.parents(tip))
+
     def test_not_everything_is_learnt(self):
         self.overrideAttr(warm, "MOST_REVISIONS", 2)
-        known = Known(frozenset(), None, False, {})
+        known = Known(frozenset(), None, False, warm.Read())
         for name in (b"a", b"b", b"c"):
             known.learn({name: ()})
-        self.assertEqual({b"a": (), b"b": ()}, known.found)
+        self.assertEqual({b"a": (), b"b": ()}, known.read.found)
 
     def test_index_was_touched(self):
         """The same name, the same size, and perhaps not the same content."""
@@ -299,6 +310,21 @@ class TestLoad(RepositoryCase):
         self.overrideAttr(warmload.time, "monotonic", iter((now, now + 2)).__next__)
         error = self.assertRaises(warmload.CannotLoad, warmload.load, self.path())
         self.assertEqual("it has just been written", str(error))
+
+    def test_packs_that_disagree(self):
+        class Index:
+            def __init__(self, parent):
+                self.entries = [(self, (b"a",), b"", (((parent,),),))]
+
+            def iter_all_entries(self):
+                return self.entries
+
+        same = [Index(b"x"), Index(b"x")]
+        self.assertEqual({b"a": (b"x",)}, warmload._read(same))
+        error = self.assertRaises(
+            warmload.CannotLoad, warmload._read, [*same, Index(b"y")]
+        )
+        self.assertEqual("two packs disagree about revision b'a'", str(error))
 
     def test_changes_meanwhile(self):
         found = iter(({"a": [[], [0] * 5]}, {"b": [[], [0] * 5]}))

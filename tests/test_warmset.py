@@ -129,6 +129,24 @@ class TestMemory(WarmSetCase):
         self.assertEqual(("/a", False, []), self.load(101))
         self.assertEqual({"/a": "aside"}, self.states())
         self.assertEqual(0, self.set.size)
+        self.assertEqual([], self.set.resize(2, 90))
+        self.assertIs(None, self.wanted())
+        self.set.resize(2, 101)
+        self.assertEqual(("/a", True, []), self.load(101))
+
+    def test_no_longer_fits(self):
+        """What was there of it has to go."""
+        self.use("/a")
+        self.load(90)
+        self.use("/a", outcome=STALE)
+        self.assertEqual(("/a", False, []), self.load(101))
+        self.assertEqual(0, self.set.size)
+
+    def test_no_room(self):
+        """Nothing is loaded for nothing."""
+        self.set.resize(2, 0)
+        self.assertIs(None, self.set.used("/a", COLD))
+        self.assertIs(None, self.wanted())
 
     def test_grows(self):
         """What it had is replaced, and makes no room for itself."""
@@ -197,6 +215,17 @@ class TestAside(WarmSetCase):
         self.assertIs(None, self.set.next_retry())
 
 
+class TestDescribe(WarmSetCase):
+    def test_not_all(self):
+        """An answer has its limit."""
+        self.set.resize(1000, 1 << 30)
+        self.use(*(f"/{number:04000d}" for number in range(100)))
+        found = self.set.describe()
+        self.assertTrue(len(json.dumps(found)) < 50_000)
+        self.assertTrue(len(found) >= 5)
+        self.assertTrue(found[0]["path"].endswith("99"))
+
+
 class TestPreload(WarmSetCase):
     def test_wanted_unused(self):
         self.set.preload(["/p"])
@@ -211,6 +240,15 @@ class TestPreload(WarmSetCase):
             self.load()
         self.assertEqual("warm", self.states()["/p"])
         self.assertEqual("cold", self.states()["/b"])
+
+    def test_comes_back(self):
+        """As soon as there is room again."""
+        self.set.preload(["/p"])
+        self.load()
+        self.assertEqual(["/p"], self.set.resize(0, 100))
+        self.set.resize(2, 100)
+        self.set.preload(["/p"])
+        self.assertEqual("/p", self.wanted())
 
     def test_not_any_more(self):
         self.set.preload(["/p"])

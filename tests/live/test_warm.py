@@ -16,7 +16,7 @@ import signal
 from breezy.branch import Branch
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
-from ..harness import BY_DOOR, wait_until
+from ..harness import BY_DOOR, descriptors_of, wait_until
 from .warmcase import NOTHING_SEEN, WarmCase
 
 load_tests = load_tests_apply_scenarios
@@ -46,6 +46,19 @@ class TestWarm(WarmCase):
         self.finish(asker, made)
         log = self.wait_for_log("was found in memory")
         self.assertContainsRe(log, r"warm: loaded \S+/a \(5 revisions, ")
+
+    def test_no_descriptors(self):
+        """What is in memory leaves none open, in a worker or where it is forked."""
+        self.make_branch("a")
+        self.start_warm()
+        self.wait_warm("a")
+        asker, made = self.warm_client()
+        asker.parent_map("a", b"x")
+        for pid in (made.pid, self.status()["zygote"]):
+            found = " ".join(descriptors_of(pid).values())
+            self.assertNotContainsRe(found, "memfd")
+        self.assertTrue(len(descriptors_of(made.pid)) <= 5, descriptors_of(made.pid))
+        self.finish(asker, made)
 
     def test_changed(self):
         """A new revision is seen at once, and in memory soon."""

@@ -199,7 +199,7 @@ def commit(branch: Any, count: int, parents: tuple[bytes, ...] = ()) -> bytes:
     return tip
 
 
-_ADDRESS = re.compile(rb"0x[0-9a-f]+")
+_ADDRESS = re.compile(rb"0x[0-9a-f]+|(?:filtered|chroot)-[0-9]+")
 
 
 def comparable(answer: tuple[Any, Any]) -> tuple[Any, Any]:
