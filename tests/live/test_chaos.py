@@ -177,6 +177,7 @@ class TestChaos(LiveTestCase):
             allow_writes=True,
             connect_timeout=20,
             log_file=self.log_path,
+            warm_interval=0,
         )
         self.addCleanup(self.shut_down)
         make = controldir.ControlDir.create_branch_convenience
