@@ -216,9 +216,9 @@ class Service:
         if old is not None:
             self._pool.zygote_gone(old.number)
             self._pool.retire_before(new.number)
-        self._warmer.use(new)
         if not self._stopping:
             self._use_settings()
+        self._warmer.use(new)
         if not self._open and not self._stopping:
             self._open_doors()
         self._end_reload(encode_answer("ok"))

@@ -289,6 +289,16 @@ class Memory:
             self._used[real[: -len(INDICES)]] = outcome
         self.report_if_due()
 
+    def idle(self) -> None:
+        """The client has asked nothing for a while.
+
+        What was loaded is let go of: a version of a repository that was replaced since
+        takes memory as long as anybody maps it, and this may be for hours.
+        """
+        for path in list(self._graphs):
+            self.drop(path)
+        self.report_if_due()
+
     def report_if_due(self) -> None:
         """`report`, if there was none for an interval; at every chance."""
         if self._used and time.monotonic() >= self._next_report:

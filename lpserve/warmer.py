@@ -30,12 +30,14 @@ from . import channel
 from .children import Child, Children, End
 from .generation import Generation
 from .loop import Loop, Timer
-from .warmset import LONGEST_FILE, OUTCOMES, Entry, WarmSet, is_path
+from .warmset import HIT, LONGEST_FILE, OUTCOMES, Entry, WarmSet, is_path
 
 log = logging.getLogger("lpserve")
 
 #: Seconds that a loader may take.
 LOAD_TIMEOUT = 120.0
+#: Seconds until a zygote that does not keep up is told the rest.
+SEND_AGAIN = 0.02
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Warmer:
         self._stopped = False
         self._interval = 0.0
         self._kept: dict[str, int] = {}
+        self._unsent: dict[str, None] = {}
         self._serial = 0
         self._loader: Loader | None = None
         # What was loaded since `_began`: each once.
@@ -141,7 +144,8 @@ class Warmer:
         for path in preload:
             if not is_path(path):
                 log.warning("lpserve.warm_preload: %r is not an absolute path", path)
-        self.set.preload(os.path.realpath(path) for path in preload if is_path(path))
+        # What is behind it only a loader looks at.
+        self.set.preload(os.path.normpath(path) for path in preload if is_path(path))
         self._consider()
 
     def use(self, zygote: Generation | None) -> None:
@@ -156,8 +160,8 @@ class Warmer:
         if zygote.cold and zygote.cold != self._off:
             log.warning("repositories are not kept in memory: %s", zygote.cold)
         self._off = zygote.cold
-        for path, descriptor in self._kept.items():
-            self._send(path, descriptor)
+        self._unsent = dict.fromkeys(self._kept)
+        self._send_all()
         self._consider()
 
     def heard(self, message: dict[str, Any]) -> None:
@@ -166,7 +170,7 @@ class Warmer:
         if not is_path(path) or outcome not in OUTCOMES:
             return
         entry = self.set.used(str(path), str(outcome))
-        if entry is not None and entry.hits_of_this == 1 and entry.hits:
+        if entry is not None and outcome == HIT and entry.hits_of_this == 1:
             log.info("warm: %s was found in memory", entry.path)
         self._consider()
 
@@ -177,7 +181,8 @@ class Warmer:
         if self._loader or self._zygote is None or self._off or self._stopped:
             return
         entry = self.set.next_wanted(self._turn)
-        if entry is None and self._turn:
+        over = entry is None or len(self._turn) >= self.set.most
+        if self._turn and over:
             self._turn.clear()
             entry = self.set.next_wanted(self._turn)
         if not self._turn:
@@ -239,12 +244,15 @@ class Warmer:
             loader.child = self._children.add(pid, lambda end: self._ended(loader, end))
         except OSError as error:
             self.fork_failed(serial, f"cannot watch it: {error.strerror}")
+            return
+        if loader.why:
+            loader.child.signal(signal.SIGKILL)  # it is overdue already
 
     def fork_failed(self, serial: int, why: str) -> None:
         """There will be no loader for *serial*."""
         loader = self._loader
         if loader is not None and loader.serial == serial:
-            self._failed(loader, f"there is no loader: {why}")
+            self._postpone(loader, f"there is no loader: {why}")
             self._finish(loader)
 
     def _read(self, loader: Loader) -> None:
@@ -271,6 +279,9 @@ class Warmer:
         if loader.told:
             return
         loader.told = True
+        if message["kind"] == "changing":
+            self._postpone(loader, str(message.get("text")))
+            return
         if message["kind"] != "loaded" or not descriptors:
             self._failed(loader, str(message.get("text", "it sent nothing")))
             return
@@ -296,6 +307,12 @@ class Warmer:
             )
             self._keep(loader.path, os.dup(descriptors[0]))
         self.edition += 1
+
+    def _postpone(self, loader: Loader, why: str) -> None:
+        """Try again soon: it is nobody's fault."""
+        loader.told = True
+        self.set.postpone(loader.path)
+        log.info("warm: %s is not loaded now: %s", loader.path, why)
 
     def _failed(self, loader: Loader, why: str) -> None:
         loader.told = True
@@ -328,13 +345,25 @@ class Warmer:
             os.close(before)
         if descriptor is not None:
             self._kept[path] = descriptor
-        self._send(path, descriptor)
+        self._send(path)
         self._tell_spares(path, descriptor)
 
-    def _send(self, path: str, descriptor: int | None) -> None:
-        if self._zygote is not None:
-            with contextlib.suppress(OSError):  # then its workers read it themselves
-                self._zygote.keep(path, descriptor)
+    def _send(self, path: str) -> None:
+        self._unsent[path] = None
+        self._send_all()
+
+    def _send_all(self) -> None:
+        """Tell the zygote what it has not been told, as far as it keeps up."""
+        for path in list(self._unsent):
+            try:
+                if self._zygote is not None:
+                    self._zygote.keep(path, self._kept.get(path))
+            except BlockingIOError:
+                self._loop.call_later(SEND_AGAIN, self._send_all)
+                return
+            except OSError:
+                pass  # it is gone; the next one is told all
+            del self._unsent[path]
 
     def status(self) -> dict[str, object]:
         """What ``status`` says of it."""

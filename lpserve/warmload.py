@@ -42,6 +42,10 @@ class CannotLoad(Exception):
     """It is not there, or none that is kept."""
 
 
+class Changing(CannotLoad):
+    """It is being written."""
+
+
 def main(end: socket.socket, path: str, room: int) -> int:
     """The life of a loader; its exit status.
 
@@ -62,6 +66,8 @@ def main(end: socket.socket, path: str, room: int) -> int:
         descriptor = _share(data)
     except MemoryError:
         return _tell(end, "not-loaded", text="it takes too much memory")
+    except Changing as error:
+        return _tell(end, "changing", text=str(error))
     except (CannotLoad, BadGraph) as error:
         return _tell(end, "not-loaded", text=str(error))
     except Exception as error:
@@ -114,7 +120,8 @@ def _share(data: bytes) -> int:
 def load(path: str) -> tuple[bytes, int]:
     """What is kept of the repository at *path*, and its number of revisions.
 
-    :raises CannotLoad: if it is none of packs, or is changing.
+    :raises CannotLoad: if it is none of packs.
+    :raises Changing: if it is, or was a moment ago.
     """
     transport = _mod_transport.get_transport_from_url(urlutils.local_path_to_url(path))
     repository = controldir.ControlDir.open_from_transport(transport).open_repository()
@@ -127,7 +134,7 @@ def load(path: str) -> tuple[bytes, int]:
         kept = _wait_until_old(directory, packs._names)
         parent_map = _read(packs.revision_index.combined_index._indices)
         if _identities(directory, packs._names) != kept:
-            raise CannotLoad("it changes while it is read")
+            raise Changing("it changes while it is read")
         found = os.stat(directory)
         facts = {"place": [found.st_dev, found.st_ino], "packs": kept}
         answers = _answer(repository, RevisionGraph(build(parent_map, {}, facts)))
@@ -168,7 +175,7 @@ def _wait_until_old(directory: str, names: dict[str, Any]) -> dict[str, list[Any
         if time.time_ns() - newest > YOUNG:
             return kept
         if time.monotonic() > deadline:
-            raise CannotLoad("it has just been written")
+            raise Changing("it has just been written")
         time.sleep(YOUNG / 1e9)
 
 

@@ -22,6 +22,8 @@ from typing import Any
 
 #: Seconds that a repository is put aside after its first failure, and at most.
 ASIDE, ASIDE_AT_MOST = 60.0, 86400.0
+#: Seconds until one that was changing is tried again.
+IN_A_MOMENT = 1.0
 #: Repositories that are remembered for each one that may be warm.
 REMEMBERED = 4
 #: Repositories that an earlier service may leave us.
@@ -165,6 +167,14 @@ class WarmSet:
             return 0.0
         entry.loading = False
         return self._put_aside(entry, why)
+
+    def postpone(self, path: str) -> None:
+        """It could not be loaded now, and may be in a moment."""
+        entry = self._entries.get(path)
+        if entry is not None:
+            entry.loading = False
+            entry.wanted = True
+            entry.aside_until = self._clock() + IN_A_MOMENT
 
     def interrupted(self, path: str) -> None:
         """Loading it ended for a reason that is none of its own."""

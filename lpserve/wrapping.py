@@ -182,14 +182,14 @@ def _agree(known: Known, packs: Any) -> bool:
         # One that is damaged is for Breezy to find, if it looks into it.
         with contextlib.suppress(Exception):
             added = known.names.difference(known.graph.facts["packs"])
-            others = _parents_in([packs.get_pack_by_name(name) for name in added])
-            known.read.agree = known.compare(others)
+            # Not Breezy's own: an index that has failed is not as it was.
+            indices = [packs._make_index(name, ".rix") for name in added]
+            known.read.agree = known.compare(_parents_in(indices))
     return known.read.agree
 
 
-def _parents_in(packs: list[Any]) -> dict[bytes, tuple[bytes, ...]]:
-    """The parents of all revisions in *packs*, as Breezy has them."""
-    indices = [pack.revision_index for pack in packs]
+def _parents_in(indices: list[Any]) -> dict[bytes, tuple[bytes, ...]]:
+    """The parents of all revisions in *indices*, as Breezy has them."""
     if sum(index.key_count() for index in indices) > warm.MOST_OTHERS:
         raise ValueError("they are too many")
     return {

@@ -164,7 +164,7 @@ def _install_wrappers() -> str:
     """Have Breezy ask `warm.memory`; else why it does not."""
     try:
         wrapping.install()
-        serving.PipeMedium.idle = staticmethod(warm.memory.report_if_due)
+        serving.PipeMedium.idle = staticmethod(warm.memory.idle)
     except Exception as error:
         return str(error)
     return ""

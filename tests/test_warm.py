@@ -200,6 +200,12 @@ class TestMemory(RepositoryCase):
         self.memory.drop("/nowhere")
         self.assertEqual(COLD, self.outcome())
 
+    def test_idle(self):
+        """A connection that asks nothing holds nothing for hours."""
+        self.load()
+        self.memory.idle()
+        self.assertEqual(COLD, self.outcome())
+
     def test_nodes(self):
         self.build_tree_contents([("index", b"1")])
         nodes = self.memory.nodes("index", 1)
@@ -308,7 +314,7 @@ class TestLoad(RepositoryCase):
         self.overrideAttr(warmload.time, "sleep", lambda seconds: None)
         now = warmload.time.monotonic()
         self.overrideAttr(warmload.time, "monotonic", iter((now, now + 2)).__next__)
-        error = self.assertRaises(warmload.CannotLoad, warmload.load, self.path())
+        error = self.assertRaises(warmload.Changing, warmload.load, self.path())
         self.assertEqual("it has just been written", str(error))
 
     def test_packs_that_disagree(self):
@@ -329,5 +335,5 @@ class TestLoad(RepositoryCase):
     def test_changes_meanwhile(self):
         found = iter(({"a": [[], [0] * 5]}, {"b": [[], [0] * 5]}))
         self.overrideAttr(warmload, "_identities", lambda *given: next(found))
-        error = self.assertRaises(warmload.CannotLoad, warmload.load, self.path())
+        error = self.assertRaises(warmload.Changing, warmload.load, self.path())
         self.assertEqual("it changes while it is read", str(error))

@@ -10,7 +10,7 @@
 import os
 import subprocess
 
-from ..lpserve import channel, warmer
+from ..lpserve import channel, warmer, warmset
 from ..lpserve.children import Children
 from ..lpserve.warmer import Warmer
 from .test_loop import LoopTestCase
@@ -28,7 +28,7 @@ class Zygote:
     def __init__(self):
         self.asked = []
         self.kept = []
-        self.gone = False
+        self.gone = self.busy = False
 
     def load(self, serial, end, path, room):
         if self.gone:
@@ -36,6 +36,8 @@ class Zygote:
         self.asked.append((serial, path, end.dup()))
 
     def keep(self, path, descriptor):
+        if self.busy:
+            raise BlockingIOError
         self.kept.append((path, descriptor is not None))
 
 
@@ -140,6 +142,31 @@ class TestLoading(WarmerCase):
         self.warmer.limit(2, 1000, 0.0, ())
         self.wait_asked("/a", "/b", "/b")
 
+    def test_flood(self):
+        """A turn ends, however many are used."""
+        self.warmer.limit(2, 1000, 3600.0, ())
+        for number in range(5):
+            self.use(f"/{number}")
+            self.run_until(lambda: True, "a round")
+        for _ in range(2):
+            self.load()
+            count = len(self.asked())
+            self.run_until(
+                lambda n=count: not self.warmer._loader or len(self.asked()) > n, "on"
+            )
+        self.assertEqual(2, len(self.asked()))
+
+    def test_zygote_does_not_keep_up(self):
+        """It is told the rest when it does."""
+        self.zygote.busy = True
+        self.use("/a")
+        self.wait_asked("/a")
+        self.load()
+        self.wait_state("/a", "warm")
+        self.assertEqual([], self.zygote.kept)
+        self.zygote.busy = False
+        self.run_until(lambda: self.zygote.kept == [("/a", True)], "it is told")
+
     def test_not_kept(self):
         self.use("/a")
         self.wait_asked("/a")
@@ -232,7 +259,26 @@ class TestFailures(WarmerCase):
         serial, _, end = self.zygote.asked[0]
         end.close()
         self.warmer.fork_failed(serial, "Cannot allocate memory")
-        self.check("^there is no loader: Cannot allocate memory$")
+        # It is no fault of the repository.
+        self.wait_asked("/a", "/a")
+
+    def test_changing(self):
+        """It is tried again in a moment."""
+        self.overrideAttr(warmset, "IN_A_MOMENT", 0.01)
+        self.begin()
+        self.be_loader(kind="changing", text="it changes")
+        self.wait_asked("/a", "/a")
+        self.load()
+        self.wait_state("/a", "warm")
+
+    def test_late(self):
+        """A loader that is forked when its time is over has none."""
+        self.overrideAttr(warmer, "LOAD_TIMEOUT", 0.0)
+        self.begin()
+        loader = self.warmer._loader
+        self.run_until(lambda: loader.why, "its time is over")
+        self.be_loader()
+        self.check("^it took more than 0 s$")
 
     def test_overdue(self):
         self.overrideAttr(warmer, "LOAD_TIMEOUT", 0.01)

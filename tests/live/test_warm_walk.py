@@ -381,4 +381,7 @@ def plain(verb, answer):
         body = sorted(body.split(b"\n"))
     elif words == (b"ok",) and verb == b"Repository.get_parent_map":
         body = sorted(bz2.decompress(body).split(b"\n"))
+    elif words == (b"ok",) and verb == b"Repository.gather_stats":
+        # Where a history has two roots the first one found is not always the same.
+        body = [each for each in body.split(b"\n") if not each.startswith(b"first")]
     return words, body
