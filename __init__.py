@@ -71,7 +71,7 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.warm_memory:
     MiB that they may take in all (256).
 :lpserve.warm_preload:
-    Repositories, as absolute paths, that are kept from the start (none).
+    Repositories, as real absolute paths, that are kept from the start (none).
 :lpserve.warm_interval:
     Seconds from one loading of what was used or has changed to the next (10).
 :lpserve.warm_report_interval:

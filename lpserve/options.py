@@ -121,8 +121,8 @@ warm_memory = _option(
 warm_preload = config.ListOption(
     "lpserve.warm_preload",
     default="",
-    help="Repositories, as absolute paths, that are kept in memory from the start, "
-    "used or not.",
+    help="Repositories, as real absolute paths, that are kept in memory from the "
+    "start, used or not.",
 )
 warm_interval = _option(
     "warm_interval",
