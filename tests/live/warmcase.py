@@ -199,7 +199,11 @@ def commit(branch: Any, count: int, parents: tuple[bytes, ...] = ()) -> bytes:
     return tip
 
 
-_ADDRESS = re.compile(rb"0x[0-9a-f]+|(?:filtered|chroot)-[0-9]+")
+#: Addresses and numbers of objects; and the indices that errors name in the order in
+#: which they were of use.
+_OF_A_PROCESS = re.compile(
+    rb"0x[0-9a-f]+|(?:filtered|chroot)-[0-9]+|\w*GraphIndex\('[^']*'\)(?:, )?"
+)
 
 
 def comparable(answer: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -207,7 +211,7 @@ def comparable(answer: tuple[Any, Any]) -> tuple[Any, Any]:
     words, body = answer
     if isinstance(words, tuple):
         words = tuple(
-            _ADDRESS.sub(b"0x", each) if isinstance(each, bytes) else each
+            _OF_A_PROCESS.sub(b"", each) if isinstance(each, bytes) else each
             for each in words
         )
     return words, body
