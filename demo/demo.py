@@ -46,7 +46,8 @@ def table(times: dict[str, dict[str, list[float]]]) -> None:
     for name, sides in middle.items():
         row(name, sides["before"], sides["after"])
         if name == HELLO:
-            row("  without the login", sides["before"] - login, sides["after"] - login)
+            rest = [max(0.0, sides[each] - login) for each in ("before", "after")]
+            row("  without the login", *rest)
     say()
     say(f"  Medians of {ROUNDS} rounds, both sides in turn. In every line there is an")
     say("  ssh login, and in those with 'brz' the client's own start as well, which no")

@@ -90,7 +90,9 @@ class Warm:
 
 class TestWalk(WarmCase):
     def test_walk(self):
-        self.thisFailsStrictLockCheck()  # as changing damaged branches does
+        # Whoever changes a damaged branch may leave it locked.
+        self.thisFailsStrictLockCheck()
+        self._lock_check_thorough = False
         seed = int(os.environ.get("LPSERVE_WARM_SEED") or random.randrange(1 << 32))
         self.random = random.Random(seed)
         self.done = Counter()
