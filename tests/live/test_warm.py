@@ -14,6 +14,7 @@ import shutil
 import signal
 
 from breezy.branch import Branch
+from breezy.controldir import ControlDir
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ..harness import BY_DOOR, descriptors_of, wait_until
@@ -81,6 +82,23 @@ class TestWarm(WarmCase):
         self.run_brz("log", "bzr+ssh://host/top")
         self.wait_state("base", "warm")
         self.wait_state("top", "warm")
+
+    def test_shared(self):
+        """A repository of several branches is kept once, with all of them."""
+        os.mkdir(self.place("shared"))
+        ControlDir.create(self.place("shared")).create_repository(shared=True)
+        tips = {each: self.make_branch(f"shared/{each}", 2) for each in "ab"}
+        self.start_warm()
+        self.wait_warm("shared")
+        for name, tip in tips.items():
+            words, body = self.once(GRAPH, b"shared/", tip)
+            self.assertEqual(((b"ok",), 2), (words, body.count(b"\n") + 1))
+            path = f"shared/{name}/".encode()
+            answer = self.once(b"Branch.revision_id_to_revno", path, tip)
+            self.assertEqual((b"ok", b"2"), answer[0])
+        (entry,) = self.status()["warm"]
+        self.assertEqual(4, entry["revisions"])
+        self.assertTrue(entry["hits"], entry)
 
     def test_symbolic_link(self):
         """It is kept once, by its real path."""
