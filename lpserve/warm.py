@@ -14,8 +14,8 @@ names of the packs are read for each request, by Breezy, before anything here is
 So whatever happens to a repository between two requests, or between two looks
 into it, what is told is what is there.
 
-Breezy offers no hook where it looks up parents. `install` wraps the functions in
-`wrapping.PLACES`, if they are those that this was written for.
+Breezy offers no hook where it looks up parents: `wrapping` wraps the functions that
+do, if they are those that this was written for.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Identity = tuple[int, int, int, int, int]
 def identity(path: str) -> Identity:
     """What changes whenever the content of a file does.
 
-    The time of its last change (ctime) can be set by nobody; see `load` for one
+    The time of its last change (ctime) can be set by nobody; see `warmload` for one
     that has just been written.
 
     :raises OSError: if it is not there for us.
