@@ -40,7 +40,6 @@ from breezy import (
     i18n,
     osutils,
     repository,
-    rules,
     trace,
 )
 from breezy.bzr import generate_ids
@@ -145,6 +144,23 @@ def reset_file_ids(context: Context) -> None:
     """New file ids of its own: two workers made the same ones."""
     generate_ids._gen_file_id_suffix = None
     generate_ids._gen_file_id_serial = 0
+
+
+def _import_rules() -> Any:
+    """Breezy's module, which reads the user's file as it is imported: not now.
+
+    A broken one would keep the service from starting; see `Rules`.
+    """
+    config_dir = bedding.config_dir
+    bedding.config_dir = lambda: os.devnull  # in which there is none
+    try:
+        from breezy import rules
+    finally:
+        bedding.config_dir = config_dir
+    return rules
+
+
+rules = _import_rules()
 
 
 class Rules(rules._RulesSearcher):

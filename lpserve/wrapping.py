@@ -8,7 +8,7 @@
 """Where Breezy asks `warm.memory` before it looks itself.
 
 It offers no hook there, so functions of it are wrapped: the narrowest that are on
-the way. Each is compared with what it was when this was written (Breezy 3.3.0 to
+the way. Each is compared with what it was when this was written (Breezy 3.3.2 to
 3.3.23); so are those that the wrappers rely on. Where one differs nothing is wrapped:
 everything works, and nothing is warm.
 """

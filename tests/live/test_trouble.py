@@ -66,6 +66,18 @@ class TestTrouble(LiveTestCase):
             wait_until(lambda: os.path.isdir(path), "it was made again")  # noqa: B023
             self.assertServes()
 
+    def test_broken_rules(self):
+        """They are for those to be told who ask for them, as by "brz serve"."""
+        with open(os.path.join(self.home, "breezy", "rules"), "w") as file:
+            file.write("[name *.txt\n")
+        self.start_service()
+        self.rest()
+        made = self.connect().open()
+        self.assertEqual(b"ok\x012\n", made.hello())
+        made.close()
+        self.assertEqual(["exit", "0"], made.end())
+        self.assertNotContainsRe(self.log_text(), "Traceback")
+
     def test_directory_removed(self):
         """Nobody can reach it any more, so it stops."""
         service = self.start_service()
