@@ -181,15 +181,21 @@ class Memory:
     def take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Keep what the service sends, or drop what it does not send any more.
 
+        Where that cannot be done, everybody reads it himself.
+
         :param message: ``path``, of a repository.
         :param descriptors: a file with its graph; none: it is to be dropped.
         """
+        with contextlib.suppress(OSError, ValueError):
+            self._take(message["path"], descriptors)
+
+    def _take(self, path: str, descriptors: list[int]) -> None:
         try:
-            self.drop(message["path"])
+            self.drop(path)
             for descriptor in descriptors[:1]:
                 mapping = Mapping(descriptor)
-                self.keep(message["path"], mapping.view)
-                self._mappings[message["path"]] = mapping
+                self.keep(path, mapping.view)
+                self._mappings[path] = mapping
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

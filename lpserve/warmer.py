@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import channel
+from . import channel, warmset
 from .children import Child, Children, End
 from .generation import Generation
 from .loop import Loop, Timer
@@ -153,7 +153,7 @@ class Warmer:
         self._zygote = zygote
         loader = self._loader
         if loader is not None and loader.child is None:
-            self.set.interrupted(loader.path)
+            self.set.postpone(loader.path)
             self._finish(loader)
         if zygote is None:
             return
@@ -311,7 +311,7 @@ class Warmer:
     def _postpone(self, loader: Loader, why: str) -> None:
         """Try again soon: it is nobody's fault."""
         loader.told = True
-        self.set.postpone(loader.path)
+        self.set.postpone(loader.path, why, warmset.IN_A_MOMENT)
         log.info("warm: %s is not loaded now: %s", loader.path, why)
 
     def _failed(self, loader: Loader, why: str) -> None:

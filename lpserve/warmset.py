@@ -168,20 +168,18 @@ class WarmSet:
         entry.loading = False
         return self._put_aside(entry, why)
 
-    def postpone(self, path: str) -> None:
-        """It could not be loaded now, and may be in a moment."""
-        entry = self._entries.get(path)
-        if entry is not None:
-            entry.loading = False
-            entry.wanted = True
-            entry.aside_until = self._clock() + IN_A_MOMENT
+    def postpone(self, path: str, why: str = "", seconds: float = 0.0) -> None:
+        """Loading it ended for a reason that is none of its own.
 
-    def interrupted(self, path: str) -> None:
-        """Loading it ended for a reason that is none of its own."""
+        :param why: what is said of it meanwhile.
+        :param seconds: until it may be tried again.
+        """
         entry = self._entries.get(path)
         if entry is not None:
             entry.loading = False
             entry.wanted = True
+            entry.why = why
+            entry.aside_until = self._clock() + seconds
 
     # -- what is known of it ---------------------------------------------------
 

@@ -63,8 +63,7 @@ def main(
         practise(context, ready)
     message, descriptors = channel.receive(end)
     while message is not None and message["kind"] == "warm":
-        with contextlib.suppress(OSError, ValueError):
-            warm.memory.take(message, descriptors)
+        warm.memory.take(message, descriptors)
         message, descriptors = channel.receive(end)
     if message is None:
         return 0  # retired as a spare

@@ -102,8 +102,7 @@ class Zygote:
             if message is None:
                 return
             if message["kind"] == "warm":
-                with contextlib.suppress(OSError, ValueError):
-                    warm.memory.take(message, descriptors)
+                warm.memory.take(message, descriptors)
                 continue
             self._fork(message, list(map(channel.end_of, descriptors)))
 

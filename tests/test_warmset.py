@@ -204,14 +204,14 @@ class TestAside(WarmSetCase):
         """It is none of its faults that its loader never was."""
         self.use("/a")
         self.set.begin(self.set.next_wanted())
-        self.set.interrupted("/a")
+        self.set.postpone("/a")
         self.assertEqual("/a", self.wanted())
 
     def test_forgotten_meanwhile(self):
         for path in ("/a", "/b"):
             self.assertEqual((False, []), self.set.loaded(path, 1, 1, 0.1))
             self.assertEqual(0.0, self.set.failed(path, "no"))
-            self.set.interrupted(path)
+            self.set.postpone(path)
         self.assertIs(None, self.set.next_retry())
 
 

@@ -91,6 +91,11 @@ class WarmCase(LiveTestCase):
         finally:
             self.finish(asker, made)
 
+    def use(self, name: str) -> None:
+        """Have a worker read the repository of *name*."""
+        path = name.encode() + b"/"
+        self.once(b"Repository.get_parent_map", path, b"x", body=NOTHING_SEEN)
+
     def cold_client(self) -> tuple[SmartClient, subprocess.Popen[bytes]]:
         """A client of a new ``brz serve --inet`` on the same root."""
         words = ("serve", "--inet", "--directory", self.root, "--allow-writes")
@@ -158,11 +163,10 @@ class WarmCase(LiveTestCase):
 
         A worker that was forked before it was loaded does not know it.
         """
-        words = (b"Repository.get_parent_map", name.encode() + b"/", b"x")
         hits = (self.entry(name) or {"hits": 0})["hits"]
 
         def found() -> dict[str, Any] | None:
-            self.once(*words, body=NOTHING_SEEN)
+            self.use(name)
             self.rest()
             entry = self.entry(name)
             return entry if entry is not None and entry["hits"] > hits else None
