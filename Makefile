@@ -5,6 +5,7 @@
 #              10,000 changes of repositories, warm and cold compared
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
 #              names of benchmarks; make graph, doc/connection_time.png alone
+# make compare the same connections on this checkout and on BASE=REVISION, in turn
 #
 # Each sets up what it needs in .venv. PYTHON chooses the Python, PORT and SERVE
 # where the server of "make serve" listens and what it serves.
@@ -20,11 +21,13 @@ SELFTEST = $(CHECKOUT) BRZ_CONCURRENCY=4 PYTHONWARNINGS="error:This process:Depr
 TESTS =
 # What 'make bench' is told.
 BENCH =
+# What 'make compare' compares this checkout with.
+BASE = HEAD
 # Where 'make serve' keeps its branches and keys, and where it listens.
 SERVE = .serve
 PORT = 5022
 
-.PHONY: demo serve stop check static test soak bench graph clean
+.PHONY: demo serve stop check static test soak bench graph compare clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python demo/demo.py
@@ -55,6 +58,9 @@ bench: $(VENV)/drawing
 
 graph: $(VENV)/drawing
 	$(BIN)/python benchmarks/connection_time.py
+
+compare: $(VENV)/ready
+	$(BIN)/python benchmarks/compare.py $(BENCH) $(BASE)
 
 # What the tests need. They run the checkout, not what is installed with it.
 $(VENV)/ready: setup.py pyproject.toml

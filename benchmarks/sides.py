@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -78,13 +79,14 @@ def in_process(service: Service, door: str, name: str = "") -> Side:
 # -- clients ------------------------------------------------------------------
 
 
-def native_client(stage: Stage) -> str:
-    """Build the native client; the path of the program."""
-    target = os.path.join(stage.path, "native", "lp-serve-client")
+def native_client(stage: Stage, plugin: str = PLUGIN) -> str:
+    """Build the native client of the checkout *plugin*; the path of the program."""
+    number = f"{zlib.crc32(plugin.encode()):08x}"
+    target = os.path.join(stage.path, "native", number, "lp-serve-client")
     if os.path.exists(target):
         return target
-    os.mkdir(os.path.dirname(target))
-    path = os.path.join(PLUGIN, "setup.py")
+    os.makedirs(os.path.dirname(target))
+    path = os.path.join(plugin, "setup.py")
     spec = importlib.util.spec_from_file_location("lpserve_setup", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -98,17 +100,17 @@ def client(stage: Stage, service: Service, kind: str, door: str) -> Side:
 
     :param kind: `NATIVE` or `PYTHON`.
     """
-    words = shell(client_words(stage, kind, door))
+    words = shell(client_words(stage, kind, door, service.plugin))
     start = functools.partial(Program, words, service.environ, errors=stage.errors)
     return Side(f"{kind}, {door}", start, service)
 
 
-def client_words(stage: Stage, kind: str, door: str) -> list[str]:
+def client_words(stage: Stage, kind: str, door: str, plugin: str = PLUGIN) -> list[str]:
     """What runs the client; nothing else may be measured in its place."""
     if kind == NATIVE:
-        program = native_client(stage)
+        program = native_client(stage, plugin)
     else:
-        program = os.path.join(PLUGIN, "bin", "lp-serve-client")
+        program = os.path.join(plugin, "bin", "lp-serve-client")
     return [program, f"--door={door}", "--no-fallback", USER]
 
 

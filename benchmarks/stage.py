@@ -113,24 +113,34 @@ class Stage:
         words = ["serve", "--inet", f"--directory={self.root}", "--allow-writes"]
         return [*self.brz, *words]
 
-    def service(self, name: str = "lpserve", **settings: object) -> Service:
-        """A service with these ``lpserve.*`` settings; a context manager."""
-        return Service(self, name, settings)
+    def service(
+        self, name: str = "lpserve", plugin: str = PLUGIN, **settings: object
+    ) -> Service:
+        """A service with these ``lpserve.*`` settings; a context manager.
+
+        :param plugin: the checkout of lpserve that it runs.
+        """
+        return Service(self, name, plugin, settings)
 
 
 class Service:
     """A running service.
 
     :ivar directory: its runtime directory.
+    :ivar plugin: the checkout of lpserve that it runs.
     :ivar pid, zygote: of its processes.
     :ivar environ: its environment, which may be changed before it is started.
     """
 
-    def __init__(self, stage: Stage, name: str, settings: dict[str, object]):
+    def __init__(
+        self, stage: Stage, name: str, plugin: str, settings: dict[str, object]
+    ):
         self.directory = os.path.join(stage.runtime, name)
+        self.plugin = plugin
         self._log_path = os.path.join(stage.path, name + ".log")
         self._stage = stage
         self.environ = stage.environ(name, plugin=True)
+        self.environ["BRZ_PLUGINS_AT"] = f"lpserve@{plugin}"
         settings = {
             "runtime_dir": self.directory,
             "directory": stage.root,
