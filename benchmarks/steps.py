@@ -31,7 +31,7 @@ _OUTPUT = "LPSERVE_STEPS"
 _PLUGIN = '''\
 """Takes the time after each step of a worker."""
 import functools, json, os, resource, time
-from breezy.plugins.lpserve.lpserve import channel, reset, serving, worker
+from breezy.plugins.lpserve.lpserve import channel, medium, reset, worker
 
 steps = []
 
@@ -66,9 +66,9 @@ for found in (reset.AT_FORK, reset.AT_CONNECTION):
 after(worker, "main", "fork", before=True)
 after(channel, "receive", "receive")
 after(worker._LinkAnswers, "connect", "stdio, ok")
-after(serving.PipeMedium, "__init__", "medium")
-after(serving.PipeMedium, "_build_protocol", "read request")
-after(serving.PipeMedium, "_serve_one_request", "answer")
+after(medium.PipeMedium, "__init__", "medium")
+after(medium.PipeMedium, "_build_protocol", "read request")
+after(medium.PipeMedium, "_serve_one_request", "answer")
 after(worker, "practise", "rest of the practice")
 leave = worker._leave
 

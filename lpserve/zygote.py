@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 
 from . import (
     channel,
+    medium,
     rehearsal,
     reset,
-    serving,
     system,
     warm,
     warmload,
@@ -163,7 +163,7 @@ def _install_wrappers() -> str:
     """Have Breezy ask `warm.memory`; else why it does not."""
     try:
         wrapping.install()
-        serving.PipeMedium.idle = staticmethod(warm.memory.idle)
+        medium.PipeMedium.idle = staticmethod(warm.memory.idle)
     except Exception as error:
         return str(error)
     return ""

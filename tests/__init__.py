@@ -26,6 +26,7 @@ MODULES = (
     "test_location",
     "test_logs",
     "test_loop",
+    "test_medium",
     "test_options",
     "test_paths",
     "test_pipes",

@@ -37,6 +37,7 @@ LAYERS = (
     "pool",
     "report",
     "options",
+    "medium",
     "serving",
     "reset",
     "warm",

@@ -227,8 +227,8 @@ class TestLife(WarmCase):
 
 #: Has a connection look around more often while nothing is asked.
 HASTY = """
-from breezy.plugins.lpserve.lpserve import serving
-serving.PipeMedium._POLL_SECONDS = 0.05
+from breezy.plugins.lpserve.lpserve import medium
+medium.PipeMedium._POLL_SECONDS = 0.05
 """
 
 
