@@ -34,12 +34,15 @@ class Reply:
     """The way back for the answers to one request; this one leads nowhere.
 
     :ivar path: of the reply FIFO, where there is one.
+    :ivar peer: the pid and the uid of whoever asked, where the kernel tells them:
+        at the socket (SO_PEERCRED of socket(7)).
     :ivar attached: descriptors for a worker, at the socket: the connection on
         which it answers, and its standard input, output and error.
     :ivar gone: called when whoever asked has gone before the last answer.
     """
 
     path: str | None = None
+    peer: tuple[int, int] | None = None
     attached: tuple[int, ...] = ()
 
     def __init__(self) -> None:

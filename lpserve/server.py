@@ -13,7 +13,6 @@ reaps and reports; it never touches a repository and never blocks.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -30,20 +29,12 @@ from .generation import Generation, Launch
 from .loop import Loop
 from .paths import RuntimeDirectory
 from .pool import Connection, Pool, Worker
+from .reloads import Reloads
 from .socketdoor import SocketDoor
 from .system import notify
+from .verbs import Verbs
 from .warmer import Warmer
-from .wire import (
-    BAD_REQUEST,
-    BUSY,
-    DENIED,
-    FAILED,
-    STOPPING,
-    Request,
-    RequestError,
-    encode_answer,
-    encode_error,
-)
+from .wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
@@ -76,18 +67,17 @@ class Service:
         chore: Callable[[], None],
     ):
         self._directory = directory
-        self._load_settings = load_settings
         self._version = version
         self._opened = opened
         self._chore = chore
-        self._settings = load_settings()
+        self._reloads = Reloads(load_settings)
         self._started = time.monotonic()
         self._loop = Loop(self._callback_failed)
         self._children = Children(self._loop, self._finish_if_done)
         inside = (self._loop, directory, self._arrived, log.warning)
         self._doors = Doors(
             ControlFifo(*inside),
-            SocketDoor(*inside, lambda: self._settings.allowed_uids),
+            SocketDoor(*inside, lambda: self.settings.allowed_uids),
         )
         self._pool = Pool(
             self._loop,
@@ -103,18 +93,16 @@ class Service:
             self._children,
             launch,
             self,
-            lambda: not self._stopping or self._pool.waiting,
+            lambda: not self.stopping or self._pool.waiting,
         )
         self._warmer = Warmer(
             self._loop, self._children, directory.warm, self._pool.tell_spares
         )
-        self._reloads: list[Reply] = []
-        self._reload_again: list[Reply] = []
-        self._stopping = False
+        self.stopping = False
         self._open = False
         self._finishing = False
         self._totals: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
+        self._verbs = Verbs(self, self._pool, version, self._totals)
         self._why_failed = ""
 
     # -- life ------------------------------------------------------------------
@@ -128,7 +116,7 @@ class Service:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._loop.on_signal(signal.SIGTERM, self._stop)
         self._loop.on_signal(signal.SIGINT, self._stop)
-        self._loop.on_signal(signal.SIGHUP, lambda: self._reload(Reply()))
+        self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply()))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._directory.clear_leftovers()
         self._warmer.start()
@@ -139,7 +127,7 @@ class Service:
         finally:
             self._doors.close()
             self._loop.close()
-        if not self._open and not self._stopping:
+        if not self._open and not self.stopping:
             raise ZygoteError(self._why_failed)
         log.info("stopped")
 
@@ -156,7 +144,7 @@ class Service:
     def _keep_house(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
         lost = self._doors.sweep()
-        if lost is not None and not self._stopping:
+        if lost is not None and not self.stopping:
             log.error("%s is not ours any more: stopping", lost)
             self._stop()
             return
@@ -177,16 +165,17 @@ class Service:
 
     def _stop(self) -> None:
         """What SIGTERM asks for; a second one does not wait."""
-        self._shutdown(now=self._stopping)
+        self.shutdown(now=self.stopping)
 
-    def _shutdown(self, now: bool) -> None:
-        if not self._stopping:
-            self._stopping = self._pool.stopping = True
+    def shutdown(self, now: bool) -> None:
+        """See `verbs.Life`."""
+        if not self.stopping:
+            self.stopping = self._pool.stopping = True
             notify("STOPPING=1")
             log.info("stopping; %d connections to finish", len(self._pool.busy))
             self._pool.resize(0)
             self._warmer.stop()
-            self._loop.call_later(self._settings.shutdown_timeout, self._terminate)
+            self._loop.call_later(self.settings.shutdown_timeout, self._terminate)
         if now:
             self._terminate()
         self._finish_if_done()
@@ -199,7 +188,7 @@ class Service:
         self._finish_if_done()
 
     def _finish_if_done(self) -> None:
-        if not self._stopping or self._pool.busy or self._pool.waiting:
+        if not self.stopping or self._pool.busy or self._pool.waiting:
             return
         self._zygotes.retire()
         if not len(self._children):
@@ -209,6 +198,18 @@ class Service:
             self._finishing = True
             self._loop.call_later(LET_GO, self._children.kill_all)
 
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._reloads.settings
+
+    def reload(self, reply: Reply) -> None:
+        """See `verbs.Life`."""
+        self._reloads.ask(self._zygotes, reply)
+
+    def _arrived(self, request: Request | RequestError, reply: Reply) -> None:
+        self._verbs.arrived(request, reply)
+
     # -- zygotes ---------------------------------------------------------------
 
     def zygote_ready(self, new: Generation, old: Generation | None) -> None:
@@ -216,15 +217,15 @@ class Service:
         if old is not None:
             self._pool.zygote_gone(old.number)
             self._pool.retire_before(new.number)
-        if not self._stopping:
+        if not self.stopping:
             self._use_settings()
         self._warmer.use(new)
-        if not self._open and not self._stopping:
+        if not self._open and not self.stopping:
             self._open_doors()
-        self._end_reload(encode_answer("ok"))
+        self._reloads.end(self._zygotes, encode_answer("ok"))
 
     def _use_settings(self) -> None:
-        settings = self._settings
+        settings = self.settings
         self._pool.hangup_timeout = settings.hangup_timeout
         self._pool.resize(settings.spare_workers, settings.max_spare_workers)
         self._warmer.limit(
@@ -246,7 +247,7 @@ class Service:
         if not self._open:
             self._loop.stop()
             return
-        self._end_reload(encode_error(FAILED, why))
+        self._reloads.end(self._zygotes, encode_error(FAILED, why))
         while self._zygotes.present is None and self._pool.waiting:
             self._pool.waiting.popleft().refuse(FAILED, f"no zygote: {why}")
 
@@ -256,7 +257,7 @@ class Service:
         zygote = self._zygotes.present
         if zygote is None:
             raise OSError("no zygote")
-        zygote.fork(serials, ends, spare, self._settings.for_worker())
+        zygote.fork(serials, ends, spare, self.settings.for_worker())
         return zygote.number
 
     def forked(self, serial: int, pid: int) -> None:
@@ -266,82 +267,6 @@ class Service:
     def fork_failed(self, serial: int, why: str) -> None:
         """See `zygotes.Keeper`."""
         (self._warmer if serial < 0 else self._pool).fork_failed(serial, why)
-
-    def _reload(self, *replies: Reply) -> None:
-        if self._zygotes.successor is not None:
-            # It may have read what changed since; so once more after it.
-            self._reload_again.extend(replies)
-            return
-        try:
-            self._settings = self._load_settings()
-        except Exception as error:
-            log.error("cannot reload: %s", error)
-            for reply in replies:
-                reply.send(encode_error(FAILED, str(error)))
-                reply.close()
-            return
-        log.info("reloading")
-        self._reloads.extend(replies)
-        self._zygotes.replace()
-
-    def _end_reload(self, answer: bytes) -> None:
-        for reply in self._reloads:
-            reply.send(answer)
-            reply.close()
-        self._reloads, again, self._reload_again = [], self._reload_again, []
-        if again:
-            self._reload(*again)
-
-    # -- requests --------------------------------------------------------------
-
-    def _arrived(self, request: Request | RequestError, reply: Reply) -> None:
-        try:
-            if isinstance(request, RequestError):
-                raise request
-            self._totals["requests"] += 1
-            getattr(self, "_do_" + request.verb)(request, reply)
-        except RequestError as error:
-            self._refused[error.code] += 1
-            log.warning("refused: %s", error)
-            reply.send(encode_error(error.code, error.text))
-            reply.close()
-        except Exception as error:
-            reply.send(encode_error(FAILED, str(error)))
-            reply.close()
-            raise
-
-    def _do_hello(self, request: Request, reply: Reply) -> None:
-        reply.send(encode_answer("ok", "lpserve", self._version, f"pid={os.getpid()}"))
-        reply.close()
-
-    def _do_spawn(self, request: Request, reply: Reply) -> None:
-        if self._stopping:
-            raise RequestError(STOPPING, "the service is stopping")
-        if not (reply.path or reply.attached):
-            raise RequestError(BAD_REQUEST, "spawn needs reply=NAME")
-        for name in request.env:
-            if name not in self._settings.environment:
-                raise RequestError(DENIED, f"{name} is not in lpserve.environment")
-        limit = self._settings.max_workers
-        if limit and len(self._pool.busy) + len(self._pool.waiting) >= limit:
-            raise RequestError(BUSY, f"{limit} connections are open (max_workers)")
-        self._totals["spawned"] += 1
-        connection = Connection(request.words[0], request.env, reply)
-        self._pool.submit(connection, self._settings.connect_timeout)
-
-    def _do_status(self, request: Request, reply: Reply) -> None:
-        reply.send(encode_answer("ok", json.dumps(self.status())))
-        reply.close()
-
-    def _do_reload(self, request: Request, reply: Reply) -> None:
-        if self._stopping:
-            raise RequestError(STOPPING, "the service is stopping")
-        self._reload(reply)
-
-    def _do_shutdown(self, request: Request, reply: Reply) -> None:
-        reply.send(encode_answer("ok"))
-        reply.close()
-        self._shutdown(now=request.words == ("now",))
 
     def _connection_ended(
         self, connection: Connection, worker: Worker, end: End
@@ -365,7 +290,7 @@ class Service:
             "uptime": round(time.monotonic() - self._started, 3),
             "runtime_dir": self._directory.path,
             "doors": self._doors.names,
-            "state": "stopping" if self._stopping else "running",
+            "state": "stopping" if self.stopping else "running",
             "generation": zygote.number if zygote else None,
             "zygote": zygote.pid if zygote else None,
             "modules": zygote.modules if zygote else None,
@@ -374,7 +299,7 @@ class Service:
                 name: self._totals[name]
                 for name in ("requests", "spawned", "ended", "failed", "faults")
             },
-            "refused": dict(self._refused),
+            "refused": dict(self._verbs.refused),
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,
             **self._warmer.status(),
         }

@@ -56,9 +56,10 @@ class SocketReply(Reply):
     :ivar since: when it began to wait for a request.
     """
 
-    def __init__(self, door: SocketDoor, link: socket.socket):
+    def __init__(self, door: SocketDoor, link: socket.socket, peer: tuple[int, int]):
         super().__init__()
         self.link = link
+        self.peer = peer
         self.since = time.monotonic()
         self._door = door
         self._loop = door.loop
@@ -348,8 +349,8 @@ class SocketDoor(Door):
         credentials = link.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size
         )
-        _, uid, _ = _credentials.unpack(credentials)
-        reply = SocketReply(self, link)
+        pid, uid, _ = _credentials.unpack(credentials)
+        reply = SocketReply(self, link, (pid, uid))
         if uid in (0, self._uid) or uid in self._allowed():
             self.waiting.add(reply)
             reply.go_on()

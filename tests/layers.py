@@ -46,6 +46,8 @@ LAYERS = (
     "worker",
     "rehearsal",
     "zygote",
+    "reloads",
+    "verbs",
     "server",
     "start",
     "fifos",
@@ -78,6 +80,8 @@ WITH_TWISTED = (
 #: They get along without Breezy: the service itself, and what it is made of.
 WITHOUT_BREEZY = (
     *LAYERS[: LAYERS.index("report") + 1],
+    "reloads",
+    "verbs",
     "server",
 )
 
