@@ -10,7 +10,8 @@
 Each function undoes one thing that a fork shares and a fresh process would not
 have. `IN_ZYGOTE` run in a zygote that is ready, for all its workers: nothing but
 forks happens to it from then on. `AT_FORK` run in every worker before it has a
-connection, `AT_CONNECTION` when it gets one.
+connection, `AFTER_PRACTICE` when it has nothing more to do before that, and
+`AT_CONNECTION` when it gets one.
 
 What is reset was found in the code of Breezy 3.3.23.
 """
@@ -358,10 +359,12 @@ IN_ZYGOTE: list[Reset] = [
     reset_log,
 ]
 AT_FORK: list[Reset] = [
-    reset_mask,
     reset_process_group,
     reset_atomic_files,
 ]
+#: SIGHUP and SIGINT have waited until now: `worker.practise` has handlers of its own,
+#: and a connection may be there already that they are for.
+AFTER_PRACTICE: list[Reset] = [reset_mask]
 AT_CONNECTION: list[Reset] = [
     reset_interrupt,
     reset_environment,

@@ -61,6 +61,8 @@ def main(
         step(context)
     if spare:
         practise(context, ready)
+    for step in reset.AFTER_PRACTICE:
+        step(context)
     message, descriptors = channel.receive(end)
     while message is not None and message["kind"] == "warm":
         warm.memory.take(message, descriptors)

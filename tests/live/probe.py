@@ -148,7 +148,12 @@ def _unless_taken_out(step):
 if "--zygote" in sys.argv:
     rehearsal.rehearse = _rehearse
     zygote.Zygote.run = _run
-    for _steps in (reset.IN_ZYGOTE, reset.AT_FORK, reset.AT_CONNECTION):
+    for _steps in (
+        reset.IN_ZYGOTE,
+        reset.AT_FORK,
+        reset.AFTER_PRACTICE,
+        reset.AT_CONNECTION,
+    ):
         _steps[:] = map(_unless_taken_out, _steps)
 
 

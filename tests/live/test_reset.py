@@ -20,7 +20,12 @@ import subprocess
 from ...lpserve import reset
 from ..harness import DEADLINE, LiveTestCase, read_line
 
-STEPS = (reset.IN_ZYGOTE, reset.AT_FORK, reset.AT_CONNECTION)
+STEPS = (
+    reset.IN_ZYGOTE,
+    reset.AT_FORK,
+    reset.AFTER_PRACTICE,
+    reset.AT_CONNECTION,
+)
 
 #: For each reset what is wrong without it: keys of `probe.state`; without
 #: `reset_configuration` only in a worker that was forked before breezy.conf changed.
@@ -209,6 +214,7 @@ class TestState(ProbeCase):
         """Without a reset something is wrong, and nothing else."""
         names = [step.__name__ for steps in STEPS for step in steps]
         self.assertEqual(sorted(WITHOUT), sorted(names))
+        # The first of the others finds a zygote that has them all again.
         zygotes = [step.__name__ for step in (*reset.IN_ZYGOTE, reset.AT_FORK[0])]
         self.options = "lpserve.spare_workers = 0\n"
         self.change("old")

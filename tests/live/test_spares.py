@@ -7,6 +7,7 @@
 
 """Spare workers: how many there are, and that nobody can tell them from new ones."""
 
+import glob
 import json
 import os
 import signal
@@ -17,6 +18,22 @@ from .test_reset import ProbeCase
 
 HELLO = b"ok\x012\n"
 DOORS = ("fifo", "socket")
+
+#: A plug-in with which workers that practise wait as long as there is a certain file.
+SLOW_PRACTICE = """
+import os, time
+from breezy.plugins.lpserve.lpserve import serving
+
+def serve(self, real=serving.PipeMedium.serve):
+    hold = os.environ["HOLD"]
+    if self._in.fileno() and os.path.exists(hold):
+        open(f"{hold}-{os.getpid()}", "w").close()
+        while os.path.exists(hold):
+            time.sleep(0.005)
+    real(self)
+
+serving.PipeMedium.serve = serve
+"""
 
 
 class SparesCase(LiveTestCase):
@@ -117,6 +134,35 @@ class TestPool(SparesCase):
             return workers["busy"] == busy and not workers["starting"]
 
         wait_until(rested, f"{busy} are busy")
+
+
+class TestPractice(SparesCase):
+    """A spare worker gets its connection while it goes through that of nobody."""
+
+    def test_signals(self):
+        """FAULT 68: one that comes before the connection is served is not lost.
+
+        It used to go to the practice: SIGHUP ended that, and the client waited for
+        the end of a worker that had not heard of it; SIGINT was a failure.
+        """
+        hold = os.path.join(self.test_dir, "hold")
+        self.add_plugin("slow", SLOW_PRACTICE)
+        self.configure(spare_workers=1, max_spare_workers=1)
+        self.start_service(HOLD=hold)
+        before = self.rest(1)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            with open(hold, "w"):
+                pass
+            (ready,) = self.spares()
+            os.kill(ready, signal.SIGKILL)
+            name = wait_until(lambda: glob.glob(f"{hold}-*"), "one practises")[0]
+            connection = self.connect()
+            self.assertEqual(f"{hold}-{connection.pid}", name)
+            os.kill(connection.pid, number)
+            os.unlink(hold)
+            os.unlink(name)
+            self.assertEqual(["signal", str(int(number))], connection.end())
+            self.rest(1, before)
 
 
 class TestSettings(SparesCase, ProbeCase):
