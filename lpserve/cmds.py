@@ -22,6 +22,7 @@ from breezy.option import Option, custom_help
 
 from .. import __version__
 from . import system
+from .descriptors import open_standard_descriptors
 from .errors import LpserveError
 from .location import runtime_directory
 from .options import Settings, read_settings, seconds
@@ -48,6 +49,7 @@ class _LpserveCommand(Command):
     """Turns the plug-in's errors into Breezy's."""
 
     def run(self, *args: Any, **kwargs: Any) -> int | None:
+        open_standard_descriptors()
         try:
             return self.perform(*args, **kwargs)
         except LpserveError as error:

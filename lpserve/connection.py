@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ from dataclasses import dataclass, field
 from .children import Child
 from .doors import Reply
 from .loop import Timer
+from .peers import describe_peer
 from .wire import encode_error
+
+log = logging.getLogger("lpserve")
 
 
 class Worker:
@@ -56,5 +60,7 @@ class Connection:
         """Answer with an error; the connection never was."""
         if self.timer is not None:
             self.timer.cancel()
+        by = describe_peer(self.reply)
+        log.warning("refused: %s: %s; asked by %s for %s", code, text, by, self.user)
         self.reply.send(encode_error(code, text))
         self.reply.close()

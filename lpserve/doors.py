@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -128,7 +129,12 @@ class Door:
         """Give what was made at the path *temporary* its name."""
         found = os.stat(temporary)
         self._identity = (found.st_dev, found.st_ino)
-        os.rename(temporary, self.path)
+        try:
+            os.rename(temporary, self.path)
+        except OSError:
+            self._identity = None
+            os.unlink(temporary)
+            raise
 
     @property
     def is_open(self) -> bool:
@@ -159,7 +165,8 @@ class Door:
     def remove(self) -> None:
         """Remove it if it is still ours."""
         if self.in_place:
-            os.unlink(self.path)
+            with contextlib.suppress(OSError):  # nothing listens at it any more
+                os.unlink(self.path)
         self._identity = None
 
 
@@ -235,7 +242,11 @@ class ControlFifo(Door):
         os.mkfifo(temporary, 0o600)
         # For both, so that it never reports an end of file: writers come and go.
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_NONBLOCK)
-        self.put_in_place(temporary)
+        try:
+            self.put_in_place(temporary)
+        except OSError:
+            os.close(self._descriptor)
+            raise
         self._loop.watch(self._descriptor, self._read)
 
     def close(self) -> None:

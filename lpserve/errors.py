@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class LpserveError(Exception):
     """Base of all errors of lpserve; ``str()`` of one is a line for a person."""
@@ -34,9 +36,21 @@ class ConfigurationError(LpserveError):
     """An option is missing or has a value that cannot be used."""
 
 
+class NotOursAnyMore(LpserveError):
+    """What the service made to be found by has been removed or replaced."""
+
+
 class ZygoteError(LpserveError):
     """The zygote could not be started, or could not fork."""
 
 
 class UnsupportedPlatform(LpserveError):
     """The fork service needs something that this system does not have."""
+
+
+def os_fault(error: OSError) -> str:
+    """What the system says of a failed call, in a line: the path, and why."""
+    # Of a rename, the path that somebody knows is the second.
+    path = error.filename2 or error.filename
+    why = error.strerror or str(error) or type(error).__name__
+    return f"{os.fsdecode(path)}: {why}" if isinstance(path, (str, bytes)) else why

@@ -12,13 +12,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import select
 import stat
+from typing import Any
 
 log = logging.getLogger("lpserve")
 
 #: Bytes after which the log of a daemon is begun anew.
 _MAX_LOG = 4 << 20
+# C0, DEL, C1, and what ends a line for str.splitlines and for some pagers.
+_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def log_to_stderr() -> None:
@@ -79,26 +83,84 @@ class PatientHandler(logging.Handler):
 
 
 class LineFormatter(logging.Formatter):
-    """The one line that programs wait for stands alone; the others have a time."""
+    """A record is one line, whatever it tells of others; only tracebacks have more.
+
+    The one line that programs wait for stands alone; the others have a time.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:
         if str(record.msg).startswith("Listening on "):
             return record.getMessage()
-        return super().format(record)
+        return _escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        # Indented, so that no line of it can be taken for another record.
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {_escaped(line)}" for line in lines)
 
 
-def roll_over() -> None:
-    """Begin the log of a daemon anew when it has grown long."""
-    found = os.fstat(2)
-    if found.st_size < _MAX_LOG:
-        return
+def _escaped(text: str) -> str:
+    """*text* without what could end its line, or move a terminal's cursor."""
+    if text.isprintable():
+        return text
+    return _control.sub(
+        lambda match: match.group().encode("unicode_escape").decode(), text
+    )
+
+
+class LogFile:
+    """The file that standard error is, if it is one: kept short, and there.
+
+    :param path: of it; None: as we were started, under the name that it has now.
+    """
+
+    def __init__(self, path: str | None):
+        self._path = path if path is not None else _name_of_stderr()
+
+    def roll_over(self) -> None:
+        """Begin it anew when it has grown long, if it is the log of a daemon."""
+        path = self._path
+        if path is None or not path.endswith(".log"):
+            return
+        with contextlib.suppress(OSError):
+            if os.fstat(2).st_size >= _MAX_LOG and self._is_there(path):
+                os.rename(path, path + ".old")
+                self._open(path)
+
+    def reopen(self) -> None:
+        """Open it anew if it was moved away or removed."""
+        path = self._path
+        try:
+            if path is not None and not self._is_there(path):
+                self._open(path)
+                log.info("this log was opened anew")
+        except OSError as error:
+            log.error("cannot open %s anew: %s", path, error.strerror)
+
+    @staticmethod
+    def _is_there(path: str) -> bool:
+        """Whether *path* still names what standard error is."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.stat(path), os.fstat(2))
+        return False
+
+    @staticmethod
+    def _open(path: str) -> None:
+        # Not waiting for a reader, should it be a FIFO by now.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        new = os.open(path, flags, 0o600)
+        os.set_blocking(new, True)
+        os.dup2(new, 2)
+        os.close(new)
+
+
+def _name_of_stderr() -> str | None:
+    """The path of the regular file that standard error is, or None."""
     with contextlib.suppress(OSError):
         path = os.readlink("/proc/self/fd/2")
-        if path.endswith(".log"):
-            os.rename(path, path + ".old")
-            new = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(new, 2)
-            os.close(new)
+        if stat.S_ISREG(os.fstat(2).st_mode) and LogFile._is_there(path):
+            return path
+    return None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .doors import Reply
-from .wire import FAILED, encode_error
+from .wire import FAILED, STOPPING, encode_error
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class Reloads:
         log.info("reloading")
         self._asked.extend(replies)
         zygotes.replace()
+
+    def stop(self) -> None:
+        """The service stops: nobody is going to be told anything else."""
+        answer = encode_error(STOPPING, "the service is stopping")
+        _answer([*self._asked, *self._again], answer)
+        self._asked, self._again = [], []
 
     def end(self, zygotes: Zygotes, answer: bytes) -> None:
         """A zygote has got ready, or failed: that is the *answer*."""

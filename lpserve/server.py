@@ -23,9 +23,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .children import LET_GO, Children, End
+from .descriptors import count_descriptors
 from .doors import ControlFifo, Doors, Reply
-from .errors import ZygoteError
+from .errors import (
+    LpserveError,
+    NotOursAnyMore,
+    RuntimeDirectoryError,
+    ZygoteError,
+    os_fault,
+)
 from .generation import Generation, Launch
+from .logs import LogFile
 from .loop import Loop
 from .paths import RuntimeDirectory
 from .pool import Connection, Pool, Worker
@@ -54,7 +62,7 @@ class Service:
     :param launch: how to start a zygote.
     :param version: of lpserve.
     :param opened: called once, when the doors are open.
-    :param chore: called now and then.
+    :param log_file: where standard error goes.
     """
 
     def __init__(
@@ -64,12 +72,12 @@ class Service:
         launch: Launch,
         version: str,
         opened: Callable[[], None],
-        chore: Callable[[], None],
+        log_file: LogFile,
     ):
         self._directory = directory
         self._version = version
         self._opened = opened
-        self._chore = chore
+        self._log_file = log_file
         self._reloads = Reloads(load_settings)
         self._started = time.monotonic()
         self._loop = Loop(self._callback_failed)
@@ -103,7 +111,7 @@ class Service:
         self._finishing = False
         self._totals: Counter[str] = Counter()
         self._verbs = Verbs(self, self._pool, version, self._totals)
-        self._why_failed = ""
+        self._fault: LpserveError | None = None
 
     # -- life ------------------------------------------------------------------
 
@@ -111,12 +119,17 @@ class Service:
         """Serve until told to stop.
 
         :raises ZygoteError: if the first zygote cannot be started.
+        :raises RuntimeDirectoryError: if the doors cannot be made.
+        :raises NotOursAnyMore: if they were taken away later.
         """
         # As we were started it may be ignored, and then there is nothing to reap.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._loop.on_signal(signal.SIGTERM, self._stop)
-        self._loop.on_signal(signal.SIGINT, self._stop)
-        self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply()))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # One more does not wait.
+            self._loop.on_signal(
+                number, lambda name=number.name: self.shutdown(self.stopping, name)
+            )
+        self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply(), "SIGHUP"))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._directory.clear_leftovers()
         self._warmer.start()
@@ -127,12 +140,19 @@ class Service:
         finally:
             self._doors.close()
             self._loop.close()
-        if not self._open and not self.stopping:
-            raise ZygoteError(self._why_failed)
+        if self._fault is not None:
+            raise self._fault
         log.info("stopped")
 
     def _open_doors(self) -> None:
-        self._doors.open()
+        try:
+            self._doors.open()
+        except OSError as error:
+            self._fault = RuntimeDirectoryError(
+                f"cannot open the doors: {os_fault(error)}"
+            )
+            self._stop(now=True)
+            return
         self._open = True
         self._opened()
         notify("READY=1", f"MAINPID={os.getpid()}")
@@ -145,8 +165,9 @@ class Service:
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
         lost = self._doors.sweep()
         if lost is not None and not self.stopping:
-            log.error("%s is not ours any more: stopping", lost)
-            self._stop()
+            self._fault = NotOursAnyMore(f"{lost} is not ours any more")
+            log.error("%s: stopping", self._fault)
+            self._stop(now=False)
             return
         if not self._pool.in_flight:
             self._loop.call(self._children.reap_strangers)
@@ -154,7 +175,7 @@ class Service:
         self._loop.call(self._directory.clear_replies)
         self._loop.call(self._clear_rehearsals)
         self._loop.call(self._warmer.save)
-        self._loop.call(self._chore)
+        self._loop.call(self._log_file.roll_over)
 
     def zygote_ended(self) -> None:
         """See `zygotes.Keeper`."""
@@ -163,18 +184,19 @@ class Service:
     def _clear_rehearsals(self) -> None:
         self._directory.clear_rehearsals(self._zygotes.pids)
 
-    def _stop(self) -> None:
-        """What SIGTERM asks for; a second one does not wait."""
-        self.shutdown(now=self.stopping)
-
-    def shutdown(self, now: bool) -> None:
+    def shutdown(self, now: bool, asked_by: str) -> None:
         """See `verbs.Life`."""
+        log.info("shutdown%s, asked for by %s", " now" if now else "", asked_by)
+        self._stop(now)
+
+    def _stop(self, now: bool) -> None:
         if not self.stopping:
             self.stopping = self._pool.stopping = True
             notify("STOPPING=1")
             log.info("stopping; %d connections to finish", len(self._pool.busy))
             self._pool.resize(0)
             self._warmer.stop()
+            self._reloads.stop()
             self._loop.call_later(self.settings.shutdown_timeout, self._terminate)
         if now:
             self._terminate()
@@ -203,8 +225,11 @@ class Service:
         """Those in force."""
         return self._reloads.settings
 
-    def reload(self, reply: Reply) -> None:
+    def reload(self, reply: Reply, asked_by: str) -> None:
         """See `verbs.Life`."""
+        log.info("reload, asked for by %s", asked_by)
+        # First: the administrator moved the old one away, whatever else is wrong.
+        self._log_file.reopen()
         self._reloads.ask(self._zygotes, reply)
 
     def _arrived(self, request: Request | RequestError, reply: Reply) -> None:
@@ -234,7 +259,10 @@ class Service:
             settings.warm_interval,
             settings.warm_preload,
         )
-        self._doors.admit()
+        try:
+            self._doors.admit()
+        except OSError as error:
+            log.error("cannot let others in, or keep them out: %s", os_fault(error))
 
     def zygote_gone(self, generation: Generation) -> None:
         """See `zygotes.Keeper`."""
@@ -243,8 +271,8 @@ class Service:
 
     def zygote_failed(self, why: str) -> None:
         """See `zygotes.Keeper`."""
-        self._why_failed = why
         if not self._open:
+            self._fault = ZygoteError(why)
             self._loop.stop()
             return
         self._reloads.end(self._zygotes, encode_error(FAILED, why))
@@ -300,6 +328,6 @@ class Service:
                 for name in ("requests", "spawned", "ended", "failed", "faults")
             },
             "refused": dict(self._verbs.refused),
-            "descriptors": len(os.listdir("/proc/self/fd")) - 1,
+            "descriptors": count_descriptors(),
             **self._warmer.status(),
         }

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import stat
@@ -271,6 +270,8 @@ class SocketDoor(Door):
         self._log = log
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._uid = os.geteuid()
+        # Whether the loop tells of new connections: not while there is no room.
+        self._watched = False
         # Whether we have let others into the directory.
         self._widened = False
 
@@ -292,7 +293,7 @@ class SocketDoor(Door):
         self._listener.setblocking(False)
         self.put_in_place(temporary)
         self.admit()
-        self.loop.watch(self._listener.fileno(), self._accept)
+        self._accept_again()
 
     def admit(self) -> None:
         """Let those get to the socket who are let in."""
@@ -313,7 +314,7 @@ class SocketDoor(Door):
         for each in list(self.waiting):
             each.go_on()
             each.release()
-        with contextlib.suppress(KeyError):  # no descriptors were left
+        if self._watched:
             self.loop.forget(self._listener.fileno())
         self._listener.close()
 
@@ -332,9 +333,12 @@ class SocketDoor(Door):
                 link, _ = self._listener.accept()
             except BlockingIOError:
                 return False
+            except ConnectionAbortedError:  # it is gone already
+                continue
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
+                if self._watched:
                     self._log(f"cannot accept a connection: {error.strerror}")
+                    self._watched = False
                     self.loop.forget(self._listener.fileno())
                     self.loop.call_later(RETRY, self._accept_again)
                 return False
@@ -343,6 +347,7 @@ class SocketDoor(Door):
 
     def _accept_again(self) -> None:
         if self._listener.fileno() >= 0:
+            self._watched = True
             self.loop.watch(self._listener.fileno(), self._accept)
 
     def _admitted(self, link: socket.socket) -> None:

@@ -19,12 +19,13 @@ from typing import Any
 from breezy import bedding
 
 from . import reset, system
-from .errors import ConfigurationError, LpserveError
+from .errors import ConfigurationError, LpserveError, os_fault
 from .generation import Launch
 from .location import runtime_directory
-from .logs import log_to_stderr, roll_over
+from .logs import LogFile, log_to_stderr
 from .options import Settings, read_settings
 from .paths import RuntimeDirectory
+from .pidfile import remove_pid_file, write_pid_file
 from .server import Service
 
 log = logging.getLogger("lpserve")
@@ -68,18 +69,30 @@ def run_service(
     environ = _zygote_environment()
     reset.forget_log()
     if not daemon:
-        _run(directory, chosen, brz, version, pid_path, environ, lambda text: None)
+        log_file = LogFile(None)
+        _run(
+            directory,
+            chosen,
+            brz,
+            version,
+            pid_path,
+            environ,
+            log_file,
+            lambda text: None,
+        )
         return
-    log_file = settings.log_file or os.path.join(bedding.cache_dir(), "lpserve.log")
+    name = settings.log_file or os.path.join(bedding.cache_dir(), "lpserve.log")
+    path = os.path.abspath(os.path.expanduser(name))
     try:
-        report = system.daemonize(os.path.expanduser(log_file))
+        report = system.daemonize(path)
     except OSError as error:
-        raise ConfigurationError(f"cannot write {log_file}: {error.strerror}") from None
-    status = 1
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from None
+    status = 3
     try:
-        _run(directory, chosen, brz, version, pid_path, environ, report)
+        log_file = LogFile(path)
+        _run(directory, chosen, brz, version, pid_path, environ, log_file, report)
         status = 0
-    except (LpserveError, OSError) as error:
+    except LpserveError as error:
         report(str(error))
         log.error("%s", error)
     except BaseException as error:
@@ -128,52 +141,44 @@ def _run(
     version: str,
     pid_path: str | None,
     environ: dict[str, str],
+    log_file: LogFile,
     report: Callable[[str], None],
 ) -> None:
     log_to_stderr()
     umask = os.umask(0o077)
-    directory.prepare()
-    lock = directory.acquire()
-    if pid_path is not None:
-        _write_pid(pid_path)
-    system.become_subreaper()
-    system.set_title("lp-serve")
-    limits = {"RLIMIT_NOFILE": system.raise_descriptor_limit()}
-    start = {
-        "cwd": os.path.expanduser("~"),
-        "umask": umask,
-        "limits": limits,
-        "runtime_dir": directory.path,
-    }
-    launch = Launch((*brz, "lp-serve", "--zygote"), environ, start)
-
-    def opened() -> None:
-        system.keep_what_is_loaded()
-        log.info("Listening on %s", directory.control)
-        report("")
-
     try:
-        Service(
-            directory,
-            lambda: load_settings(chosen),
-            launch,
-            version,
-            opened,
-            roll_over,
-        ).run()
-    finally:
-        if pid_path is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(pid_path)
-        # The lock last: whoever gets it finds nothing of ours.
-        os.close(lock)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits["RLIMIT_NOFILE"])
-        os.umask(umask)
+        directory.prepare()
+        with contextlib.ExitStack() as held:
+            # The lock goes last: whoever gets it finds nothing of ours.
+            held.callback(os.close, directory.acquire())
+            if pid_path is not None:
+                write_pid_file(pid_path)
+                held.callback(remove_pid_file, pid_path)
+            system.become_subreaper()
+            system.set_title("lp-serve")
+            limit = system.raise_descriptor_limit()
+            held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limit)
+            start = {
+                "cwd": os.path.expanduser("~"),
+                "umask": umask,
+                "limits": {"RLIMIT_NOFILE": limit},
+                "runtime_dir": directory.path,
+            }
 
+            def opened() -> None:
+                system.keep_what_is_loaded()
+                log.info("Listening on %s", directory.control)
+                report("")
 
-def _write_pid(path: str) -> None:
-    try:
-        with open(path, "w") as file:
-            file.write(f"{os.getpid()}\n")
+            Service(
+                directory,
+                lambda: load_settings(chosen),
+                Launch((*brz, "lp-serve", "--zygote"), environ, start),
+                version,
+                opened,
+                log_file,
+            ).run()
     except OSError as error:
-        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from None
+        raise LpserveError(f"the service cannot run: {os_fault(error)}") from error
+    finally:
+        os.umask(umask)

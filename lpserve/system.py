@@ -355,9 +355,13 @@ def daemonize(log_file: str) -> Callable[[str], None]:
             os.close(number)
 
     def report(text: str) -> None:
+        nonlocal writer
+        if writer < 0:
+            return  # nobody waits any more
         with contextlib.suppress(OSError):
             os.write(writer, text.encode("utf-8", "replace") or b"\n")
         os.close(writer)
+        writer = -1
 
     return report
 

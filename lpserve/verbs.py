@@ -16,6 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from .doors import Reply
+from .peers import describe_peer
 from .pool import Connection, Pool
 from .wire import (
     BAD_REQUEST,
@@ -46,10 +47,10 @@ class Life(Protocol):
     def settings(self) -> Settings:
         """Those in force."""
 
-    def reload(self, reply: Reply) -> None:
+    def reload(self, reply: Reply, asked_by: str) -> None:
         """Read everything afresh, and answer when that is done."""
 
-    def shutdown(self, now: bool) -> None:
+    def shutdown(self, now: bool, asked_by: str) -> None:
         """Stop, when running connections have finished or at once."""
 
     def status(self) -> dict[str, object]:
@@ -79,7 +80,7 @@ class Verbs:
             getattr(self, "_do_" + request.verb)(request, reply)
         except RequestError as error:
             self.refused[error.code] += 1
-            log.warning("refused: %s", error)
+            log.warning("refused: %s; %s", error, _asked(request, reply))
             reply.send(encode_error(error.code, error.text))
             reply.close()
         except Exception as error:
@@ -114,9 +115,18 @@ class Verbs:
     def _do_reload(self, request: Request, reply: Reply) -> None:
         if self._life.stopping:
             raise RequestError(STOPPING, "the service is stopping")
-        self._life.reload(reply)
+        self._life.reload(reply, describe_peer(reply))
 
     def _do_shutdown(self, request: Request, reply: Reply) -> None:
+        asked_by = describe_peer(reply)
         reply.send(encode_answer("ok"))
         reply.close()
-        self._life.shutdown(now=request.words == ("now",))
+        self._life.shutdown(request.words == ("now",), asked_by)
+
+
+def _asked(request: Request | RequestError, reply: Reply) -> str:
+    """What was asked for, as far as it was understood, and by whom."""
+    by = f"asked by {describe_peer(reply)}"
+    if isinstance(request, RequestError):
+        return by
+    return f"{by} for {' '.join((request.verb, *request.words))}"

@@ -52,7 +52,7 @@ def main(number: int) -> NoReturn:
                 if channel.is_closed(link):
                     raise BrokenPipeError
                 Zygote(link).run()
-            except BrokenPipeError:
+            except (BrokenPipeError, ConnectionResetError):
                 pass  # the service has gone
             except BaseException as error:
                 traceback.print_exc()

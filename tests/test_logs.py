@@ -92,8 +92,25 @@ class TestLogging(TestCase):
 
         first, *rest = with_pipe(run).splitlines()
         self.assertEqual(["failed"], texts(first))
-        self.assertStartsWith(rest[0], "Traceback ")
-        self.assertEqual("ValueError: on purpose", rest[-1])
+        self.assertStartsWith(rest[0], "  Traceback ")
+        self.assertEqual("  ValueError: on purpose", rest[-1])
+
+    def test_forged(self):
+        """FAULT 62: no text of others makes a line of its own."""
+        forged = "x\n2026-01-01 00:00:00,000 INFO y\r\x1b[2K\x85\u2028z"
+
+        def run(reader):
+            log.warning("%s", forged)
+            try:
+                raise ValueError(forged)
+            except ValueError:
+                log.exception("failed")
+            return read_all(reader)
+
+        first, second, *rest = with_pipe(run).splitlines()
+        shown = "x\\n2026-01-01 00:00:00,000 INFO y\\r\\x1b[2K\\x85\\u2028z"
+        self.assertEqual([shown, "failed"], texts(f"{first}\n{second}"))
+        self.assertEqual([], [line for line in rest if not line.startswith("  ")])
 
     def test_once(self):
         """Each line is written once, and to nothing else."""
@@ -202,9 +219,9 @@ class TestPatience(TestCase):
 
 
 class TestRollOver(TestCaseInTempDir):
-    """`roll_over`: the log of a daemon does not grow without bound."""
+    """`LogFile.roll_over`: the log of a daemon does not grow without bound."""
 
-    def roll(self, name, size, before=None):
+    def roll(self, name, size, before=None, known=False):
         """Log to a file of *size* bytes, roll over and log again."""
 
         def run():
@@ -214,10 +231,11 @@ class TestRollOver(TestCaseInTempDir):
             os.dup2(descriptor, 2)
             os.close(descriptor)
             logs.log_to_stderr()
+            file = logs.LogFile(path if known else None)
             if before is not None:
                 before(path)
             opened = len(os.listdir("/proc/self/fd"))
-            logs.roll_over()
+            file.roll_over()
             log.info("after")
             return len(os.listdir("/proc/self/fd")) - opened
 
@@ -231,8 +249,8 @@ class TestRollOver(TestCaseInTempDir):
             self.assertEqual(["after"], texts(file.read().lstrip("\0")))
 
     def test_long(self):
-        for _ in range(2):
-            self.roll("a.log", 5 << 20)
+        for known in (False, True):
+            self.roll("a.log", 5 << 20, known=known)
             self.assertEqual({"a.log", "a.log.old"}, set(self.sizes()))
             self.assertEqual(5 << 20, self.sizes()["a.log.old"])
             self.assertHasAfter("a.log")
@@ -263,3 +281,71 @@ class TestRollOver(TestCaseInTempDir):
     def test_cannot_be_renamed(self):
         self.roll("a.log", 5 << 20, lambda path: os.mkdir(path + ".old"))
         self.assertHasAfter("a.log")
+
+
+class TestReopen(TestCaseInTempDir):
+    """`LogFile.reopen`: FAULT 66, a log can be moved away."""
+
+    def reopen(self, *happens, known=True):
+        """Log, have *happens*, reopen and log again; once for each."""
+
+        def run():
+            path = os.path.abspath("output")
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+            logs.log_to_stderr()
+            file = logs.LogFile(path if known else None)
+            opened = len(os.listdir("/proc/self/fd"))
+            for number, happen in enumerate(happens):
+                log.info("before %d", number)
+                happen(path)
+                file.reopen()
+                log.info("after %d", number)
+            return len(os.listdir("/proc/self/fd")) - opened
+
+        self.assertEqual(0, in_child(run))
+
+    def assertHas(self, path, *lines):
+        with open(path) as file:
+            self.assertEqual(list(lines), texts(file.read()))
+
+    def test_moved(self):
+        for known in (True, False):
+            self.reopen(lambda path: os.rename(path, path + ".1"), known=known)
+            self.assertHas("output.1", "before 0")
+            self.assertHas("output", "this log was opened anew", "after 0")
+            self.assertEqual(0o600, stat.S_IMODE(os.stat("output").st_mode))
+            os.unlink("output")
+
+    def test_again_and_again(self):
+        self.reopen(os.unlink, lambda path: None, os.unlink)
+        self.assertHas("output", "this log was opened anew", "after 2")
+
+    def test_replaced(self):
+        def replace(path):
+            os.unlink(path)
+            with open(path, "w"):
+                pass
+
+        self.reopen(replace)
+        self.assertHas("output", "this log was opened anew", "after 0")
+
+    def test_cannot_be_opened(self):
+        """What there was goes on, and says why."""
+
+        def replace(path):
+            os.rename(path, path + ".1")
+            os.mkdir(path)
+
+        self.reopen(replace)
+        expected = f"cannot open {os.path.abspath('output')} anew: Is a directory"
+        self.assertHas("output.1", "before 0", expected, "after 0")
+
+    def test_no_file(self):
+        """A pipe or a terminal is nothing that can be opened anew."""
+
+        def run(reader):
+            logs.LogFile(None).reopen()
+            log.info("text")
+            return read_all(reader)
+
+        self.assertEqual(["text"], texts(with_pipe(run)))

@@ -40,6 +40,7 @@ MODULES = (
     "test_ssh_server",
     "test_ssh_stopping",
     "test_sshd",
+    "test_starting",
     "test_stopping",
     "test_trouble",
     "test_warm",

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 
-from ..harness import DEADLINE, DOORS, LiveTestCase, wait_until
+from ..harness import DEADLINE, DOORS, LiveTestCase, descriptors_of, wait_until
 
 
 class TestTrouble(LiveTestCase):
@@ -44,6 +44,7 @@ class TestTrouble(LiveTestCase):
         self.assertServes()
 
     def test_started_without_streams(self):
+        """FAULT 51: nothing that it opens gets their numbers."""
         for closed in ("", ">&-", "2>&-", ">&- 2>&-"):
             words = self.brz("lp-serve", "--fork-server", "--directory", self.root)
             self.service = subprocess.Popen(
@@ -56,6 +57,11 @@ class TestTrouble(LiveTestCase):
             last = os.path.join(self.runtime, DOORS[-1])
             wait_until(lambda: os.path.exists(last), "its doors are open")  # noqa: B023
             self.assertServes()
+            self.assertEqual(["ok"], self.ask("reload"))
+            opened = descriptors_of(self.service.pid)
+            self.assertEqual([os.devnull] * 3, [opened[each] for each in range(3)])
+            with open(os.path.join(self.runtime, "lock")) as lock:
+                self.assertEqual(f"{self.service.pid}\n", lock.read())
             self.stop_service()
 
     def test_parts_of_the_directory_removed(self):
@@ -79,10 +85,25 @@ class TestTrouble(LiveTestCase):
         self.assertNotContainsRe(self.log_text(), "Traceback")
 
     def test_directory_removed(self):
-        """Nobody can reach it any more, so it stops."""
+        """FAULT 60: nobody can reach it any more, so it fails; systemd restarts it."""
         service = self.start_service()
         shutil.rmtree(self.runtime)
-        self.assertEqual(0, service.wait(DEADLINE))
+        self.assertEqual(3, service.wait(DEADLINE))
+        last = self.log_text().splitlines()[-1]
+        self.assertStartsWith(last, f"brz: ERROR: {self.runtime}/")
+        self.assertEndsWith(last, " is not ours any more")
+
+    def test_door_replaced(self):
+        """FAULT 60: the same where somebody else has its place."""
+        for name in DOORS:
+            service = self.start_service()
+            path = os.path.join(self.runtime, name)
+            os.rename(path, path + ".old")
+            with open(path, "w"):
+                pass
+            self.assertEqual(3, service.wait(DEADLINE))
+            with open(path):
+                os.unlink(path)
 
     def test_nobody_reads_the_log(self):
         reader, writer = os.pipe()

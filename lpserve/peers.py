@@ -1,0 +1,33 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Who asks: as the log names them."""
+
+from __future__ import annotations
+
+import functools
+import pwd
+
+from .doors import Reply
+
+
+def describe_peer(reply: Reply) -> str:
+    """Whoever asked, and is answered by *reply*: user, uid and pid, or where."""
+    if reply.peer is None:
+        return "somebody at the FIFO"
+    pid, uid = reply.peer
+    name = _user_name(uid)
+    return f"{name} (uid {uid}, pid {pid})" if name else f"uid {uid}, pid {pid}"
+
+
+@functools.lru_cache(maxsize=256)
+def _user_name(uid: int) -> str:
+    """The name of the user *uid*, "" without one; asked once, it may take long."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
