@@ -15,7 +15,6 @@ import shlex
 import sys
 from typing import Any
 
-import breezy
 from breezy import errors as _mod_errors
 from breezy.commands import Command
 from breezy.option import Option, custom_help
@@ -26,6 +25,7 @@ from .descriptors import open_standard_descriptors
 from .errors import LpserveError
 from .location import runtime_directory
 from .options import Settings, read_settings, seconds
+from .program import brz_words
 
 _runtime_dir = Option(
     "runtime-dir",
@@ -70,24 +70,6 @@ class _ClientCommand(_LpserveCommand):
         except conversation.ClientError as error:
             sys.stderr.write(f"brz {self.name()}: {error}\n")
             return error.status
-
-
-def _overrides() -> list[str]:
-    """The ``-O`` options of this command line, for a command that we run."""
-    found = []
-    state = breezy.get_global_state()
-    for _, section in state.cmdline_overrides.get_sections():
-        for name in section.iter_option_names():
-            found.append(f"-O{name}={section.get(name)}")
-    return found
-
-
-def _brz() -> list[str]:
-    """The words that run this Breezy again."""
-    program = os.path.abspath(sys.argv[0])
-    if os.path.basename(program) == "__main__.py" or not os.path.isfile(program):
-        return [sys.executable, "-m", "breezy", *_overrides()]
-    return [sys.executable, program, *_overrides()]
 
 
 def _location(chosen: str | None, settings: Settings) -> str:
@@ -174,7 +156,7 @@ class cmd_lp_serve(_LpserveCommand):
         system.check_platform()
         from .start import run_service
 
-        run_service(runtime_dir, chosen, _brz(), __version__, daemon, pid_file)
+        run_service(runtime_dir, chosen, brz_words(), __version__, daemon, pid_file)
         return 0
 
     def _serve_one(self, user: str | None, settings: Settings) -> int:
@@ -249,7 +231,7 @@ class cmd_lp_serve_client(_ClientCommand):
                 "autostart": settings.autostart,
                 "connect_timeout": settings.connect_timeout,
             },
-            _brz(),
+            brz_words(),
             fallback=not no_fallback,
             door=door,
         )
@@ -389,5 +371,5 @@ class cmd_lp_serve_ssh(_LpserveCommand):
             "host_key": host_key,
             "authorized_keys": authorized_keys,
         }
-        run_server(chosen, runtime_dir, _brz())
+        run_server(chosen, runtime_dir, brz_words())
         return 0

@@ -64,6 +64,7 @@ LAYERS = (
     "sshconnection",
     "sshserver",
     "sshstart",
+    "program",
     "cmds",
 )
 

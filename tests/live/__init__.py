@@ -16,6 +16,7 @@ MODULES = (
     "test_conch_fallback",
     "test_conch_faults",
     "test_conch_flow",
+    "test_embedded",
     "test_fuzz",
     "test_hard_requests",
     "test_life",

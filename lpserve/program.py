@@ -1,0 +1,50 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""How this Breezy is run again, for a zygote or for one connection."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import breezy
+
+
+def brz_words() -> list[str]:
+    """The words that run this Breezy, with the same ``-O`` options."""
+    return [*_program(), *_overrides()]
+
+
+def _program() -> list[str]:
+    named = shutil.which(sys.argv[0])
+    if named is not None and _is_running(named):
+        # A program with Python inside, as Debian's: what sys.executable says is
+        # whatever Python there is first in PATH.
+        return [os.path.abspath(named)]
+    script = os.path.abspath(sys.argv[0])
+    if os.path.basename(script) == "__main__.py" or not os.path.isfile(script):
+        return [sys.executable, "-m", "breezy"]
+    return [sys.executable, script]
+
+
+def _is_running(program: str) -> bool:
+    """Whether this process executes the file *program* itself."""
+    try:
+        return os.path.samefile("/proc/self/exe", program)
+    except OSError:
+        return False  # another system
+
+
+def _overrides() -> list[str]:
+    found = []
+    state = breezy.get_global_state()
+    for _, section in state.cmdline_overrides.get_sections():
+        for name in section.iter_option_names():
+            found.append(f"-O{name}={section.get(name)}")
+    return found
