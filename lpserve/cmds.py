@@ -89,7 +89,8 @@ class cmd_lp_serve(_LpserveCommand):
     to standard error, until it is told to stop:
 
     * SIGTERM, SIGINT, 'brz lp-serve-control shutdown': running connections
-      finish; told again, or with --now, it ends them.
+      finish; told again, or with --now, it ends them. SIGINT stays ignored
+      where it was, as by "&" in a script.
     * SIGHUP, 'brz lp-serve-control reload': reads configuration, plug-ins and
       code afresh for the connections to come.
 
@@ -315,7 +316,8 @@ class cmd_lp_serve_ssh(_LpserveCommand):
 
     It runs in the foreground, and logs a line for every connection to standard
     error. SIGTERM and SIGINT let connections finish, and end them when sent
-    again; SIGHUP reads breezy.conf afresh.
+    again (SIGINT not where it was ignored, as by "&" in a script); SIGHUP reads
+    breezy.conf afresh.
 
     It needs Twisted: pip install 'brz-lpserve[ssh]'.
 

@@ -39,7 +39,7 @@ from .paths import RuntimeDirectory
 from .pool import Connection, Pool, Worker
 from .reloads import Reloads
 from .socketdoor import SocketDoor
-from .system import notify
+from .system import notify, stopping_signals
 from .verbs import Verbs
 from .warmer import Warmer
 from .wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
@@ -124,7 +124,7 @@ class Service:
         """
         # As we were started it may be ignored, and then there is nothing to reap.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stopping_signals():
             # One more does not wait.
             self._loop.on_signal(
                 number, lambda name=number.name: self.shutdown(self.stopping, name)

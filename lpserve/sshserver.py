@@ -325,7 +325,7 @@ class Server:
         def wake(number: int, frame: Any) -> None:
             self.reactor.callFromThread(self._told, number)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (*system.stopping_signals(), signal.SIGHUP):
             signal.signal(number, wake)
         system.disable_debugger()
         system.keep_what_is_loaded()

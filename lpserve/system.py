@@ -156,6 +156,15 @@ def disable_debugger() -> None:
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+def stopping_signals() -> list[signal.Signals]:
+    """Those that ask a server to stop: SIGTERM, and SIGINT unless it is ignored.
+
+    That is how a script starts what Ctrl-C is not meant for ("&").
+    """
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
+
+
 def set_title(text: str) -> None:
     """Name this process for ps(1) and top(1); 15 bytes of it are shown."""
     with contextlib.suppress(OSError, AttributeError):

@@ -383,6 +383,9 @@ class TestSignals(ConchTestCase):
         self.configure(directory=self.root)
         self.start_with("SIG_IGN", "open")
         self.assertServes()
+        self.server.signal(signal.SIGINT)  # which is not for it
+        self.server.signal(signal.SIGHUP)
+        self.server.wait_for_log("read afresh")
         self.assertEqual(0, self.server.stop())
 
     def test_blocked(self):

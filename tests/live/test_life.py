@@ -302,7 +302,10 @@ class TestRehearsal(LifeCase):
 
 class TestReaping(LifeCase):
     def test_started_with_signals_ignored_and_blocked(self):
-        """No zombies, and it can be stopped."""
+        """No zombies, and it can be stopped; Ctrl-C is for others, as it was.
+
+        SIGHUP is a request, whoever started it with nohup.
+        """
         numbers = [signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
         def ignore_and_block():
@@ -319,6 +322,10 @@ class TestReaping(LifeCase):
             self.assertEqual(["signal", "15"], killed.end())
         self.rest()
         wait_until(lambda: self.children_of(service.pid) == "SSS", "no zombies")
+        service.send_signal(signal.SIGINT)
+        service.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.status()["generation"] == 2, "it was reloaded")
+        self.rest()
         service.terminate()
         self.assertEqual(0, service.wait(DEADLINE))
 
