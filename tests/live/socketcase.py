@@ -155,6 +155,21 @@ class SocketTestCase(LiveTestCase):
         self.service.kill()
         self.service.wait()
 
+    def wait_until_refused(self):
+        """Until nobody has the socket of a killed service open.
+
+        A zygote that it was just starting has, until its exec.
+        """
+
+        def refused():
+            try:
+                Link(self.runtime).close()
+            except OSError:
+                return True
+            return False
+
+        wait_until(refused, "nobody is in")
+
     @contextlib.contextmanager
     def file(self, name):
         """A descriptor of a new file."""

@@ -27,6 +27,20 @@ SEED = int(os.environ.get("LPSERVE_SOCKET_SEED", random.randrange(1 << 32)))
 LINES = 1000
 _DONTWAIT = socket.MSG_DONTWAIT
 
+#: A plug-in with which a zygote does not become one while nobody writes to a FIFO.
+LATE_ZYGOTE = """
+import os, sys
+
+def posix_spawn(*words, file_actions, real=os.posix_spawn, **keywords):
+    if os.path.exists(os.environ["GATE"]):
+        late = os.POSIX_SPAWN_OPEN, 0, os.environ["GATE"], os.O_RDONLY, 0
+        file_actions = [late, *file_actions]
+    return real(*words, file_actions=file_actions, **keywords)
+
+if "--fork-server" in sys.argv:
+    os.posix_spawn = posix_spawn
+"""
+
 
 class TestDescriptors(SocketTestCase):
     def test_of_no_use(self):
@@ -174,6 +188,33 @@ class TestLeaving(SocketTestCase):
         wait_until(lambda: self.status()["generation"] > 1, "a new zygote")
         self.assertEqual(HELLO, kept.hello())
         self.assertEqual([["exit", "0"]], kept.end())
+
+
+class TestKilledAsItStartsAZygote(SocketTestCase):
+    """Until that is one, it has the socket of the killed service open."""
+
+    def test_client(self):
+        """It gets in, to nobody; and is told so as soon as that is known."""
+        gate = os.path.join(self.test_dir, "gate")
+        self.add_plugin("late", LATE_ZYGOTE)
+        self.start_service(GATE=gate)
+        self.rest()
+        os.mkfifo(gate)
+        os.kill(self.status()["zygote"], signal.SIGKILL)
+
+        def starting():
+            commands = self.processes().values()
+            return sum("--fork-server" in command for command in commands) == 2
+
+        wait_until(starting, "a process that is to become a zygote")
+        self.kill_service()
+        link = self.link()
+        link.request()
+        with open(gate, "w"):
+            pass
+        self.assertEqual([], link.answer())
+        self.wait_until_refused()
+        self.remove_doors()
 
 
 class TestOthers(SocketTestCase):
