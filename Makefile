@@ -13,6 +13,8 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+OF_VERSION = $(BIN)/python$(or $(VERSION),-that-does-not-run)
 CHECKOUT = BRZ_PLUGINS_AT=lpserve@$(CURDIR)
 # Most tests wait most of the time: more of them at once than there are processors.
 SELFTEST = $(CHECKOUT) BRZ_CONCURRENCY=4 PYTHONWARNINGS="error:This process:DeprecationWarning" \
@@ -45,13 +47,14 @@ static: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Not with the standard input of a shell, which may be closed: Breezy needs one.
 test: $(VENV)/ready
-	$(SELFTEST) --parallel=fork $(TESTS)
+	$(SELFTEST) --parallel=fork $(TESTS) </dev/null
 
 soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
 	LPSERVE_WARM_STEPS=10000 \
-	$(SELFTEST) live.test_fuzz live.test_chaos live.test_warm_walk
+	$(SELFTEST) live.test_fuzz live.test_chaos live.test_warm_walk </dev/null
 
 bench: $(VENV)/drawing
 	$(BIN)/python benchmarks/report.py $(BENCH)
@@ -63,8 +66,12 @@ compare: $(VENV)/ready
 	$(BIN)/python benchmarks/compare.py $(BENCH) $(BASE)
 
 # What the tests need. They run the checkout, not what is installed with it.
+# One of another Python is made anew.
+ifeq ($(wildcard $(OF_VERSION)),)
+.PHONY: $(VENV)/ready
+endif
 $(VENV)/ready: setup.py pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(OF_VERSION) || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[test]'
 	@touch $@
 
