@@ -11,6 +11,8 @@ One module per module of the plug-in here, the commands in ``blackbox``, and in
 ``live`` what takes real processes, signals and crashes.
 """
 
+from . import knownstate
+
 MODULES = (
     "test_asking",
     "test_attendance",
@@ -23,6 +25,7 @@ MODULES = (
     "test_fifos",
     "test_forksibling",
     "test_generation",
+    "test_knownstate",
     "test_location",
     "test_logs",
     "test_loop",
@@ -65,4 +68,7 @@ def loader_of(package, modules):
     return load_tests
 
 
-load_tests = loader_of(__name__, MODULES)
+def load_tests(loader, basic_tests, pattern):
+    """Add all tests, which are about to be run."""
+    knownstate.enter()
+    return loader_of(__name__, MODULES)(loader, basic_tests, pattern)
