@@ -157,10 +157,7 @@ def disable_debugger() -> None:
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """Those that ask a server to stop: SIGTERM, and SIGINT unless it is ignored.
-
-    That is how a script starts what Ctrl-C is not meant for ("&").
-    """
+    """SIGTERM, and SIGINT unless it is ignored, as in what a script starts with "&"."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
 

@@ -32,9 +32,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from .harness import LiveTestCase, descriptors_of
-
-#: Seconds until something that should happen is taken not to.
-DEADLINE = 40.0
+from .waiting import DEADLINE
 
 #: For a class whose tests are to run on each kind of reactor.
 REACTORS = [

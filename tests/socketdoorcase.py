@@ -18,9 +18,6 @@ from ..lpserve.socketdoor import SocketDoor
 from ..lpserve.wire import RequestError, encode_answer, encode_error
 from .test_loop import LoopTestCase, run_loop_until
 
-#: Seconds.
-PATIENCE = 30.0
-
 
 class Client:
     """One connection to the socket.
@@ -115,7 +112,7 @@ class SocketDoorTestCase(LoopTestCase):
         self.assertEqual(set(), self.door.waiting)
 
     def run_until(self, ready, what):
-        run_loop_until(self.loop, ready, what, PATIENCE)
+        run_loop_until(self.loop, ready, what)
 
     def connect(self):
         client = Client(self.directory.socket)

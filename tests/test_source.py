@@ -16,7 +16,7 @@ import sys
 from breezy.tests import TestCase
 
 from . import MODULES, blackbox, live
-from .harness import PLUGIN
+from .harness import DEADLINE, PLUGIN
 from .layers import CLIENT, LAYERS, WITH_TWISTED, WITHOUT_BREEZY
 
 #: What the stand-alone client cannot afford: each costs it a few milliseconds.
@@ -175,7 +175,9 @@ class TestImports(TestCase):
             "sys.exit('breezy' in sys.modules)\n"
         )
         words = [sys.executable, "-I", "-c", script, PLUGIN, *WITHOUT_BREEZY]
-        self.assertEqual(0, subprocess.run(words, timeout=60, check=False).returncode)
+        self.assertEqual(
+            0, subprocess.run(words, timeout=DEADLINE, check=False).returncode
+        )
 
     def test_client(self):
         for name, tree in parse_inside():
@@ -198,7 +200,7 @@ class TestImports(TestCase):
             [*python, PLUGIN, *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
         self.assertEqual(69, done.returncode, done.stderr)

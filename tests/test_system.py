@@ -291,7 +291,7 @@ class TestNotify(TestCaseInTempDir):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(listener.close)
         listener.bind(address)
-        listener.settimeout(30)
+        listener.settimeout(DEADLINE)
         return listener
 
     def test_path(self):

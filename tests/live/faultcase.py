@@ -21,7 +21,7 @@ from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.task import LoopingCall
 
 from ...lpserve.conch import ForkService, WorkerTransport
-from ..harness import wait_until
+from ..harness import DEADLINE, wait_until
 from ..reactorcase import LiveReactorTestCase, Recorder
 from .fake_service import HELLO, pattern
 
@@ -32,7 +32,7 @@ PLENTY = 1 << 20
 COPY = "cat; exit 7"
 
 #: Seconds after which whatever has not returned is taken to be blocked.
-PATIENCE = 60
+PATIENCE = int(DEADLINE) + 60
 
 
 class Talker(Recorder):

@@ -146,7 +146,7 @@ class Sshd:
             self._write_client()
         return path
 
-    def start(self, env: dict[str, str] | None = None, seconds: float = 30.0) -> None:
+    def start(self, env: dict[str, str] | None = None, seconds: float = 120.0) -> None:
         """Start it and wait until it listens.
 
         :param env: its own environment.
@@ -201,7 +201,7 @@ class Sshd:
             return []
         return _children_of(self._process.pid)
 
-    def stop(self, seconds: float = 30.0) -> None:
+    def stop(self, seconds: float = 120.0) -> None:
         """Let open connections end, then stop.
 
         :raises SshdError: if there still are some after *seconds*.

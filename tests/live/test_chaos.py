@@ -143,7 +143,7 @@ def _free_locks(path: str) -> int:
     """
     branch = _mod_branch.Branch.open(path)
     broken = 0
-    end = time.monotonic() + 60
+    end = time.monotonic() + DEADLINE
     for lock in (branch.control_files._lock, branch.repository.control_files._lock):
         while (holder := lock.peek()) is not None:
             if chaos.is_running(int(holder.get("pid"))):

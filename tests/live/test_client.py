@@ -117,8 +117,8 @@ class TestKilled(RunningTestCase):
         begun = time.monotonic()
         os.kill(self.workers[-1], signal.SIGKILL)
         self.assertEndedBySignal(signal.SIGKILL)
-        # Much longer than it takes, much shorter than any time-out or poll.
-        self.assertTrue(time.monotonic() - begun < 3)
+        # Much longer than it takes, much shorter than any time-out.
+        self.assertTrue(time.monotonic() - begun < 15)
         self.assertNoReplies()
         self.check_client()
 

@@ -34,6 +34,12 @@ def serve_and_report(user, *args, real=serving.serve_and_report, **kwargs):
 serving.serve_and_report = serve_and_report
 """
 
+#: With this plug-in the service waits for ever for the rest of half a line.
+PATIENT = """
+from breezy.plugins.lpserve.lpserve import wire
+wire.RequestReader.HOLD = 1e9
+"""
+
 
 class TestSlowAndGone(RequestsTestCase):
     LINE = b"hello reply=me\n"
@@ -54,6 +60,7 @@ class TestSlowAndGone(RequestsTestCase):
 
     def test_byte_by_byte(self):
         """FAULT 11: a slow request is understood, and nobody waits for it."""
+        self.add_plugin("patient", PATIENT)
         self.start_service()
         reply = self.make_reply("me")
         control = os.open(self.control, os.O_WRONLY)
@@ -69,14 +76,13 @@ class TestSlowAndGone(RequestsTestCase):
 
     def test_half_a_line_and_silence(self):
         """FAULT 11: the next client is served at once, and the half gets an error."""
+        self.add_plugin("patient", PATIENT)
         self.start_service()
         reply = self.make_reply("me")
         control = os.open(self.control, os.O_WRONLY)
         self.addCleanup(os.close, control)
-        begin = time.monotonic()
         os.write(control, b"spawn 'alice reply=me")
         self.served()
-        self.assertTrue(time.monotonic() - begin < 4, "served with the half held")
         # A shell's request, without the newline in front that ours have.
         other = self.make_reply("other")
         self.assertEqual("ok", self.answer_to(b"hello reply=other\n", other)[0])

@@ -9,7 +9,7 @@
 
 import os
 
-from ..harness import wait_until
+from ..harness import DEADLINE, wait_until
 from ..processes import title_of
 from .warmcase import WarmCase
 
@@ -100,7 +100,7 @@ class TestBadLoaders(WarmCase):
         self.once(GRAPH, b"a/", self.tip)
         self.wait_loader()
         self.service.terminate()
-        self.assertEqual(0, self.service.wait(30))
+        self.assertEqual(0, self.service.wait(DEADLINE))
 
     def test_service_is_killed(self):
         self.do("hang")

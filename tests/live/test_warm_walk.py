@@ -24,6 +24,7 @@ from collections import Counter
 from breezy import controldir, errors, upgrade
 from breezy.branch import Branch
 
+from ..harness import DEADLINE
 from .warmcase import NOTHING_SEEN, WarmCase, commit, comparable
 
 STEPS = int(os.environ.get("LPSERVE_WARM_STEPS", "60"))
@@ -62,7 +63,7 @@ class Cold:
         """End the present one."""
         if self._asker is not None:
             self._asker.close()
-            self._case.assertEqual(0, self._process.wait(30))
+            self._case.assertEqual(0, self._process.wait(DEADLINE))
 
 
 class Warm:
