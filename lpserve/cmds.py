@@ -24,7 +24,7 @@ from . import system
 from .descriptors import open_standard_descriptors
 from .errors import LpserveError
 from .location import runtime_directory
-from .options import Settings, read_settings, seconds
+from .options import Settings, read_meeting_place, read_settings, seconds
 from .program import brz_words
 
 _runtime_dir = Option(
@@ -70,10 +70,6 @@ class _ClientCommand(_LpserveCommand):
         except conversation.ClientError as error:
             sys.stderr.write(f"brz {self.name()}: {error}\n")
             return error.status
-
-
-def _location(chosen: str | None, settings: Settings) -> str:
-    return runtime_directory(chosen, settings.runtime_dir)
 
 
 class cmd_lp_serve(_LpserveCommand):
@@ -226,7 +222,7 @@ class cmd_lp_serve_client(_ClientCommand):
         settings = read_settings()
         status = client.serve(
             user,
-            _location(runtime_dir, settings),
+            runtime_directory(runtime_dir, settings.runtime_dir),
             {
                 "environment": settings.environment,
                 "autostart": settings.autostart,
@@ -280,12 +276,11 @@ class cmd_lp_serve_control(_ClientCommand):
             raise _mod_errors.CommandError(
                 "--now goes with shutdown, and --json with status"
             )
-        settings = read_settings()
+        directory, timeout = read_meeting_place(runtime_dir)
         words = [verb, "now"] if now else [verb]
-        # A reload is answered when a new zygote is ready.
-        timeout = 150.0 if verb == "reload" else settings.connect_timeout
+        if verb == "reload":
+            timeout = 150.0  # it is answered when a new zygote is ready
         try:
-            directory = _location(runtime_dir, settings)
             answer = conversation.ask(directory, words, timeout, open_door)
         except conversation.NoService as error:
             raise conversation.ClientError(EX_UNAVAILABLE, str(error)) from None

@@ -9,16 +9,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from breezy import config
+from breezy import config, errors
 
 from .. import OPTIONS
 from .errors import ConfigurationError
-from .location import CONNECT_TIMEOUT, ENVIRONMENT
+from .location import CONNECT_TIMEOUT, ENVIRONMENT, runtime_directory
+
+#: Options that have another name now, and that.
+RENAMED = {"max_unauthenticated": "max_startups"}
 
 
 def _count(text: str) -> int:
@@ -250,18 +254,47 @@ def read_settings(**overrides: Any) -> Settings:
 
     :raises ConfigurationError: for a value that cannot be used.
     """
-    stack = config.GlobalStack()
-    # Whatever was read before may have changed.
-    stack.store.unload()
-    values = {}
-    for name in OPTIONS:
-        try:
-            values[name] = stack.get(f"lpserve.{name}")
-        except config.ConfigOptionValueError as error:
-            raise ConfigurationError(" ".join(str(error).split())) from None
+    values = _values(OPTIONS)
     for name in ("environment", "allowed_peers", "warm_preload"):
         values[name] = tuple(values[name])
     return _override(Settings(**values), overrides.items())
+
+
+def read_meeting_place(chosen: str | None) -> tuple[str, float]:
+    """What an administrator's question needs, whatever else is wrong.
+
+    :param chosen: what ``--runtime-dir`` says, or None.
+    :returns: the runtime directory, and ``connect_timeout``.
+    :raises ConfigurationError: if the directory cannot be known.
+    """
+    timeout = CONNECT_TIMEOUT
+    with contextlib.suppress(ConfigurationError):
+        timeout = _values(["connect_timeout"])["connect_timeout"]
+    configured = None if chosen else _values(["runtime_dir"])["runtime_dir"]
+    return runtime_directory(chosen, configured), timeout
+
+
+def _values(names: Iterable[str]) -> dict[str, Any]:
+    """The values now of the options *names*.
+
+    :raises ConfigurationError: for one that cannot be used.
+    """
+    stack = config.GlobalStack()
+    # Whatever was read before may have changed.
+    stack.store.unload()
+    try:
+        return {name: stack.get(f"lpserve.{name}") for name in names}
+    except config.ConfigOptionValueError as error:
+        why = str(error)
+    except config.ParseConfigError as error:
+        # Its own text may be without end. One error, or a list of them.
+        found = [error.errors] if isinstance(error.errors, str) else error.errors
+        why = f"breezy.conf cannot be parsed: {str(found[0]).splitlines()[0]}"
+    except config.ConfigContentError:
+        why = "breezy.conf is not UTF-8"
+    except (errors.BzrError, OSError) as error:
+        why = f"breezy.conf cannot be read: {error}"
+    raise ConfigurationError(" ".join(why.split()))
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -24,12 +25,15 @@ from twisted.logger import (
 )
 
 from . import system
+from .advice import odd_options
 from .authorizedkeys import KeyDirectory
 from .errors import ConfigurationError
 from .location import runtime_directory
-from .logs import log_to_stderr
+from .logs import LogFile, log_to_stderr
 from .options import Settings, read_settings
 from .sshserver import Server
+
+log = logging.getLogger("lpserve")
 
 
 def run_server(chosen: dict[str, Any], runtime_dir: str | None, brz: list[str]) -> None:
@@ -45,12 +49,18 @@ def run_server(chosen: dict[str, Any], runtime_dir: str | None, brz: list[str]) 
     # Whatever we were started with.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
+    log_file = LogFile(None)
+
     def read() -> Settings:
-        return read_settings(**chosen)
+        log_file.reopen()
+        settings = read_settings(**chosen)
+        for line in odd_options():
+            log.warning("%s", line)
+        return settings
 
     _log()
     system.raise_descriptor_limit()
-    settings = read()
+    settings = read_settings(**chosen)
     beside = os.path.join(bedding.config_dir(), "lpserve")
     keys = settings.authorized_keys or os.path.join(beside, "authorized_keys")
     key_file = settings.host_key or os.path.join(beside, "ssh_host_ed25519_key")

@@ -19,6 +19,7 @@ from typing import Any
 from breezy import bedding
 
 from . import reset, system
+from .advice import odd_directory, odd_options
 from .errors import ConfigurationError, LpserveError, os_fault
 from .generation import Launch
 from .location import runtime_directory
@@ -121,6 +122,33 @@ def load_settings(chosen: dict[str, Any]) -> Settings:
     return settings
 
 
+class _Reader:
+    """Reads the settings of a running service, and warns of what is odd.
+
+    :param chosen: settings from the command line.
+    """
+
+    def __init__(self, chosen: dict[str, Any]):
+        self._chosen = chosen
+        self._directory = ""
+
+    def read(self) -> Settings:
+        """The settings now.
+
+        :raises ConfigurationError: as `load_settings`.
+        """
+        settings = load_settings(self._chosen)
+        for line in odd_options():
+            log.warning("%s", line)
+        assert settings.directory is not None
+        if settings.directory != self._directory:
+            # Only then: it may be on a server that does not answer.
+            self._directory = settings.directory
+            if line := odd_directory(settings.directory):
+                log.warning("%s", line)
+        return settings
+
+
 def _zygote_environment() -> dict[str, str]:
     """Our environment, as it is to be for zygotes and workers."""
     environ = {name: value for name, value in os.environ.items() if name not in _OURS}
@@ -172,7 +200,7 @@ def _run(
 
             Service(
                 directory,
-                lambda: load_settings(chosen),
+                _Reader(chosen).read,
                 Launch((*brz, "lp-serve", "--zygote"), environ, start),
                 version,
                 opened,

@@ -40,6 +40,7 @@ LAYERS = (
     "pool",
     "report",
     "options",
+    "advice",
     "medium",
     "serving",
     "reset",

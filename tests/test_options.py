@@ -9,6 +9,7 @@
 
 import dataclasses
 import json
+import os
 
 from breezy import config
 from breezy.tests import TestCase, TestCaseInTempDir
@@ -164,3 +165,31 @@ class TestSettings(TestCaseInTempDir):
         """What it is told can be sent to it."""
         told = options.read_settings(directory="/srv").for_worker()
         self.assertEqual("/srv", json.loads(json.dumps(told))["directory"])
+
+    def test_no_configuration(self):
+        """FAULT 65: a file that cannot be read at all is one line, too."""
+        self.configure()
+        path = config.GlobalStore().transport.local_abspath("breezy.conf")
+        for content, text in (
+            (b"[DEFAULT\nx\ny\n", "cannot be parsed: Invalid line ('[DEFAULT')"),
+            (b"[DEFAULT]\nlpserve.listen = \xff\n", "is not UTF-8"),
+            (None, "cannot be read: "),
+        ):
+            os.unlink(path)
+            if content is None:
+                os.mkdir(path)
+            else:
+                with open(path, "wb") as file:
+                    file.write(content)
+            for read in (
+                options.read_settings,
+                lambda: options.read_meeting_place(None),
+            ):
+                error = self.assertRaises(ConfigurationError, read)
+                self.assertStartsWith(str(error), f"breezy.conf {text}")
+                self.assertNotIn("\n", str(error))
+            # Where the directory is given nothing is to be read.
+            given = options.read_meeting_place("/run/x")
+            self.assertEqual(("/run/x", location.CONNECT_TIMEOUT), given)
+        os.rmdir(path)
+        config.GlobalStack().store.unload()

@@ -10,6 +10,7 @@
 from .. import loader_of
 
 MODULES = (
+    "test_configuration",
     "test_help",
     "test_lp_serve",
     "test_lp_serve_client",

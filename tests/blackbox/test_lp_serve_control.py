@@ -79,8 +79,7 @@ class TestVerbs(ControlTestCase):
         self.start_service()
         self.configure(max_workers="many")
         before = self.status()
-        # With that breezy.conf the command would not get as far as asking.
-        done = self.control("reload", BRZ_HOME=os.path.join(self.test_dir, "other"))
+        done = self.control("reload")
         self.assertFails(done, 1, "failed: ", "lpserve.max_workers")
         self.assertEqual(before["zygote"], self.status()["zygote"])
 

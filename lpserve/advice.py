@@ -1,0 +1,69 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What is odd in a configuration without being an error: the log warns of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import breezy
+from breezy import config
+
+from .. import OPTIONS
+from .options import RENAMED
+
+_PREFIX = "lpserve."
+
+
+def odd_options() -> list[str]:
+    """A line for each ``lpserve.*`` option that nobody reads.
+
+    :raises Exception: what Breezy raises for a breezy.conf that cannot be read.
+    """
+    return list(_odd_options())
+
+
+def _odd_options() -> Iterator[str]:
+    for _, section in config.GlobalStack().store.get_sections():
+        for name in _ours(section):
+            unknown = _unknown(name)
+            if unknown:
+                yield f"breezy.conf: {unknown}"
+            elif section.id != "DEFAULT":
+                yield f"breezy.conf: {_PREFIX}{name} is not read, not in [DEFAULT]"
+    for _, section in breezy.get_global_state().cmdline_overrides.get_sections():
+        yield from filter(None, map(_unknown, _ours(section)))
+
+
+def _ours(section: config.Section) -> list[str]:
+    names = section.iter_option_names()
+    return [name[len(_PREFIX) :] for name in names if name.startswith(_PREFIX)]
+
+
+def _unknown(name: str) -> str:
+    """What there is to say of the option *name*: nothing, if it is one."""
+    if name in OPTIONS:
+        return ""
+    if name in RENAMED:
+        return f"{_PREFIX}{name} is called {_PREFIX}{RENAMED[name]} now"
+    import difflib  # seldom needed
+
+    near = difflib.get_close_matches(name, OPTIONS, 1)
+    hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
+    return f"there is no option {_PREFIX}{name}{hint}"
+
+
+def odd_directory(directory: str) -> str:
+    """What there is to say of ``lpserve.directory``; of ``%u``, what is above it."""
+    fixed, user, _ = directory.replace("%%", "\0").partition("%u")
+    path = (os.path.dirname(fixed) if user else fixed).replace("\0", "%")
+    if os.path.isdir(path):
+        return ""
+    why = "is not a directory" if os.path.exists(path) else "is not there"
+    return f"lpserve.directory: {path} {why}"

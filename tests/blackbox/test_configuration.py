@@ -1,0 +1,130 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""A breezy.conf with mistakes in it: FAULT 65."""
+
+import os
+import subprocess
+
+from .test_lp_serve_control import ControlTestCase
+
+
+class TestControl(ControlTestCase):
+    """The administrator's commands work whatever is wrong with other options."""
+
+    def test_bad_values(self):
+        service = self.start_service()
+        self.configure(
+            max_workers="many",
+            allow_writes="perhaps",
+            connect_timeout="soon",
+            warm_memory="-1",
+        )
+        self.assertSays(
+            self.control("hello"),
+            f"lpserve {self.status()['version']} pid={service.pid}\n",
+        )
+        done = self.control("status")
+        self.assertEqual((0, b""), (done.returncode, done.stderr))
+        self.assertFails(self.control("reload"), 1, "failed: ", "lpserve.")
+        self.assertEqual(1, self.status()["generation"])
+        self.assertSays(self.control("shutdown"), "")
+        self.assertEqual(0, service.wait())
+
+    def test_place(self):
+        """The one option that matters is obeyed."""
+        self.start_service()
+        self.configure(runtime_dir=self.runtime, max_workers="many")
+        done = self.control("hello", LPSERVE_RUNTIME_DIR="/nowhere")
+        self.assertEqual((0, b""), (done.returncode, done.stderr))
+        self.configure(runtime_dir="/nowhere", max_workers="many")
+        self.assertFails(self.control("hello"), 69, "no service at /nowhere")
+        done = self.control("hello", "--runtime-dir", self.runtime)
+        self.assertEqual((0, b""), (done.returncode, done.stderr))
+
+
+class TestWarnings(ControlTestCase):
+    """What is odd is told, at the start and at a reload, and does no harm."""
+
+    def start_with(self, *lines):
+        with open(self.config, "w") as file:
+            file.write("\n".join(("[DEFAULT]", *lines, "")))
+
+    def warnings(self, start=0):
+        lines = self.log_text(start).splitlines()
+        return [line.split(" WARNING ")[1] for line in lines if " WARNING " in line]
+
+    def test_unknown_options(self):
+        self.start_with(
+            "lpserve.max_worker = 7",
+            "lpserve.nothing_like_it = 1",
+            "lpserve.max_workers = 5",
+            "email = Alice <alice@example.com>",
+            "[OTHER]",
+            "lpserve.directory = /srv",
+        )
+        self.start_service("-Olpserve.spare_worker=3")
+        expected = [
+            "breezy.conf: there is no option lpserve.max_worker; did you mean "
+            "lpserve.max_workers?",
+            "breezy.conf: there is no option lpserve.nothing_like_it",
+            "breezy.conf: lpserve.directory is not read, not in [DEFAULT]",
+            "there is no option lpserve.spare_worker; did you mean "
+            "lpserve.spare_workers?",
+        ]
+        self.assertEqual(expected, self.warnings())
+        start = len(self.log_text())
+        self.assertSays(self.control("reload"), "")
+        self.assertEqual(expected, self.warnings(start))
+        start = len(self.log_text())
+        self.configure(max_workers=5)
+        self.assertSays(self.control("reload"), "")
+        self.assertEqual(expected[-1:], self.warnings(start))
+
+    def test_directory(self):
+        missing = os.path.join(self.test_dir, "missing")
+        self.start_service("--directory", missing)
+        told = f"lpserve.directory: {missing} is not there"
+        self.assertEqual([told], self.warnings())
+        self.stop_service()
+
+    def test_directory_of_users(self):
+        """Of one for each user, what is above it has to be there."""
+        missing = os.path.join(self.test_dir, "missing")
+        start = len(self.log_text()) if os.path.exists(self.log_path) else 0
+        self.start_service("--directory", f"{self.root}/%u/branches")
+        self.assertEqual([], self.warnings(start))
+        self.stop_service()
+        start = len(self.log_text())
+        self.start_service("--directory", f"{missing}/%u")
+        told = f"lpserve.directory: {missing} is not there"
+        self.assertEqual([told], self.warnings(start))
+
+    def test_reload_with_another_directory(self):
+        file = os.path.join(self.test_dir, "file")
+        with open(file, "w"):
+            pass
+        self.configure(directory=self.root, warm_repositories=0)
+        self.start_configured()
+        start = len(self.log_text())
+        self.configure(directory=file, warm_repositories=0)
+        self.assertSays(self.control("reload"), "")
+        told = f"lpserve.directory: {file} is not a directory"
+        self.assertEqual([told], self.warnings(start))
+
+    def start_configured(self):
+        """A service that is told nothing on its command line."""
+        with open(self.log_path, "ab") as log:
+            self.service = subprocess.Popen(
+                self.brz("lp-serve", "--fork-server"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env,
+            )
+        self.addCleanup(self.stop_service, self.service)
+        self.wait_for_log("Listening on ")
