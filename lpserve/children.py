@@ -25,6 +25,8 @@ from .loop import Loop
 #: Seconds that a child may take to end when it was told to, before it is killed.
 LET_GO = 5.0
 
+_FORKED = 0x40  # PF_FORKNOEXEC of <linux/sched.h>: no exec since the fork
+
 
 @dataclass(frozen=True)
 class End:
@@ -83,6 +85,7 @@ class Children:
         self._loop = loop
         self._reaped = reaped
         self._table: dict[int, Child] = {}
+        self._groups: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -105,6 +108,32 @@ class Children:
         """End *child*, which has been told to, if it does not by itself."""
         if child.pidfd >= 0:
             self._loop.call_later(LET_GO, lambda: child.signal(signal.SIGKILL))
+
+    def terminate(self, child: Child) -> None:
+        """End *child*, with SIGTERM and, if that does not, SIGKILL."""
+        child.signal(signal.SIGTERM)
+        self.let_go(child)
+
+    def end_group(self, group: int) -> None:
+        """Kill what a zygote, the leader of *group*, has left half forked.
+
+        A child that is not in the table, has never called exec and is still in the
+        zygote's process group has not begun to be a worker, and never will: it may
+        hang where it is. One that comes later (of a middle process) `sweep` finds.
+        """
+        self._groups.add(group)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Kill what there is now in the groups of `end_group`."""
+        for group in list(self._groups):
+            if not _has_members(group):
+                self._groups.discard(group)
+                continue
+            for pid in _forked_children(group):
+                if pid not in self._table:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
     def kill_all(self) -> None:
         """End every child at once: those that were let go and do not go."""
@@ -146,3 +175,32 @@ class Children:
                 if info.si_pid in self._table:
                     return
                 os.waitid(os.P_PID, info.si_pid, os.WEXITED)
+
+
+def _has_members(group: int) -> bool:
+    """Whether there is a process in the process group *group*."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _forked_children(group: int) -> list[int]:
+    """Our children in the process group *group* that have called no exec."""
+    ours, found = os.getpid(), []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # proc_pid_stat(5), from the state on.
+                words = file.read().rpartition(b") ")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parent, its_group, flags = int(words[1]), int(words[2]), int(words[6])
+        if (parent, its_group) == (ours, group) and flags & _FORKED:
+            found.append(int(name))
+    return found

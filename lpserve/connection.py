@@ -10,10 +10,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+from . import channel
 from .children import Child
 from .doors import Reply
 from .loop import Timer
@@ -29,6 +33,9 @@ class Worker:
     :ivar generation: the number of the generation whose zygote forks it.
     """
 
+    #: Messages of one worker that are read before others have their turn.
+    MESSAGES_AT_ONCE = 64
+
     def __init__(self, generation: int, ours: socket.socket):
         self.generation = generation
         self.channel = ours
@@ -37,6 +44,23 @@ class Worker:
         self.retired = False
         #: Whether it says itself how it ends.
         self.left = False
+        #: Pings in a row that it has not answered, as a spare one, and since when.
+        self.silent, self.silent_since = 0, 0.0
+
+    def heard(self) -> Iterator[dict[str, Any] | None]:
+        """What it has said, without waiting; None when it has gone."""
+        for _ in range(self.MESSAGES_AT_ONCE):
+            if self.retired:
+                return
+            try:
+                message, descriptors = channel.receive(self.channel)
+            except BlockingIOError:
+                return
+            except ValueError:
+                continue  # it is out of its mind
+            for descriptor in descriptors:
+                os.close(descriptor)
+            yield message
 
 
 @dataclass
@@ -46,6 +70,7 @@ class Connection:
     :ivar path: the directory of its FIFOs, once there was one.
     :ivar worker: the one that serves it.
     :ivar timer: what it may have to be given up by, or ended.
+    :ivar gone: whether its client went away before it had ended.
     """
 
     user: str
@@ -55,6 +80,7 @@ class Connection:
     path: str | None = None
     worker: Worker | None = None
     timer: Timer | None = None
+    gone: bool = False
 
     def refuse(self, code: str, text: str) -> None:
         """Answer with an error; the connection never was."""

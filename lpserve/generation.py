@@ -19,10 +19,14 @@ from typing import Any, Protocol
 from . import channel
 from .children import Child, Children, End
 from .errors import ZygoteError
-from .loop import Loop
+from .loop import Loop, Timer
 
 #: Seconds that a zygote may take until it is ready.
 READY_TIMEOUT = 120.0
+#: How many times, this many seconds apart, a zygote that owes an answer may be found
+#: silent. Not one length of time: a service that was stopped, starved or suspended
+#: itself has not looked, and cannot know.
+LOOKS, LOOK_EACH = 10, 1.0
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,13 @@ class Owner(Protocol):
 class Generation:
     """One zygote.
 
+    It answers each `fork`, `load` and `ping`. One that does not is killed, and
+    counts as ended at once: what waits in the kernel may take long to die.
+
     :ivar number: 1, 2, ...: which generation it is.
     :ivar modules: how many modules it has loaded, once it is ready.
     :ivar cold: why its workers have to read everything themselves, if they do.
+    :ivar unrehearsed: why its rehearsal failed, if it did.
     """
 
     def __init__(
@@ -68,13 +76,18 @@ class Generation:
     ):
         self.number = number
         self.modules = 0
-        self.cold = ""
+        self.cold = self.unrehearsed = ""
         self.ready = False
         self._loop = loop
         self._children = children
         self._owner = owner
         self._why = ""
-        self._retired = False
+        self._retired = self._over = False
+        # Answers that it owes; looks since it said something; whether there was no
+        # room for a ping.
+        self._owed = self._silent = 0
+        self._unsent = False
+        self._look: Timer | None = None
         self._channel, theirs = channel.pair()
         try:
             self._child = self._launch(launch, theirs)
@@ -133,6 +146,7 @@ class Generation:
             spare=spare,
             settings=settings,
         )
+        self._expect(len(serials))
 
     def load(self, serial: int, end: socket.socket, path: str, room: int) -> None:
         """Ask for a loader of the repository at *path*.
@@ -149,6 +163,40 @@ class Generation:
             path=path,
             room=room,
         )
+        self._expect(1)
+
+    def ping(self) -> None:
+        """Have it show that it lives, if nothing else makes it."""
+        if self.ready and not self._owed and not self._retired:
+            self._send_ping()
+            self._expect(1)
+
+    def _send_ping(self) -> None:
+        self._unsent = False
+        try:
+            channel.send(self._channel, "ping")
+        except BlockingIOError:
+            self._unsent = True
+        except OSError:
+            pass  # it is gone: `_read` sees it
+
+    def _expect(self, answers: int) -> None:
+        self._owed += answers
+        if self._look is None:
+            self._silent = 0
+            self._look = self._loop.call_later(LOOK_EACH, self._look_now)
+
+    def _look_now(self) -> None:
+        self._look = None
+        if not self._owed or self._retired:
+            return
+        self._silent += 1
+        if self._silent > LOOKS:
+            self._give_up(f"it has not answered for {LOOKS * LOOK_EACH:.0f} s")
+            return
+        if self._unsent:
+            self._send_ping()
+        self._look = self._loop.call_later(LOOK_EACH, self._look_now)
 
     def keep(self, path: str, descriptor: int | None) -> None:
         """Have later workers know the repository at *path*.
@@ -164,6 +212,8 @@ class Generation:
         if not self._retired:
             self._retired = True
             self._patience.cancel()
+            if self._look is not None:
+                self._look.cancel()
             self._loop.forget(self._channel.fileno())
             self._channel.close()
             self._children.let_go(self._child)
@@ -174,7 +224,12 @@ class Generation:
         self._child.signal(signal.SIGKILL)
 
     def _overdue(self) -> None:
-        self.kill(f"not ready after {READY_TIMEOUT:.0f} s")
+        self._give_up(f"not ready after {READY_TIMEOUT:.0f} s")
+
+    def _give_up(self, why: str) -> None:
+        self.kill(why)
+        self.retire()
+        self._tell_end(why)
 
     def _read(self) -> None:
         while not self._retired:
@@ -193,6 +248,9 @@ class Generation:
 
     def _heard(self, message: dict[str, Any]) -> None:
         kind = message["kind"]
+        self._silent = 0
+        if kind in ("forked", "fork-failed", "pong"):
+            self._owed -= 1
         if kind == "forked":
             self._owner.forked(message["serial"], message["pid"])
         elif kind == "fork-failed":
@@ -207,11 +265,19 @@ class Generation:
             self.ready = True
             self.modules = message["modules"]
             self.cold = message["cold"]
+            self.unrehearsed = message.get("unrehearsed", "")
             self._owner.zygote_ready(self)
 
     def _ended(self, end: End) -> None:
         self.retire()
-        self._owner.zygote_ended(self, self._why or f"it ended with {end}")
+        self._tell_end(self._why or f"it ended with {end}")
+
+    def _tell_end(self, why: str) -> None:
+        # What it was just forking has no channel any more, and may hang as it did.
+        self._children.end_group(self.pid)
+        if not self._over:
+            self._over = True
+            self._owner.zygote_ended(self, why)
 
 
 def _is_inherited(number: int) -> bool:

@@ -15,6 +15,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Collection
 
@@ -42,6 +43,7 @@ class RuntimeDirectory:
         self.lock = os.path.join(path, "lock")
         self.warm = os.path.join(path, "warm")
         self._serials = itertools.count(1)
+        self._mode = 0o700
 
     def prepare(self) -> None:
         """Make what is missing.
@@ -59,18 +61,38 @@ class RuntimeDirectory:
             fault = directory_fault(self.path)
             if fault is not None:
                 raise RuntimeDirectoryError(f"not safe to use: {fault}")
-            self.restore()
+            self._mode = stat.S_IMODE(os.stat(self.path).st_mode)
+            for path in (self.replies, self.connections):
+                if (fault := _make_private(path)) is not None:
+                    raise RuntimeDirectoryError(f"{fault}; remove it")
         except OSError as error:
             raise RuntimeDirectoryError(
                 f"cannot use {self.path}: {error.strerror}; "
                 "choose another --runtime-dir"
             ) from None
 
-    def restore(self) -> None:
-        """Make the directories in it that somebody removed."""
-        for path in (self.replies, self.connections):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o700)
+    def restore(self) -> list[str]:
+        """Make the directories in it that somebody removed; what is in their place."""
+        faults = map(_make_private, (self.replies, self.connections))
+        return [fault for fault in faults if fault is not None]
+
+    def close_to_others(self, peers: bool) -> bool:
+        """Take away what lets others write in it; whether there was something.
+
+        :param peers: others have to get at the socket.
+        """
+        if not stat.S_IMODE(os.stat(self.path).st_mode) & 0o022:
+            return False
+        os.chmod(self.path, self._mode | (0o011 if peers else 0))
+        return True
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is there, and belongs to this user."""
+        try:
+            return os.stat(self.path).st_uid == os.geteuid()
+        except OSError:
+            return False
 
     def acquire(self) -> int:
         """Lock the directory for this process; the descriptor that holds the lock.
@@ -131,22 +153,34 @@ class RuntimeDirectory:
 
     def clear_connections(self) -> None:
         """Remove directories of connections that nobody holds."""
-        for name in os.listdir(self.connections):
-            path = os.path.join(self.connections, name)
-            try:
-                held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            except OSError:
-                continue
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_connection(path)
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(held)
+        for path in self.connection_paths():
+            self.clear_connection(path)
+
+    def connection_paths(self) -> list[str]:
+        """Directories of connections that are there."""
+        if not is_private(self.connections):
+            return []
+        with os.scandir(self.connections) as entries:
+            return [entry.path for entry in entries]
+
+    def clear_connection(self, path: str) -> None:
+        """Remove the directory of a connection if nobody holds it."""
+        try:
+            held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            return
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_connection(path)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(held)
 
     def clear_replies(self) -> None:
         """Remove the reply FIFOs of clients that were killed."""
+        if not is_private(self.replies):
+            return
         now = time.time()
         for name in os.listdir(self.replies):
             match = _client_reply.fullmatch(name)
@@ -203,6 +237,29 @@ class ConnectionDirectory:
             if descriptor >= 0:
                 os.close(descriptor)
         self.stdin = self.held = -1
+
+
+def is_private(path: str) -> bool:
+    """Whether *path* is a directory, no link, and belongs to this user."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _make_private(path: str) -> str | None:
+    """Make the directory *path* if it is missing; what is wrong with what is there.
+
+    :raises OSError: if it cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    if not is_private(path):
+        return f"{path} is not a directory of ours"
+    if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+        os.chmod(path, 0o700)
+    return None
 
 
 def _is_running(pid: str) -> bool:

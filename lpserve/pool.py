@@ -48,8 +48,6 @@ class Pool:
     SETTLE = 0.02
     #: Forks that a zygote is asked for before it has answered.
     MAX_IN_FLIGHT = 16
-    #: Messages of one worker that are read before others have their turn.
-    MESSAGES_AT_ONCE = 64
 
     def __init__(
         self,
@@ -256,9 +254,10 @@ class Pool:
         self._heard(worker)  # it may have said that it ends
         if worker.child.pid in self.busy:
             child = worker.child
+            connection.gone = True
             child.signal(signal.SIGHUP)
             connection.timer = self._loop.call_later(
-                self.hangup_timeout, lambda: child.signal(signal.SIGTERM)
+                self.hangup_timeout, lambda: self._children.terminate(child)
             )
 
     def _assign(self, worker: Worker, connection: Connection) -> bool:
@@ -295,7 +294,8 @@ class Pool:
         self.busy[worker.child.pid] = worker
         connection.reply.hand_over()
         if answer is not None and not connection.reply.send(answer):
-            worker.child.signal(signal.SIGTERM)  # nobody will open them
+            connection.gone = True  # nobody will open them
+            self._children.terminate(worker.child)
         return True
 
     @staticmethod
@@ -328,6 +328,14 @@ class Pool:
             if worker.connection is None and worker.child is not None:
                 self._children.let_go(worker.child)
 
+    def discard(self, worker: Worker) -> None:
+        """Kill a spare worker; another one takes its place."""
+        assert worker.child is not None
+        self.spares.remove(worker)
+        worker.child.signal(signal.SIGKILL)
+        self._retire(worker)
+        self.refill()
+
     def tell_spares(self, path: str, descriptor: int | None) -> None:
         """Have the spare workers know a repository; see `Generation.keep`."""
         descriptors = () if descriptor is None else (descriptor,)
@@ -336,17 +344,7 @@ class Pool:
                 channel.send(worker.channel, "warm", descriptors, path=path)
 
     def _heard(self, worker: Worker) -> None:
-        for _ in range(self.MESSAGES_AT_ONCE):
-            if worker.retired:
-                return
-            try:
-                message, descriptors = channel.receive(worker.channel)
-            except BlockingIOError:
-                return
-            except ValueError:
-                continue  # of a worker that is out of its mind
-            for descriptor in descriptors:
-                os.close(descriptor)
+        for message in worker.heard():
             self._told(worker, message)
 
     def _told(self, worker: Worker, message: dict[str, Any] | None) -> None:
@@ -360,6 +358,10 @@ class Pool:
             worker.left = True
             # Its client may be back before we have reaped it.
             self.busy.pop(worker.child.pid, None)
+        elif message["kind"] == "pong":
+            worker.silent = 0
+        elif message["kind"] == "gone" and worker.connection is not None:
+            worker.connection.gone = True
         elif message["kind"] == "imported":
             self._tell_missed(message.get("names"))
         elif message["kind"] == "used":

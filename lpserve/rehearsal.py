@@ -26,7 +26,7 @@ import time
 import traceback
 from typing import Any
 
-from breezy import hooks, lazy_import, trace, ui
+from breezy import hooks, lazy_import, ui
 
 from . import channel, reset, system, worker
 from .paths import RuntimeDirectory, rehearsal_stage
@@ -35,29 +35,33 @@ from .paths import RuntimeDirectory, rehearsal_stage
 TIMEOUT = 60.0
 
 
-def rehearse(start: dict[str, Any]) -> None:
-    """Run a rehearsal and learn from it.
-
-    One that fails costs later connections time and nothing else, so it is only
-    logged.
+def rehearse(start: dict[str, Any]) -> str:
+    """Run a rehearsal and learn from it, as far as it gets.
 
     :param start: the ``start`` message of the service.
+    :returns: why it failed, or "". That costs later connections time and nothing
+        else.
     """
+    names: list[str] = []
+    why = ""
     try:
-        names = _perform(start)
+        _perform(start, names)
     except Exception as error:
-        trace.warning("lpserve: the rehearsal failed: %s", error)
-        return
+        why = " ".join(str(error).split()) or type(error).__name__
     for name in names:
         with contextlib.suppress(Exception):
             __import__(name)
     resolve_imports()
+    return why
 
 
-def _perform(start: dict[str, Any]) -> list[str]:
-    """Let a worker serve a scripted client; the modules that it imported."""
+def _perform(start: dict[str, Any], names: list[str]) -> None:
+    """Let a worker serve a scripted client; *names* get the modules it imported.
+
+    :raises Exception: if it did not go as it should.
+    """
     stage = rehearsal_stage(start["runtime_dir"], os.getpid())
-    actors: list[int] = []
+    actors: dict[int, str] = {}
     try:
         os.mkdir(stage, 0o700)
         directory = RuntimeDirectory(os.path.join(stage, "run"))
@@ -70,16 +74,17 @@ def _perform(start: dict[str, Any]) -> list[str]:
                     ours, "serve", (made.stdin, made.held), **_message(stage, made.path)
                 )
                 # Bound: without the other one an actor would wait for ever.
-                actors.append(
-                    system.fork(
-                        lambda: _be_worker(theirs, ours, start, stage), bound=True
-                    )
+                server = system.fork(
+                    lambda: _be_worker(theirs, ours, start, stage), bound=True
                 )
-            actors.append(
-                system.fork(lambda: _be_client(stage, made.fifos), bound=True)
-            )
+                actors[server] = "worker"
+            client = system.fork(lambda: _be_client(stage, made.fifos), bound=True)
+            actors[client] = "client"
             made.close()
-            return _watch(ours)
+            deadline = time.monotonic() + TIMEOUT
+            _watch(ours, names, deadline)
+            for pid, role in actors.items():
+                _check_end(pid, role, deadline)
     finally:
         for pid in actors:
             with contextlib.suppress(ProcessLookupError):
@@ -110,18 +115,40 @@ def _settings(stage: str) -> dict[str, Any]:
     }
 
 
-def _watch(ours: socket.socket) -> list[str]:
+def _watch(ours: socket.socket, names: list[str], deadline: float) -> None:
     """Listen to the worker until it ends."""
-    names: list[str] = []
-    deadline = time.monotonic() + TIMEOUT
-    poller = select.poll()
-    poller.register(ours, select.POLLIN)
-    while poller.poll(max(0, deadline - time.monotonic()) * 1000):
+    while True:
+        _wait(ours.fileno(), deadline)
         message, _ = channel.receive(ours)
         if message is None:
-            return names
+            return
         names.extend(message.get("names", ()))
-    raise TimeoutError(f"not over after {TIMEOUT:.0f} s")
+
+
+def _wait(descriptor: int, deadline: float) -> None:
+    """Wait until *descriptor* can be read.
+
+    :raises TimeoutError: at the *deadline*.
+    """
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    if not poller.poll(max(0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError(f"not over after {TIMEOUT:.0f} s")
+
+
+def _check_end(pid: int, role: str, deadline: float) -> None:
+    """Wait for the end of an actor, which stays to be reaped.
+
+    :raises RuntimeError: if it has failed.
+    """
+    pidfd = os.pidfd_open(pid)
+    try:
+        _wait(pidfd, deadline)
+    finally:
+        os.close(pidfd)
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    if info is not None and (info.si_code, info.si_status) != (os.CLD_EXITED, 0):
+        raise RuntimeError(f"its {role} failed (see the service's log)")
 
 
 def _be_worker(

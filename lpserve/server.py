@@ -33,11 +33,13 @@ from .errors import (
     os_fault,
 )
 from .generation import Generation, Launch
+from .housekeeping import HOUSEKEEPING, House
 from .logs import LogFile
 from .loop import Loop
 from .paths import RuntimeDirectory
 from .pool import Connection, Pool, Worker
 from .reloads import Reloads
+from .shortage import Shortages
 from .socketdoor import SocketDoor
 from .system import notify, stopping_signals
 from .verbs import Verbs
@@ -49,9 +51,6 @@ if TYPE_CHECKING:
     from .options import Settings
 
 log = logging.getLogger("lpserve")
-
-#: Seconds between looks for what nobody tells us of.
-HOUSEKEEPING = 5.0
 
 
 class Service:
@@ -110,6 +109,15 @@ class Service:
         self._open = False
         self._finishing = False
         self._totals: Counter[str] = Counter()
+        self._shortages = Shortages()
+        self._house = House(
+            directory,
+            self._children,
+            self._pool,
+            self._zygotes,
+            self._loop.call,
+            lambda: self.settings,
+        )
         self._verbs = Verbs(self, self._pool, version, self._totals)
         self._fault: LpserveError | None = None
 
@@ -158,31 +166,28 @@ class Service:
         notify("READY=1", f"MAINPID={os.getpid()}")
 
     def _callback_failed(self, error: Exception) -> None:
+        if self._shortages.explain(error):
+            return
         self._totals["faults"] += 1
         log.error("unexpected: %s", error, exc_info=error)
 
     def _keep_house(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
         lost = self._doors.sweep()
+        if not self._directory.is_ours:
+            lost = self._directory.path
         if lost is not None and not self.stopping:
             self._fault = NotOursAnyMore(f"{lost} is not ours any more")
             log.error("%s: stopping", self._fault)
             self._stop(now=False)
             return
-        if not self._pool.in_flight:
-            self._loop.call(self._children.reap_strangers)
-        self._loop.call(self._directory.restore)
-        self._loop.call(self._directory.clear_replies)
-        self._loop.call(self._clear_rehearsals)
+        self._house.keep()
         self._loop.call(self._warmer.save)
         self._loop.call(self._log_file.roll_over)
 
     def zygote_ended(self) -> None:
         """See `zygotes.Keeper`."""
-        self._clear_rehearsals()
-
-    def _clear_rehearsals(self) -> None:
-        self._directory.clear_rehearsals(self._zygotes.pids)
+        self._house.clear_rehearsals()
 
     def shutdown(self, now: bool, asked_by: str) -> None:
         """See `verbs.Life`."""
@@ -299,7 +304,8 @@ class Service:
     def _connection_ended(
         self, connection: Connection, worker: Worker, end: End
     ) -> None:
-        self._totals["ended" if end.clean else "failed"] += 1
+        how = "ended" if end.clean else "gone" if connection.gone else "failed"
+        self._totals[how] += 1
         assert worker.child is not None
         log.info(
             "worker %d for %s: %s after %.3f s",
@@ -322,12 +328,14 @@ class Service:
             "generation": zygote.number if zygote else None,
             "zygote": zygote.pid if zygote else None,
             "modules": zygote.modules if zygote else None,
+            "rehearsal": self._zygotes.rehearsal(),
             "workers": self._pool.counts(),
             "totals": {
                 name: self._totals[name]
-                for name in ("requests", "spawned", "ended", "failed", "faults")
+                for name in ("requests", "spawned", "ended", "gone", "failed", "faults")
             },
             "refused": dict(self._verbs.refused),
             "descriptors": count_descriptors(),
+            "warnings": self._house.warnings,
             **self._warmer.status(),
         }

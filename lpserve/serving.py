@@ -163,7 +163,10 @@ def serve_and_report(user: str, in_fd: int, out_fd: int, **options: Any) -> int:
     return OK
 
 
-_GONE = (BrokenPipeError, ConnectionResetError)
+#: What is raised where nobody reads any more, or nobody writes.
+GONE = (BrokenPipeError, ConnectionResetError)
+#: Whether `report_error` has seen that: a worker has one connection.
+client_gone = False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -175,10 +178,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def report_error(error: BaseException) -> int:
     """Tell of the exception that is being handled; the exit status for it."""
+    global client_gone
     internal = getattr(error, "internal_error", True)
     # Of one that Breezy cannot print it makes a very long line.
     text = (" ".join(str(error).split()) or type(error).__name__)[:1000]
-    if any(isinstance(each, _GONE) for each in _chain(error)):
+    if any(isinstance(each, GONE) for each in _chain(error)):
+        client_gone = True
         internal, text = False, "the client went away"
     elif isinstance(error, KeyboardInterrupt):
         internal, text = False, "interrupted"

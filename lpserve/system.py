@@ -311,7 +311,7 @@ def _fork_through_a_middle_process(run: Callable[[], int | None]) -> int:
         return run()
 
     try:
-        middle = fork(be_middle)
+        middle = fork(be_middle, bound=True)
         os.close(writer)
         writer = -1
         os.waitpid(middle, 0)

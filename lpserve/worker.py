@@ -64,8 +64,11 @@ def main(
     for step in reset.AFTER_PRACTICE:
         step(context)
     message, descriptors = channel.receive(end)
-    while message is not None and message["kind"] == "warm":
-        warm.memory.take(message, descriptors)
+    while message is not None and message["kind"] != "serve":
+        if message["kind"] == "warm":
+            warm.memory.take(message, descriptors)
+        else:  # "ping"
+            channel.send(end, "pong")
         message, descriptors = channel.receive(end)
     if message is None:
         return 0  # retired as a spare
@@ -73,7 +76,7 @@ def main(
     warm.memory.connect(end, ready.settings["warm_report_interval"])
     at_fifos = "path" in message
     answers = _FifoAnswers(message) if at_fifos else _LinkAnswers(descriptors)
-    connected = False
+    connected = gone = False
     try:
         try:
             answers.connect(descriptors, ready.settings["connect_timeout"])
@@ -81,10 +84,12 @@ def main(
         finally:
             answers.settle()
         status = _serve(context, ready)
+        gone = serving.client_gone
         with contextlib.suppress(OSError):
             if len(sys.modules) > modules:
                 channel.send(end, "imported", names=list(sys.modules)[modules:])
     except BaseException as error:
+        gone = isinstance(error, (_TooLate, *serving.GONE))
         if connected:
             status = serving.report_error(error)
         elif isinstance(error, (_TooLate, OSError)):
@@ -93,7 +98,12 @@ def main(
             raise
     # The connection is over: what goes wrong now is the service's to tell.
     with contextlib.suppress(BaseException):
+        if gone:
+            channel.send(end, "gone")
         _leave(end, answers, status)
+    # At last: no client waits for it, and one that has left does not matter.
+    with contextlib.suppress(BaseException):
+        warm.memory.report()
     return status
 
 
@@ -263,7 +273,7 @@ def _leave(
     """Say how we end: the service may be killed before it could.
 
     If we are killed in between, the service says so, and is right. So it does
-    where we cannot. What we have used it is told at last: no client waits for it.
+    where we cannot.
     """
     for number in range(3):
         with contextlib.suppress(OSError):
@@ -276,4 +286,3 @@ def _leave(
     except BaseException:
         channel.send(end, "stayed")
         raise
-    warm.memory.report()

@@ -82,7 +82,7 @@ class Zygote:
     def run(self) -> None:
         """Get ready, then fork until the service closes the channel."""
         self._settle()
-        rehearsal.rehearse(self._start)
+        unrehearsed = rehearsal.rehearse(self._start)
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()
@@ -96,6 +96,7 @@ class Zygote:
             version=channel.VERSION,
             modules=self._modules,
             cold=self._cold,
+            unrehearsed=unrehearsed,
         )
         while True:
             message, descriptors = channel.receive(self._link)
@@ -103,6 +104,9 @@ class Zygote:
                 return
             if message["kind"] == "warm":
                 warm.memory.take(message, descriptors)
+                continue
+            if message["kind"] == "ping":
+                channel.send(self._link, "pong")
                 continue
             self._fork(message, list(map(channel.end_of, descriptors)))
 

@@ -10,18 +10,22 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from .children import Children
 from .errors import ZygoteError
 from .generation import Generation, Launch
-from .loop import Loop
+from .loop import Loop, Timer
 
 log = logging.getLogger("lpserve")
 
-#: Seconds until a zygote that died at once is replaced, and the longest wait.
+#: Seconds until a zygote that has gone is replaced, and the longest wait: it
+#: doubles until one forks.
 RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
+#: The same until one whose rehearsal failed is replaced: it does its work, slowly.
+REHEARSE_AFTER, REHEARSE_AT_MOST = 60.0, 3600.0
 
 
 class Keeper(Protocol):
@@ -72,6 +76,8 @@ class Zygotes:
         self._wanted = wanted
         self._started = 0
         self._restart_after = RESTART_AFTER
+        self._rehearse_after = REHEARSE_AFTER
+        self._rehearsal: Timer | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -90,6 +96,19 @@ class Zygotes:
         except (ZygoteError, OSError) as error:
             self._failed(str(error))
 
+    def ping(self) -> None:
+        """Have the present one show that it lives."""
+        if self.present is not None:
+            self.present.ping()
+
+    def rehearsal(self) -> dict[str, object] | None:
+        """Why that of the present one failed, and seconds until it is tried again."""
+        if self.present is None or not self.present.unrehearsed:
+            return None
+        due = self._rehearsal.due if self._rehearsal else 0.0
+        retry = max(0.0, due - time.monotonic())
+        return {"why": self.present.unrehearsed, "retry": round(retry, 3)}
+
     def retire(self) -> None:
         """Let all of them end."""
         if self.present is not None:
@@ -100,7 +119,6 @@ class Zygotes:
     def zygote_ready(self, generation: Generation) -> None:
         """See `generation.Owner`."""
         old, self.present, self.successor = self.present, generation, None
-        self._restart_after = RESTART_AFTER
         log.info(
             "generation %d is ready (zygote %d, %d modules)",
             generation.number,
@@ -109,6 +127,18 @@ class Zygotes:
         )
         if old is not None:
             old.retire()
+        if generation.unrehearsed:
+            log.error(
+                "the rehearsal of generation %d failed, so that connections take "
+                "longer: %s; trying again in %.0f s",
+                generation.number,
+                generation.unrehearsed,
+                self._rehearse_after,
+            )
+            self._rehearse_later()
+        else:
+            self._rehearse_after = REHEARSE_AFTER
+            self._cancel_rehearsal()
         self._keeper.zygote_ready(generation, old)
 
     def zygote_ended(self, generation: Generation, why: str) -> None:
@@ -122,11 +152,12 @@ class Zygotes:
             self._keeper.zygote_gone(generation)
             if self._wanted():
                 log.error("the zygote is gone: %s; starting another", why)
-                self.replace()
+                self._restart_later()
         self._keeper.zygote_ended()
 
     def forked(self, serial: int, pid: int) -> None:
         """See `generation.Owner`."""
+        self._restart_after = RESTART_AFTER
         self._keeper.forked(serial, pid)
 
     def fork_failed(self, serial: int, why: str) -> None:
@@ -137,5 +168,28 @@ class Zygotes:
         log.error("generation %d failed: %s", self._started, why)
         self._keeper.zygote_failed(why)
         if self.present is None:
-            self._loop.call_later(self._restart_after, self.replace)
-            self._restart_after = min(self._restart_after * 2, RESTART_AT_MOST)
+            self._restart_later()
+        elif self.present.unrehearsed and self._rehearsal is None:
+            self._rehearse_later()
+
+    def _restart_later(self) -> None:
+        self._loop.call_later(self._restart_after, self._restart)
+        self._restart_after = min(self._restart_after * 2, RESTART_AT_MOST)
+
+    def _restart(self) -> None:
+        if self.present is None:
+            self.replace()
+
+    def _rehearse_later(self) -> None:
+        self._cancel_rehearsal()
+        self._rehearsal = self._loop.call_later(self._rehearse_after, self._rehearse)
+        self._rehearse_after = min(self._rehearse_after * 2, REHEARSE_AT_MOST)
+
+    def _rehearse(self) -> None:
+        self._rehearsal = None
+        self.replace()
+
+    def _cancel_rehearsal(self) -> None:
+        if self._rehearsal is not None:
+            self._rehearsal.cancel()
+            self._rehearsal = None

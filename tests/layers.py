@@ -25,6 +25,7 @@ LAYERS = (
     "logs",
     "pidfile",
     "system",
+    "shortage",
     "children",
     "doors",
     "peers",
@@ -38,6 +39,7 @@ LAYERS = (
     "demand",
     "revisiongraph",
     "pool",
+    "stuck",
     "report",
     "options",
     "advice",
@@ -52,6 +54,7 @@ LAYERS = (
     "zygote",
     "reloads",
     "verbs",
+    "housekeeping",
     "server",
     "start",
     "fifos",
@@ -87,6 +90,7 @@ WITHOUT_BREEZY = (
     *LAYERS[: LAYERS.index("report") + 1],
     "reloads",
     "verbs",
+    "housekeeping",
     "server",
 )
 

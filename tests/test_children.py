@@ -14,9 +14,11 @@ import signal
 from ..lpserve import system
 from ..lpserve.children import Children, End
 from ..lpserve.loop import Loop
-from .harness import read_line
+from .harness import read_line, wait_until
 from .test_loop import LoopTestCase, run_loop_until
 from .test_system import in_child
+
+WITHOUT_WAITING = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def start(run):
@@ -279,3 +281,106 @@ class TestStrangers(ChildrenTestCase):
             return [gone, str(ends[0]), len(children), len(failures)]
 
         self.assertEqual([True, "signal 15", 0, 0], in_child(adopt))
+
+
+class TestHalfForked(ChildrenTestCase):
+    """What a zygote was just forking when it ended."""
+
+    def zygote(self, run):
+        """A zygote that has forked *run*, which is stuck; the pids of both."""
+        reader, writer = os.pipe()
+
+        def be_zygote():
+            os.setsid()
+            os.write(writer, b"%d\n" % system.fork_sibling(run))
+            signal.pause()
+
+        zygote = self.add(be_zygote)
+        os.close(writer)
+        try:
+            return zygote, int(read_line(reader))
+        finally:
+            os.close(reader)
+
+    def end(self, zygote):
+        zygote.signal(signal.SIGKILL)
+        self.wait_ends()
+        self.children.end_group(zygote.pid)
+
+    def assertKilled(self, pid):
+        _, status = os.waitpid(pid, 0)
+        self.assertEqual(-signal.SIGKILL, os.waitstatus_to_exitcode(status))
+
+    def test_killed(self):
+        """FAULT 50: it does not stay, stuck and of no use, for ever."""
+        zygote, worker = self.zygote(sleep)
+        self.end(zygote)
+        self.assertKilled(worker)
+        self.children.sweep()
+        self.assertEqual(set(), self.children._groups)
+
+    def test_known(self):
+        """One that was told of is a worker, even if it has not begun to be one."""
+        zygote, worker = self.zygote(sleep)
+        known = self.children.add(worker, lambda end: self.note(worker, end))
+        zygote.signal(signal.SIGKILL)
+        self.run_until(lambda: zygote.pid in self.ends, "it has ended")
+        self.children.end_group(zygote.pid)
+        self.children.sweep()
+        self.assertIsNone(os.waitid(os.P_PID, worker, WITHOUT_WAITING))
+        known.signal(signal.SIGTERM)
+        self.wait_ends()
+        self.assertEqual(End("signal", signal.SIGTERM), self.ends[worker])
+        self.children.sweep()
+        self.assertEqual(set(), self.children._groups)
+
+    def test_another_group(self):
+        """What has made itself independent is somebody else's."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+
+        def leave():
+            os.setpgid(0, 0)
+            os.write(writer, b"\n")
+            sleep()
+
+        zygote, other = self.zygote(leave)
+        os.close(writer)
+        read_line(reader)
+        self.end(zygote)
+        self.assertIsNone(os.waitid(os.P_PID, other, WITHOUT_WAITING))
+        os.kill(other, signal.SIGTERM)
+        _, status = os.waitpid(other, 0)
+        self.assertEqual(-signal.SIGTERM, os.waitstatus_to_exitcode(status))
+
+    def test_later(self):
+        """A middle process is killed first, and then what it leaves us."""
+        in_child(self.check_later)
+
+    def check_later(self):
+        system.become_subreaper()
+        self.overrideAttr(system, "_clone", None)
+        reader, writer = os.pipe()
+
+        def be_zygote():
+            os.setsid()
+
+            def be_middle():
+                os.write(writer, b"%d\n" % system.fork(sleep))
+                sleep()
+
+            os.write(writer, b"%d\n" % system.fork(be_middle))
+            sleep()
+
+        zygote = self.add(be_zygote)
+        pids = sorted(int(read_line(reader)) for _ in range(2))
+        self.end(zygote)
+
+        def all_killed():
+            self.children.sweep()
+            self.children.reap_strangers()
+            return not self.children._groups
+
+        wait_until(all_killed, "all are killed")
+        for pid in pids:
+            self.assertRaises(ProcessLookupError, os.kill, pid, 0)

@@ -7,10 +7,12 @@
 
 """A zygote as the service sees it; small scripts play the zygote."""
 
+import contextlib
 import os
 import re
 import signal
 import sys
+import time
 
 from ..lpserve import channel, generation, system
 from ..lpserve.children import Children
@@ -187,6 +189,99 @@ class TestGeneration(LoopTestCase):
         kind, _, why = self.wait_told()
         self.assertEqual("ended", kind)
         self.assertContainsRe(why, "not ready after")
+
+    def look_often(self):
+        self.overrideAttr(generation, "LOOK_EACH", 0.02)
+
+    def ask(self, found):
+        """Ask for a worker."""
+        ours, theirs = channel.pair()
+        self.addCleanup(ours.close)
+        with theirs:
+            found.fork([31], [theirs], True, {})
+
+    def test_does_not_answer(self):
+        """FAULT 50: one that hangs when it is to fork has ended."""
+        self.look_often()
+        found = self.start(READY + "signal.pause()")
+        self.wait_told()
+        self.ask(found)
+        kind, _, why = self.wait_told(2)
+        self.assertEqual("ended", kind)
+        self.assertContainsRe(why, "^it has not answered for")
+        self.run_until(lambda: not len(self.children), "it was killed")
+        self.assertEqual(2, len(self.told))
+
+    def test_idle(self):
+        """FAULT 50: one that hangs when nobody wants anything is found, too."""
+        self.look_often()
+        found = self.start(READY + "signal.pause()")
+        found.ping()  # not ready yet
+        self.wait_told()
+        found.ping()
+        self.assertContainsRe(self.wait_told(2)[2], "^it has not answered for")
+
+    def test_stopped(self):
+        """FAULT 50: even if it cannot be told anything more."""
+        self.look_often()
+        found = self.start(READY + "while True: channel.receive(link)")
+        self.wait_told()
+        os.kill(found.pid, signal.SIGSTOP)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.keep("/some/where", None)
+        found.ping()
+        self.assertContainsRe(self.wait_told(2)[2], "^it has not answered for")
+
+    def test_cannot_be_killed(self):
+        """One that waits in the kernel is not waited for."""
+        self.look_often()
+        found = self.start(READY + "signal.pause()")
+        self.wait_told()
+        self.overrideAttr(found._child, "signal", lambda number: None)
+        found.ping()
+        self.assertEqual("ended", self.wait_told(2)[0])
+        self.assertEqual(1, len(self.children))
+        os.kill(found.pid, signal.SIGKILL)
+        self.run_until(lambda: not len(self.children), "it has ended at last")
+        self.assertEqual(2, len(self.told))
+
+    def test_answers(self):
+        """One that is slow, but goes on, is left alone: by fork and by ping."""
+        self.look_often()
+        script = (
+            "import time\n"
+            "while True:\n"
+            "    message, _ = channel.receive(link)\n"
+            "    if message is None: break\n"
+            "    time.sleep(0.1)\n"
+            "    if message['kind'] == 'ping': channel.send(link, 'pong')\n"
+            "    for serial in message.get('serials', ()):\n"
+            "        channel.send(link, 'forked', serial=serial, pid=1)\n"
+        )
+        found = self.start(READY + script)
+        self.wait_told()
+        for number in range(2, 6):
+            self.ask(found)
+            self.assertEqual("forked", self.wait_told(number)[0])
+            found.ping()
+            self.run_until(lambda: not found._owed, "an answer to the ping")
+        found.retire()
+        self.assertEqual("it ended with exit 0", self.wait_told(6)[2])
+
+    def test_we_did_not_look(self):
+        """While the service itself is stopped it cannot know."""
+        self.overrideAttr(generation, "LOOK_EACH", 0.05)
+        script = (
+            "import time\n"
+            "channel.receive(link); time.sleep(0.2); channel.send(link, 'pong')\n"
+        )
+        found = self.start(READY + script + UNTIL_RETIRED)
+        self.wait_told()
+        found.ping()
+        time.sleep(1)  # as if by SIGSTOP
+        self.run_until(lambda: not found._owed, "an answer to the ping")
+        self.assertEqual(1, len(self.told))
 
     def test_closes_its_channel_and_goes_on(self):
         """Of no use any more: it is killed."""

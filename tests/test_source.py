@@ -55,6 +55,7 @@ REAPING = {
     # In the zygote, where it needs one: a process that does nothing but fork.
     ("system", "_fork_through_a_middle_process"),
     # In the zygote, before it is ready: the actors of the rehearsal.
+    ("rehearsal", "_check_end"),
     ("rehearsal", "_perform"),
     # In the foreground process, which waits until the daemon is ready.
     ("system", "daemonize"),

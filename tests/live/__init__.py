@@ -26,6 +26,7 @@ MODULES = (
     "test_requests",
     "test_reset",
     "test_reset_breezy",
+    "test_runtime_directory",
     "test_service",
     "test_socket",
     "test_socket_faults",

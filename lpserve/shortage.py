@@ -1,0 +1,50 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Errors that are no fault of the service: something has run out for a while."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable
+
+log = logging.getLogger("lpserve")
+
+#: What the kernel answers then.
+_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in ("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "ENOSPC", "EDQUOT")
+)
+#: Seconds in which the same is told once.
+QUIET = 60.0
+
+
+class Shortages:
+    """Tells them from bugs.
+
+    :param clock: tells the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._quiet_until: dict[int, float] = {}
+
+    def explain(self, error: Exception) -> bool:
+        """Whether *error* is one; then it has been logged, unless it just was."""
+        number = errno.ENOMEM if isinstance(error, MemoryError) else 0
+        if isinstance(error, OSError):
+            number = error.errno or 0
+        if number not in _ERRORS:
+            return False
+        now = self._clock()
+        if now >= self._quiet_until.get(number, now):
+            self._quiet_until[number] = now + QUIET
+            log.error("%s: something was not done", os.strerror(number))
+        return True
