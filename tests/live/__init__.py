@@ -18,6 +18,7 @@ MODULES = (
     "test_conch_flow",
     "test_embedded",
     "test_fuzz",
+    "test_hanging",
     "test_hard_requests",
     "test_life",
     "test_native",
