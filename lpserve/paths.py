@@ -91,7 +91,7 @@ class RuntimeDirectory:
         """Whether it is there, and belongs to this user."""
         try:
             return os.stat(self.path).st_uid == os.geteuid()
-        except OSError:
+        except FileNotFoundError:
             return False
 
     def acquire(self) -> int:

@@ -22,6 +22,7 @@ def format_status(text: str) -> str:
         ("runtime directory", status["runtime_dir"]),
         ("doors", ", ".join(status["doors"])),
         ("generation", _generation(status)),
+        *_rehearsal(status),
         ("workers", _counts(status["workers"])),
         ("totals", _counts(status["totals"])),
         ("refused", _counts(status["refused"]) or "none"),
@@ -31,6 +32,7 @@ def format_status(text: str) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}\n" for name, value in rows]
     lines += [f"  {each['path']}: {_repository(each)}\n" for each in status["warm"]]
+    lines += [f"WARNING: {each}\n" for each in status.get("warnings", ())]
     return "".join(lines)
 
 
@@ -66,6 +68,14 @@ def _generation(status: dict[str, Any]) -> str:
         f"{status['generation']} (zygote {status['zygote']}, "
         f"{status['modules']} modules loaded)"
     )
+
+
+def _rehearsal(status: dict[str, Any]) -> list[tuple[str, str]]:
+    failed = status.get("rehearsal")
+    if failed is None:
+        return []
+    again = format_seconds(failed["retry"])
+    return [("rehearsal", f"failed: {failed['why']}; again in {again}")]
 
 
 def _counts(counts: dict[str, int]) -> str:

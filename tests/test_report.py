@@ -24,8 +24,17 @@ STATUS = {
     "zygote": 18,
     "modules": 812,
     "workers": {"spare": 2, "busy": 1, "waiting": 0, "starting": 0},
-    "totals": {"requests": 9, "spawned": 5, "ended": 4, "failed": 0, "faults": 0},
+    "totals": {
+        "requests": 9,
+        "spawned": 5,
+        "ended": 4,
+        "gone": 2,
+        "failed": 0,
+        "faults": 0,
+    },
+    "rehearsal": None,
     "refused": {},
+    "warnings": [],
     "descriptors": 23,
     "warm": [
         {
@@ -60,7 +69,7 @@ runtime directory  /run/lpserve
 doors              control, socket
 generation         3 (zygote 18, 812 modules loaded)
 workers            2 spare, 1 busy, 0 waiting, 0 starting
-totals             9 requests, 5 spawned, 4 ended, 0 failed, 0 faults
+totals             9 requests, 5 spawned, 4 ended, 2 gone, 0 failed, 0 faults
 refused            none
 descriptors        23
 warm repositories  1, 3.0 MiB, edition 4
@@ -82,6 +91,23 @@ class TestReport(TestCase):
         self.assertContainsRe(
             table, "(?m)^generation +none: a zygote is being started$"
         )
+
+    def test_rehearsal(self):
+        failed = {"why": "no space", "retry": 120.5}
+        table = format_status(json.dumps({**STATUS, "rehearsal": failed}))
+        self.assertContainsRe(
+            table, "(?m)^rehearsal +failed: no space; again in 2 min$"
+        )
+
+    def test_warnings(self):
+        table = format_status(json.dumps({**STATUS, "warnings": ["so", "and so"]}))
+        self.assertEqual(TABLE + "WARNING: so\nWARNING: and so\n", table)
+
+    def test_older_service(self):
+        """One that was started before these fields were there."""
+        new = ("rehearsal", "warnings")
+        status = {name: each for name, each in STATUS.items() if name not in new}
+        self.assertEqual(TABLE, format_status(json.dumps(status)))
 
     def test_nothing_is_kept(self):
         off = {"edition": 0, "bytes": 0, "off": "no such function", "loading": None}

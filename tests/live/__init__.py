@@ -12,6 +12,7 @@ from .. import loader_of
 MODULES = (
     "test_chaos",
     "test_client",
+    "test_client_gone",
     "test_conch",
     "test_conch_fallback",
     "test_conch_faults",
@@ -23,6 +24,7 @@ MODULES = (
     "test_life",
     "test_native",
     "test_native_memory",
+    "test_rehearsal",
     "test_relay",
     "test_requests",
     "test_reset",

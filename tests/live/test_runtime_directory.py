@@ -14,7 +14,7 @@ import shutil
 import signal
 import stat
 
-from ..harness import DOORS, LiveTestCase, descriptors_of, wait_until
+from ..harness import DEADLINE, DOORS, LiveTestCase, descriptors_of, wait_until
 from .socketcase import BUSY_HOUSE
 
 HELLO = b"ok\x012\n"
@@ -142,6 +142,7 @@ class TestMode(DirectoryCase):
 class TestLeft(DirectoryCase):
     def test_killed_twice(self):
         """FAULT 54: the service and the worker, before the client had opened it."""
+        self.configure(connect_timeout=10 * DEADLINE)
         first = self.start_service()
         self.rest()
         dead, alive = self.connect("alice", "fifo"), self.connect("bob", "fifo")
