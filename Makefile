@@ -1,6 +1,8 @@
 # make demo    the main job, before and after
 # make serve   a server to try things on, which goes on running; make stop ends it
 # make check   static checks and tests
+# make check-odd  some of the tests as odd shells would start them: with signals
+#              ignored, descriptors open, as another user...; ODD="user load" for these
 # make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections,
 #              10,000 changes of repositories, warm and cold compared
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
@@ -21,6 +23,8 @@ SELFTEST = $(CHECKOUT) BRZ_CONCURRENCY=4 PYTHONWARNINGS="error:This process:Depr
 	$(BIN)/brz selftest -s bp.lpserve
 # 'make test TESTS=live.test_life' runs some of them.
 TESTS =
+# Which conditions 'make check-odd' makes.
+ODD =
 # What 'make bench' is told.
 BENCH =
 # What 'make compare' compares this checkout with.
@@ -29,7 +33,7 @@ BASE = HEAD
 SERVE = .serve
 PORT = 5022
 
-.PHONY: demo serve stop check static test soak bench graph compare clean
+.PHONY: demo serve stop check check-odd static test soak bench graph compare clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python demo/demo.py
@@ -50,6 +54,9 @@ static: $(VENV)/ready
 # Not with the standard input of a shell, which may be closed: Breezy needs one.
 test: $(VENV)/ready
 	$(SELFTEST) --parallel=fork $(TESTS) </dev/null
+
+check-odd: $(VENV)/ready
+	$(BIN)/python .ci/odd.py $(MAKE) $(ODD) "TESTS=$(TESTS)" </dev/null
 
 soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
