@@ -82,7 +82,8 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.autostart:
     Whether a client starts the service if there is none (False).
 :lpserve.log_file:
-    Where a service in the background logs (lpserve.log beside brz.log).
+    Where a service in the background logs (lpserve.log beside brz.log). One that
+    was moved away is made anew at a reload.
 
 And for 'brz lp-serve-ssh':
 

@@ -38,7 +38,8 @@ from .system import Mapping
 from .warmset import COLD, HIT, STALE
 
 #: Where a repository has its indices, below its path.
-INDICES = "/.bzr/repository/indices"
+CONTROL = "/.bzr"
+INDICES = f"{CONTROL}/repository/indices"
 #: Revisions, and index nodes, that a connection remembers of what it has read.
 MOST_REVISIONS, MOST_NODES = 100_000, 256
 #: Revisions in packs that were not loaded which are read for the sake of the others.

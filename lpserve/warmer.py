@@ -282,6 +282,12 @@ class Warmer:
         if message["kind"] == "changing":
             self._postpone(loader, str(message.get("text")))
             return
+        if message["kind"] == "gone":
+            if self.set.gone(loader.path):
+                log.info("warm: %s is not there any more", loader.path)
+            if loader.path in self._kept:
+                self._keep(loader.path, None)
+            return
         if message["kind"] != "loaded" or not descriptors:
             self._failed(loader, str(message.get("text", "it sent nothing")))
             return

@@ -72,6 +72,8 @@ def main(end: socket.socket, path: str, room: int) -> int:
     except (CannotLoad, BadGraph) as error:
         return _tell(end, "not-loaded", text=str(error))
     except Exception as error:
+        if not os.path.exists(path + warm.CONTROL):
+            return _tell(end, "gone")
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return _tell(end, "not-loaded", text=text[:500])
     return _tell(

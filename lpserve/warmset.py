@@ -33,6 +33,9 @@ LONGEST_STATUS = 40_000
 #: Characters of a path (PATH_MAX), and of the file that outlives the service.
 LONGEST_PATH, LONGEST_FILE = 4096, 1 << 20
 
+#: Why one that is not there is put aside.
+GONE = "it is not there"
+
 HIT, STALE, COLD = OUTCOMES = ("hit", "stale", "cold")
 
 
@@ -167,6 +170,23 @@ class WarmSet:
             return 0.0
         entry.loading = False
         return self._put_aside(entry, why)
+
+    def gone(self, path: str) -> bool:
+        """It is not there any more; whether that is new.
+
+        It is forgotten, unless it is to be there from the start: then it is looked
+        for again, but later and later.
+        """
+        entry = self._entries.get(path)
+        if entry is None:
+            return False
+        new = entry.why != GONE
+        if entry.preloaded:
+            entry.loading, entry.size = False, None
+            self._put_aside(entry, GONE)
+        else:
+            del self._entries[path]
+        return new
 
     def postpone(self, path: str, why: str = "", seconds: float = 0.0) -> None:
         """Loading it ended for a reason that is none of its own.

@@ -124,6 +124,28 @@ class TestMemory(WarmSetCase):
         self.use("/a")
         self.assertEqual("/a", self.wanted())
 
+    def test_gone(self):
+        """FAULT 66: it is forgotten, with what was kept, until it is used again."""
+        self.use("/a", "/b")
+        self.load()
+        self.load()
+        self.use("/b")
+        self.assertTrue(self.set.gone("/b"))
+        self.assertFalse(self.set.gone("/b"))
+        self.assertEqual({"/a": "warm"}, self.states())
+        self.assertEqual(10, self.set.size)
+        self.assertIs(None, self.wanted())
+        self.use("/b")
+        self.assertEqual("/b", self.wanted())
+
+    def test_gone_although_preloaded(self):
+        """It may come back; that it is not there is new once."""
+        self.set.preload(["/a"])
+        self.assertTrue(self.set.gone("/a"))
+        self.assertFalse(self.set.gone("/a"))
+        self.assertEqual({"/a": "aside"}, self.states())
+        self.assertEqual(2 * warmset.ASIDE, self.set.next_retry())
+
     def test_too_large(self):
         self.use("/a")
         self.assertEqual(("/a", False, []), self.load(101))

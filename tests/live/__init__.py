@@ -18,6 +18,7 @@ MODULES = (
     "test_conch_faults",
     "test_conch_flow",
     "test_embedded",
+    "test_exhausted",
     "test_fuzz",
     "test_hanging",
     "test_hard_requests",
@@ -51,6 +52,7 @@ MODULES = (
     "test_warm",
     "test_warm_loaders",
     "test_warm_walk",
+    "test_who_asked",
     "test_worker_errors",
 )
 

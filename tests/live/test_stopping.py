@@ -202,6 +202,27 @@ class TestShutdown(LifeCase):
         self.assertTrue(is_gone(zygote))
         self.assertNotIn("Traceback", self.log_text())
 
+    def test_reload_is_answered(self):
+        """FAULT 56: who waits for a reload, or for the next, is told it stops."""
+        flag = os.path.join(self.test_dir, "flag")
+        self.add_plugin("changing", "")
+        service = self.start_service()
+        self.rest()
+        with open(os.path.join(self.plugins["changing"], "__init__.py"), "w") as file:
+            file.write(SLOW % flag)
+        asked = [conversation.Conversation(self.runtime) for _ in range(2)]
+        for each in asked:
+            self.addCleanup(each.close)
+            each.send(["reload"], time.monotonic() + DEADLINE)
+        self.wait_for_log("INFO reloading")
+        connection = self.serve("alice")[0]
+        self.assertEqual(["ok"], self.ask("shutdown"))
+        for each in asked:
+            answer = each.wait_answer(time.monotonic() + DEADLINE)
+            self.assertEqual(["error", "stopping"], answer[:2])
+        self.finish(connection)
+        self.assertEqual(0, service.wait(DEADLINE))
+
     def start_service_slowly(self):
         """Start a service without waiting for it."""
         waiting, self.wait_for_log = self.wait_for_log, lambda *args: ""

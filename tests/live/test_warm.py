@@ -145,6 +145,25 @@ class TestLife(WarmCase):
             self.assertEqual([], self.status()["warm"])
         self.assertEqual(0, self.status()["totals"]["faults"])
 
+    def test_removed(self):
+        """FAULT 66: it is told once, by this service or any later one."""
+        for name in ("a", "b"):
+            self.make_branch(name)
+        self.start_warm()
+        for name in ("a", "b"):
+            self.use(name)
+            self.wait_state(name, "warm")
+        self.stop_service()
+        shutil.rmtree(self.place("a"))
+        for _ in range(2):
+            self.start_warm()
+            self.wait_state("b", "warm")
+            wait_until(lambda: self.entry("a") is None, "it is forgotten")
+            self.stop_service()
+        log = self.log_text()
+        self.assertEqual(1, log.count("/a is not there any more"), log)
+        self.assertNotContainsRe(log, "/a is put aside")
+
     def test_preload(self):
         self.make_branch("a")
         missing = self.place("missing")
@@ -152,7 +171,7 @@ class TestLife(WarmCase):
         self.start_warm(warm_preload=paths)
         self.wait_state("a", "warm")
         entry = self.wait_state("missing", "aside")
-        self.assertContainsRe(entry["why"], "NotBranchError")
+        self.assertEqual("it is not there", entry["why"])
         self.assertContainsRe(self.log_text(), "'relative' is not an absolute path")
 
     def test_off(self):
