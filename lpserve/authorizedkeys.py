@@ -5,27 +5,19 @@
 # the Free Software Foundation; either version 2 of the License, or
 # (at your option) any later version.
 
-"""Who may log in with which key: a directory of ``authorized_keys`` files.
-
-One file for each USER, whose name is the file's, as sshd(8) describes it under
-"AUTHORIZED_KEYS FILE FORMAT". The files are read at every login.
+"""A line of a file of public keys, as sshd(8) describes it under "AUTHORIZED_KEYS
+FILE FORMAT".
 """
 
 from __future__ import annotations
 
 import base64
-import logging
-import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .errors import ConfigurationError
-from .wire import is_user
-
-log = logging.getLogger("lpserve")
-
+#: Bits of the flags in a signature of a FIDO key (OpenSSH's PROTOCOL.u2f).
+USER_PRESENT, USER_VERIFIED = 0x01, 0x04
 #: Options that forbid or allow what nobody gets here anyway.
 _WITHOUT_EFFECT = frozenset(
     (
@@ -48,7 +40,6 @@ _WITHOUT_EFFECT = frozenset(
 _KEY_TYPE = re.compile("(ssh|ecdsa|sk)-")
 #: A name, and a value in quotes, in which \" is a quote.
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?')
-_MAX_FILE = 1 << 20
 
 
 class KeyLineError(ValueError):
@@ -61,11 +52,13 @@ class AuthorizedKey:
 
     :ivar blob: the key as it is sent (:rfc:`4253`, section 6.6).
     :ivar environment: what its ``environment="NAME=value"`` options say.
+    :ivar flags: which have to be set in a signature if it is a FIDO key.
     """
 
     user: str
     blob: bytes
     environment: dict[str, str]
+    flags: int = USER_PRESENT
 
 
 def parse_line(line: str, user: str) -> AuthorizedKey | None:
@@ -77,6 +70,7 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
     if not line or line.startswith("#"):
         return None
     environment: dict[str, str] = {}
+    flags = USER_PRESENT
     if not _KEY_TYPE.match(line):
         for name, value in _split_options(line):
             if name == "environment":
@@ -84,6 +78,10 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
                 if not separator:
                     raise KeyLineError('environment must be "NAME=value"')
                 environment[key] = text
+            elif name == "no-touch-required":
+                flags &= ~USER_PRESENT
+            elif name == "verify-required":
+                flags |= USER_VERIFIED
             elif name not in _WITHOUT_EFFECT:
                 # It may well restrict the key: without it, it would open more.
                 raise KeyLineError(f"the option {name} is not supported here")
@@ -100,7 +98,7 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
         raise KeyLineError("the key is not whole")
     if strings[0] != words[0].encode("utf-8", "replace"):
         raise KeyLineError(f"the key is not of the type {words[0][:40]}")
-    return AuthorizedKey(user, blob, environment)
+    return AuthorizedKey(user, blob, environment, flags)
 
 
 def _strings(blob: bytes) -> list[bytes]:
@@ -114,11 +112,6 @@ def _strings(blob: bytes) -> list[bytes]:
         found.append(blob[start + 4 : end])
         start = end
     return found
-
-
-def _has_keys(name: str) -> bool:
-    """Whether *name* is a USER, and not that of a copy that an editor has kept."""
-    return is_user(name) and not name.endswith("~")
 
 
 def _end_of_options(line: str) -> int:
@@ -139,111 +132,3 @@ def _split_options(line: str) -> Iterator[tuple[str, str]]:
         if match.end() >= len(text):
             return
         start = match.end() + 1
-
-
-class KeyDirectory:
-    """The directory.
-
-    :param path: where it is.
-    :param shared_account: the account in whose name every USER may log in, and
-        is known by the key; "" where there is none.
-    """
-
-    def __init__(self, path: str, shared_account: str):
-        self.path = path
-        self.shared_account = shared_account
-        #: What the log has been told, so that not every login tells it again.
-        self._told: set[str] = set()
-
-    def check(self) -> None:
-        """Whether it can be used.
-
-        :raises ConfigurationError: if not.
-        """
-        try:
-            fault = self._distrust(self.path, stat.S_ISDIR, "directory")
-        except OSError as error:
-            fault = f"cannot read {self.path}: {error.strerror}"
-        if fault is not None:
-            raise ConfigurationError(
-                f"{fault} (--authorized-keys is a directory with a file of "
-                "public keys for each user)"
-            )
-
-    def find(self, account: str, blob: bytes) -> AuthorizedKey | None:
-        """Who logs in as *account* with the key *blob*, or None: nobody does."""
-        if account != self.shared_account or not account:
-            users = [account] if _has_keys(account) else []
-        else:
-            try:
-                users = sorted(filter(_has_keys, os.listdir(self.path)))
-            except OSError as error:
-                self._tell(f"cannot read {self.path}: {error.strerror}")
-                return None
-        found: AuthorizedKey | None = None
-        for key in self._keys_of(users):
-            if key.blob != blob:
-                continue
-            if found is not None and found.user != key.user:
-                self._tell(
-                    f"{found.user} and {key.user} have the same key: who logs in as "
-                    f"{account} with it cannot be told"
-                )
-                return None
-            found = found or key
-        return found
-
-    def _keys_of(self, users: list[str]) -> Iterator[AuthorizedKey]:
-        for user in users:
-            path = os.path.join(self.path, user)
-            for number, line in enumerate(self._lines(path), 1):
-                try:
-                    key = parse_line(line, user)
-                except KeyLineError as error:
-                    self._tell(f"{path}:{number}: {error}; the line lets nobody in")
-                    continue
-                if key is not None:
-                    yield key
-
-    def _lines(self, path: str) -> list[str]:
-        try:
-            for each, is_kind, kind in (
-                (self.path, stat.S_ISDIR, "directory"),
-                (path, stat.S_ISREG, "file"),
-            ):
-                fault = self._distrust(each, is_kind, kind)
-                if fault is not None:
-                    self._tell(f"{fault}; it lets nobody in")
-                    return []
-            with open(path, encoding="utf-8", errors="replace") as file:
-                text = file.read(_MAX_FILE + 1)
-            lines = text.split("\n")
-            if len(text) > _MAX_FILE:
-                self._tell(f"{path} is longer than {_MAX_FILE}: its end lets nobody in")
-                del lines[-1]
-            return lines
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            self._tell(f"cannot read {path}: {error.strerror}")
-            return []
-
-    @staticmethod
-    def _distrust(path: str, is_kind, kind: str) -> str | None:  # type: ignore[no-untyped-def]
-        """Why others than the administrator may have written *path*, or None."""
-        found = os.stat(path)
-        if not is_kind(found.st_mode):
-            return f"{path} is not a {kind}"
-        if found.st_uid not in (0, os.geteuid()):
-            return f"{path} is owned by uid {found.st_uid}, not by uid {os.geteuid()}"
-        if found.st_mode & 0o022:
-            mode = stat.S_IMODE(found.st_mode)
-            return f"{path} is writable by others (mode {mode:04o})"
-        return None
-
-    def _tell(self, text: str) -> None:
-        if len(self._told) > 1000:
-            self._told.clear()
-        if text not in self._told:
-            self._told.add(text)
-            log.warning("%s", text)

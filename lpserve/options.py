@@ -20,6 +20,18 @@ from breezy import config, errors
 from .. import OPTIONS
 from .errors import ConfigurationError
 from .location import CONNECT_TIMEOUT, ENVIRONMENT, runtime_directory
+from .sshlimits import (
+    NetBlockSize,
+    Network,
+    Penalties,
+    Rules,
+    Startups,
+    parse_max_startups,
+    parse_netblock_size,
+    parse_networks,
+    parse_penalties,
+    parse_per_source,
+)
 
 #: Options that have another name now, and that.
 RENAMED = {"max_unauthenticated": "max_startups"}
@@ -28,6 +40,13 @@ RENAMED = {"max_unauthenticated": "max_startups"}
 def _count(text: str) -> int:
     number = int(text)
     if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
         raise ValueError(text)
     return number
 
@@ -185,12 +204,47 @@ login_grace_time = _option(
     default=60.0,
     from_unicode=seconds,
 )
-max_unauthenticated = _option(
-    "max_unauthenticated",
-    "How many clients of 'lp-serve-ssh' may be about to log in at once; more are "
-    "disconnected. 0 means no limit.",
-    default=500,
-    from_unicode=_count,
+max_startups = _option(
+    "max_startups",
+    "How many clients of 'lp-serve-ssh' may be about to log in at once. With "
+    "start:rate:full, as in sshd_config, a client is dropped with a probability of "
+    "rate/100 when there are start of them, and more probably the more there are; "
+    "every one is when there are full.",
+    default="10:30:500",
+    from_unicode=parse_max_startups,
+)
+per_source_max_startups = _option(
+    "per_source_max_startups",
+    "How many of them may come from one source. The default is one fewer than the "
+    "start of max_startups; 'none' means no limit.",
+    from_unicode=parse_per_source,
+)
+per_source_netblock_size = _option(
+    "per_source_netblock_size",
+    "How many bits of a client's address, of IPv4 and of IPv6, make a source.",
+    default="32:128",
+    from_unicode=parse_netblock_size,
+)
+per_source_penalties = _option(
+    "per_source_penalties",
+    "For how long 'lp-serve-ssh' refuses a source that does not log in, as in "
+    "sshd_config: words such as authfail:5s, invaliduser:5s, grace-exceeded:10s, "
+    "noauth:1s, min:15s, max:10m, max-sources4:65536, max-sources6:65536 and "
+    "overflow:permissive, which are the defaults, or 'no'.",
+    default="yes",
+    from_unicode=parse_penalties,
+)
+per_source_penalty_exempt_list = _option(
+    "per_source_penalty_exempt_list",
+    "Addresses and networks, such as 10.0.0.0/8, that get no penalties.",
+    default="",
+    from_unicode=parse_networks,
+)
+max_auth_tries = _option(
+    "max_auth_tries",
+    "How often a client of 'lp-serve-ssh' may fail to log in until it is disconnected.",
+    default=6,
+    from_unicode=_positive,
 )
 keepalive_interval = _option(
     "keepalive_interval",
@@ -229,13 +283,29 @@ class Settings:
     authorized_keys: str | None
     shared_account: str
     login_grace_time: float
-    max_unauthenticated: int
+    max_startups: Startups
+    per_source_max_startups: int | None
+    per_source_netblock_size: NetBlockSize
+    per_source_penalties: Penalties
+    per_source_penalty_exempt_list: tuple[Network, ...]
+    max_auth_tries: int
     keepalive_interval: float
 
     @property
     def allowed_uids(self) -> frozenset[int]:
         """The uids of `allowed_peers`."""
         return _uids(self.allowed_peers)
+
+    @property
+    def login_rules(self) -> Rules:
+        """What limits clients of the SSH server until they have logged in."""
+        return Rules(
+            self.max_startups,
+            self.per_source_max_startups,
+            self.per_source_netblock_size,
+            self.per_source_penalties,
+            self.per_source_penalty_exempt_list,
+        )
 
     def for_worker(self) -> dict[str, Any]:
         """What a worker has to know of them: fields of its ``serve`` message."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,235 +19,112 @@ from typing import Any
 from twisted.conch.interfaces import IConchUser
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
-from twisted.conch.ssh.transport import SSHServerTransport
-from twisted.conch.ssh.userauth import SSHUserAuthServer
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet import endpoints
-from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from . import system
-from .authorizedkeys import KeyDirectory
 from .conch import ForkService
 from .errors import ConfigurationError
+from .keydirectory import KeyDirectory
 from .options import Settings
 from .sshconnection import Connection, User
-from .sshkeys import SIGNATURES, KeyChecker, Login, host_key
-from .sshrecord import Record
+from .sshkeys import KeyChecker, Login, host_key
+from .sshlimits import REASONS, Limits
+from .sshpeer import Authentication, Peer, join_address
 from .sshsession import Session
 
 log = logging.getLogger("lpserve")
 
 #: Seconds that workers have to end when their connections have been cut.
 _AFTER_CUT = 5.0
-
-
-class Authentication(SSHUserAuthServer):
-    """The ``ssh-userauth`` service; the transport looks after the time."""
-
-    transport: Peer
-    loginTimeout = 1 << 30
-
-    def tryAuth(self, kind: bytes, user: bytes, data: bytes) -> Any:
-        """Try to log in."""
-        self.transport.record.user = user.decode("utf-8", "replace")
-        return super().tryAuth(kind, user, data)
-
-
-@implementer(IPushProducer)
-class Peer(SSHServerTransport):
-    """A connection of a client.
-
-    :ivar record: what is known of it.
-    :ivar full: whether nothing more should be written for now.
-    :ivar sessions: how many there have been.
-    :ivar cut: why it was cut, if it was.
-    """
-
-    factory: Factory
-    ourVersionString = b"SSH-2.0-lpserve"
-    # What it inflates has no limit, and needs no login.
-    supportedCompressions = [b"none"]
-    # As sshd has them, without those that have become weak.
-    supportedCiphers = [
-        name
-        for name in SSHServerTransport.supportedCiphers
-        if name.startswith(b"aes") and name.endswith(b"-ctr")
-    ]
-    supportedMACs = [
-        name
-        for name in SSHServerTransport.supportedMACs
-        if name.startswith(b"hmac-sha2-")
-    ]
-    supportedKeyExchanges = [
-        name
-        for name in SSHServerTransport.supportedKeyExchanges
-        if not name.startswith(b"diffie-hellman-")
-    ]
-    full = False
-    sessions = 0
-    cut = ""
-    _connection: Connection | None = None
-    _grace: Any = None
-    _socket_full = _exchanging_keys = False
-
-    def connectionMade(self) -> None:
-        """A client has connected."""
-        server = self.factory.server
-        address = self.transport.getPeer()
-        self.record = Record(join_address(address), time.time())
-        self.transport.setTcpNoDelay(True)
-        self.transport.setTcpKeepAlive(True)
-        self.transport.registerProducer(self, True)
-        grace = server.settings.login_grace_time
-        if grace:
-            self._grace = server.reactor.callLater(
-                grace, self.give_up, f"no login within {grace:g} seconds"
-            )
-        super().connectionMade()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Acknowledge at once what has come.
-
-        A client that sends two small packets in a row keeps the second back
-        until the first is acknowledged, for which TCP takes 40 ms otherwise.
-        """
-        handle = self.transport.getHandle()
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        if self._connection is not None:
-            self._connection.heard()
-        if self.cut or self.transport.disconnecting:
-            return
-        try:
-            super().dataReceived(data)
-        except Exception as fault:
-            # Twisted's parsers raise whatever they stumble over.
-            self.give_up(f"it sent what cannot be understood: {fault!r}")
-
-    def sendExtInfo(self, extensions: Any) -> None:
-        """Say which signatures of users are verified (:rfc:`8308`, section 3.1).
-
-        Twisted says which ones the host key can make, so that OpenSSH would not
-        use a key of another kind.
-        """
-        super().sendExtInfo([(b"server-sig-algs", b",".join(SIGNATURES))])
-
-    def authenticated(self, connection: Connection) -> None:
-        """The client has logged in."""
-        self._connection = connection
-        self._stop_grace()
-        login = self.avatar.login
-        self.record.authenticated = time.time()
-        self.record.user, self.record.key = login.user, login.fingerprint
-        self.factory.unauthenticated.discard(self)
-
-    def _stop_grace(self) -> None:
-        if self._grace is not None and self._grace.active():
-            self._grace.cancel()
-
-    def give_up(self, why: str) -> None:
-        """Cut the connection."""
-        self.cut = self.cut or why
-        self.transport.abortConnection()
-
-    def receiveError(self, reasonCode: int, description: bytes) -> None:
-        """The client says goodbye, which is no error for the log."""
-
-    def session_closed(self) -> None:
-        """A session is over: maybe it was what a stop waits for."""
-        if self.factory.server.stopping:
-            self.end_if_idle()
-
-    def end_if_idle(self) -> None:
-        """Disconnect, unless there is a session."""
-        if self._connection is None or not self._connection.channels:
-            self.loseConnection()
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        """The connection is over."""
-        self._stop_grace()
-        super().connectionLost(reason)
-        if not self.sessions:
-            self.record.end = time.time()
-            if self.cut:
-                self.record.exit = self.cut
-            elif self._connection is None:
-                self.record.exit = "not logged in"
-            log.info("%s", self.record.line())
-        self.factory.lost(self)
-
-    # -- whether there is room for what is to be written -----------------------
-
-    def pauseProducing(self) -> None:
-        """The client does not read fast enough."""
-        self._socket_full = True
-        self._update()
-
-    def resumeProducing(self) -> None:
-        """It has read."""
-        self._socket_full = False
-        self._update()
-        if self.transport.disconnecting:
-            # A transport that has a producer does not end by itself.
-            self.transport.unregisterProducer()
-
-    def stopProducing(self) -> None:
-        """The connection is lost."""
-
-    def ssh_KEXINIT(self, packet: bytes) -> Any:
-        """The client wants new keys; until they are there, all has to be kept."""
-        self._exchanging_keys = True
-        self._update()
-        return super().ssh_KEXINIT(packet)
-
-    def ssh_NEWKEYS(self, packet: bytes) -> None:
-        """They are there."""
-        super().ssh_NEWKEYS(packet)
-        self._exchanging_keys = False
-        self._update()
-
-    def _update(self) -> None:
-        self.full = self._socket_full or self._exchanging_keys
-        if self._connection is not None:
-            self._connection.update()
+#: Seconds between two lines in the log about connections that were dropped.
+_DROPS_INTERVAL = 10.0
 
 
 class Factory(SSHFactory):
-    """Makes a `Peer` of each connection, unless too many have not logged in.
+    """Makes a `Peer` of each connection that the limits let in.
 
+    :ivar checker: knows who may log in.
+    :ivar limits: who may try to.
     :ivar peers: those that are connected.
-    :ivar unauthenticated: those of them that have not logged in.
     """
 
     protocol = Peer
     noisy = False
     services = {b"ssh-userauth": Authentication, b"ssh-connection": Connection}
 
-    def __init__(self, server: Server, key: Key, portal: Portal):
+    def __init__(self, server: Server, key: Key, checker: KeyChecker):
         self.server = server
-        self.portal = portal
+        self.checker = checker
+        self.portal = Portal(Realm(), [checker])
+        self.limits = Limits(server.settings.login_rules)
         self.publicKeys = {key.sshType(): key.public()}
         self.privateKeys = {key.sshType(): key}
         self.peers: set[Peer] = set()
-        self.unauthenticated: set[Peer] = set()
+        #: Those of them that have not logged in, and the source of each.
+        self._sources: dict[Peer, bytes] = {}
+        self._dropped = self._untold = 0
+        self._telling: Any = None
 
     def buildProtocol(self, address: Any) -> Peer | None:
         """A peer for the client at *address*, or None: not now."""
-        most = self.server.settings.max_unauthenticated
-        if most and len(self.unauthenticated) >= most:
-            log.warning("%s: too many that have not logged in", address.host)
+        reason = self.limits.refusal(address.host, time.monotonic())
+        if reason:
+            self._tell_dropped(address, reason)
             return None
         peer: Peer = super().buildProtocol(address)
         self.peers.add(peer)
-        self.unauthenticated.add(peer)
+        self._sources[peer] = self.limits.begin(address.host)
         return peer
+
+    def _tell_dropped(self, address: Any, reason: str) -> None:
+        """One line at once, and then one for all that are dropped in some time."""
+        self._dropped += 1
+        if self._telling is not None:
+            self._untold += 1
+            return
+        log.warning(
+            "drop connection #%d from %s: %s",
+            self._dropped,
+            join_address(address),
+            reason,
+        )
+        self._tell_later()
+
+    def _tell_later(self) -> None:
+        self._untold = 0
+        later = self.server.reactor.callLater
+        self._telling = later(_DROPS_INTERVAL, self._tell_all_dropped)
+
+    def _tell_all_dropped(self) -> None:
+        self._telling = None
+        if self._untold:
+            log.warning("%d more connections were dropped", self._untold)
+            self._tell_later()
+
+    def logged_in(self, peer: Peer) -> None:
+        """A client has logged in."""
+        self.limits.end(self._sources.pop(peer))
 
     def lost(self, peer: Peer) -> None:
         """A connection is over."""
         self.peers.discard(peer)
-        self.unauthenticated.discard(peer)
+        source = self._sources.pop(peer, None)
+        if source is not None:
+            self.limits.end(source)
+            if not self.server.stopping:
+                self._penalise(peer)
         self.server.end_if_over()
+
+    def _penalise(self, peer: Peer) -> None:
+        now = time.monotonic()
+        host = peer.transport.getPeer().host
+        seconds = self.limits.penalise(host, peer.fault, now)
+        if seconds:
+            reason = REASONS[peer.fault]
+            log.warning("%s is refused for %.0f s: %s", host, seconds, reason)
 
 
 @implementer(IRealm)
@@ -303,8 +179,8 @@ class Server:
         :raises ConfigurationError: if that cannot be begun.
         """
         keys.check()
-        portal = Portal(Realm(), [KeyChecker(keys)])
-        self.factory = Factory(self, host_key(key_file), portal)
+        checker = KeyChecker(keys, self.reactor)
+        self.factory = Factory(self, host_key(key_file), checker)
         host, port = listen
         kind = endpoints.TCP6ServerEndpoint if ":" in host else None
         kind = kind or endpoints.TCP4ServerEndpoint
@@ -340,6 +216,7 @@ class Server:
         if number == signal.SIGHUP:
             try:
                 self._configure(self._read())
+                self.factory.limits.rules = self.settings.login_rules
                 log.info("the configuration has been read afresh")
             except ConfigurationError as error:
                 log.error("the configuration stays as it was: %s", error)
@@ -385,9 +262,3 @@ class Server:
         if not self._ended:
             self._ended = True
             self.reactor.stop()
-
-
-def join_address(address: Any) -> str:
-    """The host and the port of an address of Twisted's, as one word."""
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"

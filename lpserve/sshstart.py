@@ -26,8 +26,8 @@ from twisted.logger import (
 
 from . import system
 from .advice import odd_options
-from .authorizedkeys import KeyDirectory
 from .errors import ConfigurationError
+from .keydirectory import KeyDirectory
 from .location import runtime_directory
 from .logs import LogFile, log_to_stderr
 from .options import Settings, read_settings

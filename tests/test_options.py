@@ -15,7 +15,7 @@ from breezy import config
 from breezy.tests import TestCase, TestCaseInTempDir
 
 from .. import __doc__ as PLUGIN_HELP
-from ..lpserve import location, options
+from ..lpserve import location, options, sshlimits
 from ..lpserve.errors import ConfigurationError
 
 
@@ -104,7 +104,12 @@ class TestSettings(TestCaseInTempDir):
                 authorized_keys=None,
                 shared_account="bzr",
                 login_grace_time=60.0,
-                max_unauthenticated=500,
+                max_startups=(10, 30, 500),
+                per_source_max_startups=None,
+                per_source_netblock_size=(32, 128),
+                per_source_penalties=sshlimits.Penalties(),
+                per_source_penalty_exempt_list=(),
+                max_auth_tries=6,
                 keepalive_interval=60.0,
             ),
             settings,
@@ -138,6 +143,12 @@ class TestSettings(TestCaseInTempDir):
             self.configure(f"lpserve.max_workers = {number}")
             self.assertEqual(number, options.read_settings().max_workers)
 
+    def test_renamed(self):
+        """What an option was called before is none any more, and is one now."""
+        for old, new in options.RENAMED.items():
+            self.assertNotIn(old, options.OPTIONS)
+            self.assertIn(new, options.OPTIONS)
+
     def test_overrides(self):
         """The command line beats the configuration, where it says something."""
         self.configure("lpserve.directory = /srv", "lpserve.allow_writes = True")
@@ -155,6 +166,12 @@ class TestSettings(TestCaseInTempDir):
             ("shutdown_timeout", ("soon", "", "-1", "inf", "nan")),
             ("max_workers", ("many", "", "-1", "1.5")),
             ("spare_workers", ("many", "", "-1", "1.5")),
+            ("max_startups", ("many", "", "0", "10:30", "10:0:20", "20:30:10")),
+            ("per_source_max_startups", ("many", "", "0", "-1")),
+            ("per_source_netblock_size", ("", "33", "32:129", "a:b")),
+            ("per_source_penalties", ("authfail", "noauth:soon", "x:5s", "yes no")),
+            ("per_source_penalty_exempt_list", ("host", "10.0.0.1/8", "::/129")),
+            ("max_auth_tries", ("many", "", "0", "-1")),
         ):
             for value in values:
                 self.configure(f"lpserve.{name} = {value}")

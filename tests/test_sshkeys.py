@@ -5,9 +5,8 @@
 # the Free Software Foundation; either version 2 of the License, or
 # (at your option) any later version.
 
-"""The keys of the SSH server, and whether the files of its users' can be trusted."""
+"""The keys of the SSH server: its own, and the check of its users'."""
 
-import builtins
 import errno
 import os
 import stat
@@ -19,12 +18,13 @@ from twisted.conch.ssh.keys import Key
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import SSHPrivateKey
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from ..lpserve.errors import ConfigurationError
 from ..lpserve.sshkeys import KeyChecker, Login, fingerprint, host_key
 from .harness import DEADLINE
-from .test_authorizedkeys import KeyDirectoryCase, make_line
+from .test_keydirectory import KeyDirectoryCase
 
 ssh_keygen = features.ExecutableFeature("ssh-keygen")
 
@@ -202,7 +202,7 @@ class TestKeyChecker(KeyDirectoryCase):
     def setUp(self):
         super().setUp()
         self.requireFeature(ssh_keygen)
-        self.checker = KeyChecker(self.keys)
+        self.checker = KeyChecker(self.keys, Clock())
         verifyObject(ICredentialsChecker, self.checker)
         self.key = self.make_key("alice")
 
@@ -279,122 +279,3 @@ class TestKeyChecker(KeyDirectoryCase):
         for other in (b"", b"\0", b"rubbish", blob[:-1], blob[:15], blob[:20] + b"!"):
             for each in (None, signature):
                 self.assertRefused(self.check(other, "alice", each))
-
-
-class TestTrust(KeyDirectoryCase):
-    """What others may have written is not believed."""
-
-    def test_writable_by_others(self):
-        path = self.write("alice", make_line("alice"))
-        for mode in (0o664, 0o646, 0o666):
-            os.chmod(path, mode)
-            self.assertNobody()
-            self.assertTold(path, "writable by others", f"{mode:04o}", "nobody")
-        os.chmod(path, 0o640)
-        self.assertEqual("alice", self.found("bzr", "alice"))
-        for mode in (0o775, 0o757, 0o1777):
-            os.chmod(self.path, mode)
-            self.assertNobody()
-            self.assertTold(self.path, "writable by others", f"{mode:04o}", "nobody")
-            self.assertUnusable("is writable by others", f"{mode:04o}")
-        for mode in (0o700, 0o2750):
-            os.chmod(self.path, mode)
-            self.keys.check()
-            self.assertEqual("alice", self.found("bzr", "alice"))
-
-    def test_owned_by_another(self):
-        path = self.write("alice", make_line("alice"))
-        self.write("bob", make_line("bob"))
-        self.own(4242, path)
-        self.assertNobody()
-        self.assertTold(path, "owned by uid 4242", f"not by uid {os.geteuid()}")
-        self.assertEqual("bob", self.found("bzr", "bob"))
-        self.own(4242, self.path)
-        self.assertUnusable("is owned by uid 4242")
-        self.assertIs(None, self.found("bzr", "bob"))
-        self.assertTold(self.path, "owned by uid 4242")
-
-    def test_owned_by_root(self):
-        """root may give keys to a server that runs as somebody else."""
-        path = self.write("alice", make_line("alice"))
-        self.own(0, path, self.path)
-        self.overrideAttr(os, "geteuid", lambda: 4242)
-        self.keys.check()
-        self.assertEqual("alice", self.found("alice", "alice"))
-
-    def test_link(self):
-        """It is what it points to that counts."""
-        target = self.write(".elsewhere", make_line("alice"))
-        os.symlink(target, os.path.join(self.path, "alice"))
-        self.assertEqual("alice", self.found("alice", "alice"))
-        os.chmod(target, 0o666)
-        self.assertNobody()
-
-
-class TestOddFiles(KeyDirectoryCase):
-    """Whatever is there, a login neither waits nor fails with an exception."""
-
-    def setUp(self):
-        super().setUp()
-        self.write("zoe", make_line("zoe"))
-        self.alice = os.path.join(self.path, "alice")
-
-    def tearDown(self):
-        """The others were not bothered."""
-        self.assertEqual("zoe", self.found("bzr", "zoe"))
-        super().tearDown()
-
-    def test_no_file(self):
-        for make in (os.mkfifo, os.mkdir):
-            self.keys._told.clear()
-            make(self.alice)
-            self.assertNobody()
-            self.assertTold(f"{self.alice} is not a file", "nobody")
-            os.rename(self.alice, os.path.join(self.test_dir, make.__name__))
-
-    def test_links(self):
-        os.symlink("missing", self.alice)
-        self.assertNobody()
-        self.assertNothingTold()
-        os.unlink(self.alice)
-        os.symlink("alice", self.alice)
-        self.assertNobody()
-        self.assertTold(f"cannot read {self.alice}: ", "symbolic links")
-
-    def test_unreadable(self):
-        self.write("alice", make_line("alice"))
-        real = open
-
-        def refuse(name, *args, **keywords):
-            if name == self.alice:
-                raise PermissionError(13, "Permission denied", name)
-            return real(name, *args, **keywords)
-
-        self.overrideAttr(builtins, "open", refuse)
-        self.assertNobody()
-        self.assertTold(f"cannot read {self.alice}: Permission denied")
-
-    def test_huge(self):
-        """Only its beginning counts, and that is told."""
-        self.write(
-            "alice", make_line("first"), *["#" * 99] * 30_000, make_line("alice")
-        )
-        for account in ("alice", "bzr"):
-            self.assertEqual("alice", self.found(account, "first"))
-        self.assertNobody()
-        self.assertTold(self.alice)
-        os.truncate(self.write("alice"), 1 << 30)
-        self.assertNobody()
-
-    def test_directory_goes(self):
-        """Nobody can log in until it is there again."""
-        os.rename(self.path, self.path + ".old")
-        self.assertNobody("zoe")
-        self.assertTold(f"cannot read {self.path}: No such file")
-        self.assertUnusable("No such file")
-        with open(self.path, "w") as file:
-            file.write(make_line("zoe"))
-        self.assertUnusable(f"{self.path} is not a directory")
-        self.assertNobody("zoe")
-        os.unlink(self.path)
-        os.rename(self.path + ".old", self.path)

@@ -38,6 +38,7 @@ MODULES = (
     "test_spare_files",
     "test_spares",
     "test_spawning",
+    "test_ssh_attacks",
     "test_ssh_connection",
     "test_ssh_flow",
     "test_ssh_load",

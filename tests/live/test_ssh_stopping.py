@@ -190,29 +190,6 @@ class TestLimits(EndCase):
             self.assertEqual("no login within 0.5 seconds", record["exit"])
         self.assertRefuses(idle)
 
-    def test_unauthenticated(self):
-        """So many may be about to log in; also if that is said while it runs."""
-        self.begin()
-        process, inside = self.start_talking(), self.log_in()
-        self.configure(max_unauthenticated=3)
-        self.hang_up()
-        waiting = [self.connect_raw() for _ in range(3)]
-        self.assertEqual([BANNER] * 3, [made.recv(len(BANNER)) for made in waiting])
-        self.assertEqual(b"", self.connect_raw().recv(1))
-        self.server.wait_for_log("127.0.0.1: too many that have not logged in")
-        # Those inside do not notice; when one leaves there is room for one.
-        self.finish(process)
-        waiting.pop().close()
-        self.server.wait_for_records(2)
-        another = self.log_in()
-        # And when one has logged in.
-        self.assertEqual(BANNER, self.connect_raw().recv(len(BANNER)))
-        self.assertEqual(b"", self.connect_raw().recv(1))
-        for each in (inside, another):
-            self.assertServes(each)
-        for each in (inside, another, *waiting):
-            each.close()
-
     def test_keepalive(self):
         """A client that answers nothing is given up, and its worker ends."""
         self.begin(keepalive_interval=1)
