@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -25,6 +26,10 @@ from .wire import Request, RequestError, RequestReader
 REPLY_GRACE = 2.0
 #: How many requests may wait for that at once; more are dropped.
 MOST_WAIT = 256
+#: How many lines are understood before the loop looks at something else.
+_AT_ONCE = 64
+
+_blank_lines = re.compile(rb"\n\s*\n")
 
 
 def nothing() -> None:
@@ -229,6 +234,8 @@ class ControlFifo(Door):
         self._handle = handle
         self._log = log
         self._reader = RequestReader()
+        # What has been read and is not understood yet.
+        self._read_ahead = b""
         self._expiry: Timer | None = None
         self._descriptor = -1
         self._looking = 0
@@ -254,17 +261,38 @@ class ControlFifo(Door):
         if not self.is_open:
             return
         self.remove()
+        self._understand_all()
         self._read()
+        self._understand_all()
         self._loop.forget(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1
 
     def _read(self) -> None:
+        if self._read_ahead:
+            return  # others have their turn first
         try:
             # All that a pipe holds: no request is cut in two by us.
             data = os.read(self._descriptor, 1 << 16)
         except BlockingIOError:
             return
+        # At once: a pipe that is full of empty lines has 65536 of them.
+        self._read_ahead = _blank_lines.sub(b"\n", data)
+        self._understand()
+
+    def _understand_all(self) -> None:
+        while self._read_ahead:
+            self._understand()
+
+    def _understand(self) -> None:
+        """Understand some of what was read; the rest in the next round of the loop."""
+        *lines, rest = self._read_ahead.split(b"\n", _AT_ONCE)
+        if len(lines) < _AT_ONCE:
+            data, self._read_ahead = self._read_ahead, b""
+        else:
+            data, self._read_ahead = b"\n".join([*lines, b""]), rest
+        if self._read_ahead:
+            self._loop.call_later(0, self._understand)
         for each in self._reader.feed(data, time.monotonic()):
             self._arrived(each)
         if self._reader.waiting and self._expiry is None:

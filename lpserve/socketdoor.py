@@ -15,16 +15,16 @@ import socket
 import stat
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 
 from .doors import Door, Handler, Reply, nothing
 from .location import socket_address
 from .loop import Callback, Loop
 from .paths import RuntimeDirectory
-from .stdio import MAX_ATTACHED, Attached
+from .stdio import MAX_ATTACHED, Attached, Received
 from .wire import (
     BAD_REQUEST,
+    BUSY,
     DENIED,
     MAX_REQUEST,
     Request,
@@ -37,8 +37,11 @@ PATIENCE = 30.0
 #: Seconds until connections are accepted again for which there was no descriptor:
 #: nothing tells when there are some.
 RETRY = 0.2
-#: How many connections are accepted before the loop looks at something else.
-_AT_ONCE = 64
+#: How many connections may be without a request; of more the oldest is given up.
+MOST_WAITING = 512
+#: How many connections are accepted, and requests of one connection answered, before
+#: the loop looks at something else.
+_AT_ONCE, _TURNS = 64, 16
 _BACKLOG = 4096
 
 _credentials = struct.Struct("3i")
@@ -63,12 +66,12 @@ class SocketReply(Reply):
         self._door = door
         self._loop = door.loop
         self._unsent = b""
-        self._lines: deque[tuple[bytes, Attached]] = deque()
-        # What has come of a line that is not whole, and with it.
-        self._part, self._attached = b"", Attached()
+        self._received = Received()
         self._has_read = False
+        self._turns = 0
         self._watched: Callable[[int, Callback], None] | None = None
         self._answering = self._ended = self._last = self._going_on = False
+        self._deaf = False
 
     @property
     def is_open(self) -> bool:
@@ -81,12 +84,16 @@ class SocketReply(Reply):
         self._hand(RequestError(code, text))
         self.go_on()
 
-    def go_on(self) -> None:
-        """Do all that can be done now; then wait for what is wanted next."""
+    def go_on(self, turns: int = _TURNS) -> None:
+        """Do what can be done now; then wait for what is wanted next.
+
+        :param turns: requests to answer before others have their turn.
+        """
         if self._going_on:
             return
         self._going_on = True
         self._has_read = False
+        self._turns = turns
         try:
             while self.is_open and self._step():
                 pass
@@ -98,16 +105,20 @@ class SocketReply(Reply):
         if self._unsent and not self._flush():
             return self._await(self._loop.watch_writable, self.go_on)
         if self._answering:
+            if self._last:
+                self._be_deaf()
             return self._await(self._loop.watch_hang_up, self._hung_up)
         if self._last:
             return self.release()
-        if self._lines:
-            line, attached = self._lines.popleft()
-            if line.strip() or attached:
-                self._hand(self._understood(line, attached))
-        elif len(self._part) >= MAX_REQUEST:
+        if not self._turns:
+            return self._rest()
+        found = self._received.next_line()
+        if found is not None:
+            self._turns -= 1
+            self._hand(self._understood(*found))
+        elif len(self._received.data) >= MAX_REQUEST:
             self.refuse(BAD_REQUEST, f"a request is at most {MAX_REQUEST} bytes")
-        elif self._ended and self._part.strip():
+        elif self._ended and self._received.data.strip():
             self.refuse(BAD_REQUEST, "half a line: its newline did not come")
         elif self._ended:
             return self.release()
@@ -123,6 +134,12 @@ class SocketReply(Reply):
             self._forget()
             self._watched = watch
             watch(self.link.fileno(), callback)
+        return False
+
+    def _rest(self) -> bool:
+        """Go on in the next round of the loop; False."""
+        self._forget()
+        self._loop.call_later(0, self.go_on)
         return False
 
     def _forget(self) -> None:
@@ -144,23 +161,28 @@ class SocketReply(Reply):
         except OSError:
             return self.release()
         self._ended = not data
-        lines = data.split(b"\n")
-        lines[0] = self._part + lines[0]
-        holders = [self._attached, *(Attached() for _ in lines[1:])]
-        # They came with the end of it: the kernel hands out what was sent before
-        # them as well, but nothing that was sent after (unix(7)).
-        holder = holders[-1 if lines[-1] or len(lines) == 1 else -2]
-        holder.truncated |= bool(flags & socket.MSG_CTRUNC)
-        for level, kind, content in attached:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                holder.take(content)
-        self._part, self._attached = lines.pop(), holders.pop()
-        self._lines.extend(zip(lines, holders, strict=True))
+        self._received.take(data, attached, flags)
         return True
+
+    def _be_deaf(self) -> None:
+        """Have nothing more sent to us, and nothing wait that was.
+
+        A descriptor that waits at a connection keeps open what it refers to: with
+        its other end among them the client would never be seen to go.
+        """
+        if self._deaf:
+            return
+        self._deaf = True
+        self._received.close()
+        with contextlib.suppress(OSError):  # BlockingIOError, too: it is empty
+            self.link.shutdown(socket.SHUT_RD)
+            # Without room for them the kernel closes what is attached.
+            while self.link.recv(1 << 16, socket.MSG_DONTWAIT):
+                pass
 
     def _hand(self, request: Request | RequestError) -> None:
         self._answering = True
-        self._door.waiting.discard(self)
+        self._door.waiting.pop(self, None)
         try:
             self._door.handle(request, self)
         except Exception:
@@ -174,7 +196,8 @@ class SocketReply(Reply):
             if request.reply is not None:
                 raise RequestError(BAD_REQUEST, "reply has no place on the socket")
             if request.verb == "spawn":
-                self.attached = (self.link.fileno(), *attached.be_stdio())
+                stdio = attached.be_stdio(self._door.address)
+                self.attached = (self.link.fileno(), *stdio)
                 self._last = True
             elif attached:
                 raise RequestError(BAD_REQUEST, f"{request.verb} takes no descriptors")
@@ -199,7 +222,7 @@ class SocketReply(Reply):
         self._answering = False
         if self.is_open:
             self.since = time.monotonic()
-            self._door.waiting.add(self)
+            self._door.waiting[self] = None
         self.go_on()
 
     def hand_over(self) -> None:
@@ -210,14 +233,11 @@ class SocketReply(Reply):
 
     def release(self) -> bool:
         """Close the connection; False."""
-        self._door.waiting.discard(self)
+        self._door.waiting.pop(self, None)
         if self.is_open:
             self._forget()
-            self._attached.close()
-            for _, attached in self._lines:
-                attached.close()
-            self._lines.clear()
-            self._part = self._unsent = b""
+            self._received.close()
+            self._unsent = b""
             self.link.close()
         return False
 
@@ -248,7 +268,8 @@ class SocketDoor(Door):
         way back for its answer.
     :param log: called with a line.
     :param allowed: tells the uids that are let in beside our own and root.
-    :ivar waiting: the connections that have no request.
+    :ivar waiting: the connections that have no request, the oldest first.
+    :ivar address: of what its clients are connected to (`socket.getpeername`).
     """
 
     name = "socket"
@@ -264,7 +285,8 @@ class SocketDoor(Door):
         super().__init__(directory.socket)
         self.loop = loop
         self.handle = handle
-        self.waiting: set[SocketReply] = set()
+        self.waiting: dict[SocketReply, None] = {}
+        self.address: object = None
         self._directory = directory
         self._allowed = allowed
         self._log = log
@@ -289,6 +311,7 @@ class SocketDoor(Door):
         finally:
             if directory >= 0:
                 os.close(directory)
+        self.address = self._listener.getsockname()
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
         self.put_in_place(temporary)
@@ -312,7 +335,7 @@ class SocketDoor(Door):
         while self._accept():
             pass
         for each in list(self.waiting):
-            each.go_on()
+            each.go_on(MAX_REQUEST)
             each.release()
         if self._watched:
             self.loop.forget(self._listener.fileno())
@@ -326,6 +349,14 @@ class SocketDoor(Door):
                 each.refuse(BAD_REQUEST, f"no whole request within {PATIENCE:.0f} s")
                 each.release()
 
+    def _give_up_oldest(self) -> bool:
+        """Make room for another connection; False if nobody waits idly."""
+        for each in self.waiting:
+            each.refuse(BUSY, "too many connections without a request")
+            each.release()
+            return True
+        return False
+
     def _accept(self) -> bool:
         """Accept connections; whether there may be more."""
         for _ in range(_AT_ONCE):
@@ -336,6 +367,8 @@ class SocketDoor(Door):
             except ConnectionAbortedError:  # it is gone already
                 continue
             except OSError as error:
+                if self._give_up_oldest():
+                    continue
                 if self._watched:
                     self._log(f"cannot accept a connection: {error.strerror}")
                     self._watched = False
@@ -357,7 +390,9 @@ class SocketDoor(Door):
         pid, uid, _ = _credentials.unpack(credentials)
         reply = SocketReply(self, link, (pid, uid))
         if uid in (0, self._uid) or uid in self._allowed():
-            self.waiting.add(reply)
+            self.waiting[reply] = None
             reply.go_on()
+            if len(self.waiting) > MOST_WAITING:
+                self._give_up_oldest()
         else:
             reply.refuse(DENIED, f"uid {uid} is not in lpserve.allowed_peers")

@@ -23,6 +23,7 @@ MODULES = (
     "test_demand",
     "test_doors",
     "test_fifos",
+    "test_floods",
     "test_forksibling",
     "test_generation",
     "test_keydirectory",

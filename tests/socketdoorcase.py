@@ -109,7 +109,7 @@ class SocketDoorTestCase(LoopTestCase):
             lambda: system.open_descriptors() == self.before, "all is closed"
         )
         self.assertEqual(self.watched, set(self.loop._callbacks))
-        self.assertEqual(set(), self.door.waiting)
+        self.assertEqual({}, self.door.waiting)
 
     def run_until(self, ready, what):
         run_loop_until(self.loop, ready, what)
