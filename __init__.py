@@ -64,6 +64,9 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.allowed_peers:
     Users whose processes may ask at the socket, beside root and the service's
     own (none).
+:lpserve.service_user:
+    Whose service a client trusts at the socket, beside root's and its own
+    user's: a name in /etc/passwd, or a uid (none).
 :lpserve.hangup_timeout:
     Seconds that a worker may go on without its client at the socket (60).
 :lpserve.warm_repositories:
@@ -84,6 +87,10 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.log_file:
     Where a service in the background logs (lpserve.log beside brz.log). One that
     was moved away is made anew at a reload.
+
+Hooks and plug-ins find out for whom they run from LPSERVE_USER in the environment,
+which no request can set. BRZ_EMAIL is what a commit is labelled with: USER unless
+the request says something else, so nothing should be allowed because of it.
 
 And for 'brz lp-serve-ssh':
 
@@ -142,6 +149,7 @@ OPTIONS = (
     "spare_workers",
     "max_spare_workers",
     "allowed_peers",
+    "service_user",
     "hangup_timeout",
     "warm_repositories",
     "warm_memory",

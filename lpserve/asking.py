@@ -18,7 +18,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from .autostart import PAUSE, last_line, starting
-from .conversation import Conversation, NoService
+from .conversation import ClientError, Conversation, NoService, service_fault
 from .fifos import Watch, close_soon
 
 
@@ -34,20 +34,20 @@ class Service(Protocol):
 class Asking:
     """A request for a worker, from the request to the worker's end.
 
-    :param words: those of the request.
+    :param words: returns those of the request, or raises a `ClientError`.
     :param answered: called with the words of each answer: ``ok``, or ``error``
         if it is the requester's; then how the worker ended, which is ``gone``
         where neither the service nor the worker lived to say so.
     :param failed: called instead, with a `NoService`, where there is no service
-        that gives a worker.
+        that gives a worker, or with a `ClientError` where none can be asked.
     """
 
     def __init__(
         self,
         service: Service,
-        words: list[str],
+        words: Callable[[], list[str]],
         answered: Callable[[list[str]], None],
-        failed: Callable[[NoService], None],
+        failed: Callable[[NoService | ClientError], None],
     ):
         self._reactor = reactor = service.reactor
         self._directory = service.directory
@@ -62,9 +62,9 @@ class Asking:
         self._trigger = reactor.addSystemEventTrigger("after", "shutdown", self.stop)
         try:
             self._conversation = conversation = Conversation(service.directory)
-            conversation.prepare(words)
+            conversation.prepare(words())
             room = None if conversation.write() else self._write
-        except NoService as fault:
+        except (NoService, ClientError) as fault:
             self._timer = reactor.callLater(0, self._fail, fault)
             return
         self._control = Watch(reactor, conversation.control, self._gone, room)
@@ -72,7 +72,7 @@ class Asking:
             self._control,
             Watch(reactor, conversation.reply, self._read),
         ]
-        fault = NoService(f"the service at {self._directory} does not answer")
+        fault = conversation.fault(" does not answer")
         self._timer = reactor.callLater(service.connect_timeout, self._fail, fault)
 
     def watch_worker(self, pidfd: int) -> None:
@@ -95,7 +95,7 @@ class Asking:
             conversation.control = conversation.reply = -1
             conversation.close()
 
-    def _fail(self, fault: NoService) -> None:
+    def _fail(self, fault: NoService | ClientError) -> None:
         self.stop()
         self._failed(fault)
 
@@ -123,8 +123,8 @@ class Asking:
     def _take(self, answer: list[str]) -> None:
         if not self._started and answer[0] == "error":
             if answer[1] in ("stopping", "failed"):
-                text = f"the service at {self._directory} says {': '.join(answer[1:])}"
-                self._fail(NoService(text))
+                rest = f" says {': '.join(answer[1:])}"
+                self._fail(service_fault(self._directory, "the service", rest))
                 return
         elif not self._started:
             if answer[0] != "ok":
@@ -153,7 +153,8 @@ class Asking:
         """What there is to read now is all that there will be."""
         self._read()
         if not self._stopped:
-            self._lose(NoService(f"the service at {self._directory} ended"))
+            assert self._conversation is not None
+            self._lose(self._conversation.ended())
 
     def _lose(self, fault: NoService) -> None:
         if self._started:

@@ -14,7 +14,7 @@ import fcntl
 import os
 import time
 
-from .conversation import Conversation, NoService
+from .conversation import Conversation, NoService, place_fault
 
 #: Seconds between two looks at whether it has been started.
 PAUSE = 0.02
@@ -49,7 +49,8 @@ def starting(directory, brz):
         os.makedirs(directory, 0o700, exist_ok=True)
         guard = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise NoService(f"cannot make {directory}: {error.strerror}") from None
+        why = f": {error.strerror}"
+        raise place_fault(directory, why, "cannot make ") from None
     try:
         # One start however many ask: the first holds the directory locked until
         # the service is ready, the others find it running.
@@ -67,7 +68,8 @@ def starting(directory, brz):
         daemon = ("lp-serve", "--fork-server", "--daemon", "--runtime-dir", directory)
         why = yield [*brz, *daemon]
         if why is not None:
-            raise NoService(f"the service cannot be started: {why}")
+            text = "the service cannot be started"
+            raise NoService(f"{text}: {why}", text)
     finally:
         os.close(guard)
 

@@ -16,13 +16,13 @@ pays for it.
 import os
 import time
 
-from .conversation import ClientError, Conversation, NoService
+from .conversation import EX_USAGE, ClientError, Conversation, NoService, spawn_words
 from .location import read_configuration, runtime_directory
 from .relay import Relay, Signals
 from .socketconversation import Attendance, SocketConversation
 from .sshcommand import command_fault
 
-EX_USAGE, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 64, 69, 75, 77
+EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 69, 75, 77
 
 USAGE = """\
 usage: lp-serve-client [OPTIONS] USER
@@ -42,14 +42,15 @@ _USER = frozenset(
 )
 
 
-def open_door(directory, door=None, signals=None):
+def open_door(directory, door=None, signals=None, service_user=None):
     """A conversation through *door*; through the best there is if it is None.
 
+    :param service_user: whose service is trusted beside our own and root's.
     :raises NoService: where there is none.
     """
     if door != "fifo":
         try:
-            return SocketConversation(directory, signals)
+            return SocketConversation(directory, signals, service_user)
         except NoService:
             if door == "socket":
                 raise
@@ -61,12 +62,9 @@ def _spawn(user, directory, door, settings, signals, deadline):
 
     :raises ClientError, NoService: where there is none to be had.
     """
-    words = ["spawn", user]
-    for name in settings["environment"]:
-        if name in os.environ:
-            words.append(f"env.{name}={os.environ[name]}")
-    conversation = open_door(directory, door, signals)
+    conversation = open_door(directory, door, signals, settings["service_user"])
     try:
+        words = spawn_words(user, settings["environment"], os.environ)
         conversation.send(words, deadline, stdio=(0, 1, 2))
         answer = conversation.wait_answer(deadline)
         if answer[0] == "ok":
@@ -81,7 +79,7 @@ def _spawn(user, directory, door, settings, signals, deadline):
         statuses = {"busy": EX_TEMPFAIL, "denied": EX_NOPERM, "bad-request": EX_USAGE}
         if code in statuses:
             raise ClientError(statuses[code], f"{code}: {text}")
-        raise NoService(f"the service at {directory} says {code}: {text}")
+        raise conversation.fault(f" says {code}: {text}")
     except BaseException:
         conversation.close()
         raise
@@ -92,8 +90,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
 
     Without a service this process becomes ``brz lp-serve --inet`` instead.
 
-    :param settings: a dict with ``environment`` (names), ``autostart`` (bool)
-        and ``connect_timeout`` (seconds).
+    :param settings: a dict as `location.read_configuration` makes it.
     :param brz: the words that run Breezy.
     :param door: "fifo", "socket", or None for the best there is.
     :raises ClientError: where the connection is not served.
@@ -125,13 +122,15 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
             conversation, answer = _spawn(*wanted, signals, deadline)
     except NoService as error:
         if not fallback:
-            raise ClientError(EX_UNAVAILABLE, str(error)) from None
-        _tell(f"{error}; serving this connection without it")
+            raise _unavailable(error) from None
+        _tell(f"{error.shown}; serving this connection without it")
         try:
             os.execvp(brz[0], [*brz, "lp-serve", "--inet", "--", user])
         except OSError as error:
-            text = f"cannot run {brz[0]}: {error.strerror}"
-            raise ClientError(EX_UNAVAILABLE, text) from None
+            text, why = f"cannot run {brz[0]}", f": {error.strerror}"
+            raise ClientError(
+                EX_UNAVAILABLE, text + why, "cannot run Breezy" + why
+            ) from None
     try:
         pid, paths = int(answer[1]), answer[2:]
         if paths:
@@ -147,7 +146,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
         number = int(last[-1])
     except NoService as error:
         # It is too late to serve the connection without it.
-        raise ClientError(EX_UNAVAILABLE, str(error)) from None
+        raise _unavailable(error) from None
     finally:
         conversation.close()
     if kind == "signal":
@@ -156,6 +155,11 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
         text = f"the worker ended with status {number}; the service's log says why"
         raise ClientError(number, text)
     return number
+
+
+def _unavailable(error):
+    """The end of a client for which the `NoService` *error* is the end."""
+    return ClientError(EX_UNAVAILABLE, str(error), error.public)
 
 
 def _is_user(text):
@@ -238,7 +242,7 @@ def main(words):
             brz = "brz"
         status = serve(user, directory, settings, [brz], fallback, door)
     except ClientError as error:
-        _tell(str(error))
+        _tell(error.shown)
         status = error.status
     except KeyboardInterrupt:
         status = 130

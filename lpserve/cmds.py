@@ -23,7 +23,7 @@ from .. import __version__
 from . import system
 from .descriptors import open_standard_descriptors
 from .errors import LpserveError
-from .location import runtime_directory
+from .location import LPSERVE_USER, runtime_directory
 from .options import Settings, read_meeting_place, read_settings, seconds
 from .program import brz_words
 
@@ -68,7 +68,7 @@ class _ClientCommand(_LpserveCommand):
         try:
             return super().run(*args, **kwargs)
         except conversation.ClientError as error:
-            sys.stderr.write(f"brz {self.name()}: {error}\n")
+            sys.stderr.write(f"brz {self.name()}: {error.shown}\n")
             return error.status
 
 
@@ -164,6 +164,7 @@ class cmd_lp_serve(_LpserveCommand):
                 f"--inet needs a USER that matches {wire.USER_PATTERN}"
             )
         os.environ.setdefault("BRZ_EMAIL", user)
+        os.environ[LPSERVE_USER] = user
         serving.protect_protocol()
         system.disable_debugger()
         logging.getLogger("brz").handlers[1:] = [logging.StreamHandler(sys.stderr)]
@@ -225,6 +226,7 @@ class cmd_lp_serve_client(_ClientCommand):
             runtime_directory(runtime_dir, settings.runtime_dir),
             {
                 "environment": settings.environment,
+                "service_user": settings.service_user,
                 "autostart": settings.autostart,
                 "connect_timeout": settings.connect_timeout,
             },
@@ -276,12 +278,17 @@ class cmd_lp_serve_control(_ClientCommand):
             raise _mod_errors.CommandError(
                 "--now goes with shutdown, and --json with status"
             )
-        directory, timeout = read_meeting_place(runtime_dir)
+        directory, timeout, service_user = read_meeting_place(runtime_dir)
         words = [verb, "now"] if now else [verb]
         if verb == "reload":
             timeout = 150.0  # it is answered when a new zygote is ready
         try:
-            answer = conversation.ask(directory, words, timeout, open_door)
+            answer = conversation.ask(
+                directory,
+                words,
+                timeout,
+                lambda where: open_door(where, service_user=service_user),
+            )
         except conversation.NoService as error:
             raise conversation.ClientError(EX_UNAVAILABLE, str(error)) from None
         if answer[0] != "ok":

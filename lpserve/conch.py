@@ -40,7 +40,7 @@ from zope.interface import implementer
 
 from .asking import Asking, Starting
 from .client import EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
-from .conversation import NoService
+from .conversation import ClientError, NoService, spawn_words
 from .fifos import Reader, Writer, close_soon
 from .location import (
     CONNECT_TIMEOUT,
@@ -91,6 +91,8 @@ class ForkService:
         :raises ValueError: for a value that cannot be understood; a line.
         """
         found = read_configuration()
+        # For the socket: at the FIFO the service is always our own.
+        del found["service_user"]
         directory = runtime_directory(None, found.pop("runtime_dir"))
         return cls(reactor, directory, **found)
 
@@ -194,10 +196,7 @@ class WorkerTransport(Pipes):
         self._reactor = service.reactor
         self.proto = processProtocol
         self._command = command
-        self._words = ["spawn", user]
-        for name in service.environment:
-            if name in env:
-                self._words.append(f"env.{name}={env[name]}")
+        self._words = lambda: spawn_words(user, service.environment, env)
         # Once there is a process in place of a worker these are its own.
         lost, received = self.childConnectionLost, self.childDataReceived
         self.pipes = {0: Writer(self._reactor, lost)}
@@ -222,9 +221,11 @@ class WorkerTransport(Pipes):
     # -- becoming a worker -----------------------------------------------------
 
     def _ask(self, autostart: bool) -> None:
-        def failed(fault: NoService) -> None:
+        def failed(fault: NoService | ClientError) -> None:
             self._asking = None
-            if autostart:
+            if isinstance(fault, ClientError):
+                self._fail(fault.status, fault.public)
+            elif autostart:
                 Starting(self._service, lambda: self._ask(False), self._no_service)
             else:
                 self._no_service(fault)
@@ -291,7 +292,8 @@ class WorkerTransport(Pipes):
             self._exited(self._signals[0] if self._signals else signal.SIGHUP)
             return
         if self._command is None:
-            self._fail(EX_UNAVAILABLE, str(fault))
+            log.warn("{fault}", fault=fault)
+            self._fail(EX_UNAVAILABLE, fault.public)
             return
         log.warn("{fault}; serving this connection without it", fault=fault)
         command = self._command
@@ -300,7 +302,8 @@ class WorkerTransport(Pipes):
                 _Substitute(self), command.executable, command.args, command.env
             )
         except Exception as problem:
-            self._fail(EX_UNAVAILABLE, f"cannot run {command.executable}: {problem}")
+            log.warn("cannot run {it}: {why}", it=command.executable, why=problem)
+            self._fail(EX_UNAVAILABLE, "cannot run Breezy")
             return
         self.fallback = True
         self.started = self._reactor.seconds()

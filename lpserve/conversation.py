@@ -17,27 +17,73 @@ import select
 import stat
 import time
 
-from .location import directory_fault
+from .location import LPSERVE_USER, directory_fault, is_remote
 from .relay import wait
 
+EX_USAGE = 64
 MAX_REQUEST = 4096
+#: Of these for the verb, its words and its variables; the rest is for the reply
+#: FIFO's name and the newlines.
+_ROOM = 4000
+#: Longest value in bytes that is taken for the name of a locale or a time zone.
+_LONGEST_LABEL = 255
 #: Longest answer in bytes that is waited for.
 _LONGEST = 65536
+_UNFIT = "does not fit into a request (4096 bytes of UTF-8 without a newline)"
 _SAFE = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%_-+=:,./~"
 )
 
 
-class ClientError(Exception):
-    """The end of this client: *status* is its exit code, ``str()`` its line."""
+class _Told(Exception):
+    """One line for a person: ``str()``.
 
-    def __init__(self, status, text):
+    :ivar public: the same for a user of ssh: it names no path of this host.
+    """
+
+    def __init__(self, text, public=None):
         super().__init__(text)
+        self.public = text if public is None else public
+
+    @property
+    def shown(self):
+        """The line for whoever reads our standard error."""
+        return self.public if is_remote(os.environ) else str(self)
+
+
+class ClientError(_Told):
+    """The end of this client: *status* is its exit code."""
+
+    def __init__(self, status, text, public=None):
+        super().__init__(text, public)
         self.status = status
 
 
-class NoService(Exception):
-    """The service cannot be reached; ``str()`` says why."""
+class NoService(_Told):
+    """The service cannot be reached; its line says why."""
+
+
+def service_fault(directory, subject, rest):
+    """The `NoService` with *subject*, where that is, and what the matter is."""
+    return NoService(f"{subject} at {directory}{rest}", subject + rest)
+
+
+def place_fault(directory, rest, before=""):
+    """The `NoService` for a *directory* with which something is the matter."""
+    return NoService(
+        f"{before}{directory}{rest}", f"{before}the runtime directory{rest}"
+    )
+
+
+def check_directory(directory, owner=None):
+    """Look whether *directory* can be trusted; see `location.directory_fault`.
+
+    :raises NoService: if not.
+    :raises OSError: if it cannot be looked at.
+    """
+    fault = directory_fault(directory, owner)
+    if fault is not None:
+        raise place_fault(directory, fault[len(directory) :])
 
 
 def quote(word):
@@ -45,6 +91,75 @@ def quote(word):
     if word and _SAFE.issuperset(word):
         return word
     return "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def _size(word):
+    """Bytes of a blank and *word* in a request; too many if it cannot be in one."""
+    try:
+        return MAX_REQUEST if "\n" in word else 1 + len(quote(word).encode("utf-8"))
+    except UnicodeEncodeError:
+        return MAX_REQUEST
+
+
+def _kind(name):
+    """When the variable *name* gets its place in a request: 0, 1 or 2."""
+    if name in ("LANG", "LANGUAGE", "TZ") or name.startswith("LC_"):
+        return 1
+    return 2 if name == "SSH_ORIGINAL_COMMAND" else 0
+
+
+def _is_label(value):
+    """Whether *value* can be what a locale or a time zone is called."""
+    return len(value.encode("utf-8", "replace")) <= _LONGEST_LABEL and not any(
+        each < " " or each == "\x7f" for each in value
+    )
+
+
+def _cut(name, value, room):
+    """The word for *value*, or for as much of its beginning as has a place."""
+    begin = f"env.{name}="
+    size, quotes, kept = 1 + len(begin.encode("utf-8")), 0, 0
+    if size > room:
+        return None
+    for each in value:
+        try:
+            size += 5 if each == "'" else len(each.encode("utf-8"))
+        except UnicodeEncodeError:
+            break
+        if each not in _SAFE:
+            quotes = 2
+        if each == "\n" or size + quotes > room:
+            break
+        kept += 1
+    return begin + value[:kept]
+
+
+def spawn_words(user, names, environ):
+    """The words of a ``spawn`` for *user* with the variables *names* of *environ*.
+
+    A user of ssh may choose what is in some of them, but not that they do not fit:
+    what only says how text is shown is left out then, and the command is cut.
+
+    :raises ClientError: where another one does not fit.
+    """
+    words, room = ["spawn", user], _ROOM - 5 - _size(user)
+    for kind in range(3):
+        for name in names:
+            value = environ.get(name)
+            if value is None or name == LPSERVE_USER or _kind(name) != kind:
+                continue
+            word = f"env.{name}={value}"
+            if kind == 1 and (_size(word) > room or not _is_label(value)):
+                continue
+            if kind == 2 and _size(word) > room:
+                word = _cut(name, value, room)
+                if word is None:
+                    continue
+            room -= _size(word)
+            if room < 0:
+                raise ClientError(EX_USAGE, f"{name} {_UNFIT}")
+            words.append(word)
+    return words
 
 
 def _unquote(line):
@@ -74,7 +189,10 @@ class Talk:
         self._signals = signals
 
     def _encode(self, words):
-        """The line of a request; NoService if it does not fit."""
+        """The line of a request.
+
+        :raises ClientError: if it does not fit.
+        """
         line = " ".join(map(quote, words)) + "\n"
         try:
             request = line.encode("utf-8")
@@ -82,10 +200,7 @@ class Talk:
             request = b""
         # One more for the newline that a FIFO wants in front.
         if not 0 < len(request) < MAX_REQUEST or line.count("\n") > 1:
-            raise NoService(
-                "what this connection needs does not fit into a request "
-                "(4096 bytes of UTF-8 without a newline)"
-            )
+            raise ClientError(EX_USAGE, f"what this connection needs {_UNFIT}")
         return request
 
     def _receive(self):
@@ -135,20 +250,21 @@ class Talk:
         for number in self._signals.seen() if self._signals is not None else ():
             raise ClientError(128 + number, f"ended by signal {number}")
         if not ready and left <= 0:
-            raise NoService(f"the service at {self.directory} does not answer")
+            raise self.fault(" does not answer")
         if self.control in ready:
             raise self.ended()
 
+    def fault(self, rest):
+        """The `NoService` for a service of which *rest* is to be said."""
+        return service_fault(self.directory, "the service", rest)
+
     def not_understood(self):
         """The `NoService` for a service that says something strange."""
-        return NoService(
-            f"the service at {self.directory} gives an answer that this client "
-            "does not understand"
-        )
+        return self.fault(" gives an answer that this client does not understand")
 
     def ended(self):
         """The `NoService` for a service that has gone."""
-        return NoService(f"the service at {self.directory} ended")
+        return self.fault(" ended")
 
 
 class Conversation(Talk):
@@ -169,15 +285,16 @@ class Conversation(Talk):
         self._path = None
         self._request = b""
         try:
-            fault = directory_fault(directory)
-            if fault is not None:
-                raise NoService(fault)
+            check_directory(directory)
             self.control = os.open(directory + "/control", os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
-            raise NoService(f"no service at {directory} ({error.strerror})") from None
-        if not stat.S_ISFIFO(os.fstat(self.control).st_mode):
+            why = f" ({error.strerror})"
+            raise service_fault(directory, "no service", why) from None
+        found = os.fstat(self.control)
+        # Whoever could put another directory in place cannot make one of ours.
+        if not stat.S_ISFIFO(found.st_mode) or found.st_uid != os.geteuid():
             self.close()
-            raise NoService(f"{directory}/control is not a FIFO")
+            raise place_fault(directory, " is not a FIFO of ours", "control in ")
 
     def close(self):
         """Leave nothing of the conversation behind; may be called again."""
@@ -207,7 +324,7 @@ class Conversation(Talk):
             self._path = path
             self.reply = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
-            raise NoService(f"{self.directory}: {error.strerror}") from None
+            raise place_fault(self.directory, f": {error.strerror}") from None
 
     def write(self):
         """Write the request if there is room for it; whether there was.
@@ -219,7 +336,7 @@ class Conversation(Talk):
         except BlockingIOError:
             return False
         except OSError as error:
-            raise NoService(f"{self.directory}: {error.strerror}") from None
+            raise place_fault(self.directory, f": {error.strerror}") from None
         return True
 
     def send(self, words, deadline, stdio=()):

@@ -13,7 +13,14 @@ import os
 
 
 class LpserveError(Exception):
-    """Base of all errors of lpserve; ``str()`` of one is a line for a person."""
+    """Base of all errors of lpserve; ``str()`` of one is a line for a person.
+
+    :ivar public: the same for a user of ssh: it names no path of this host.
+    """
+
+    def __init__(self, text: str, public: str | None = None):
+        super().__init__(text)
+        self.public = text if public is None else public
 
 
 class RuntimeDirectoryError(LpserveError):

@@ -24,6 +24,8 @@ ENVIRONMENT = (
     "SSH_CONNECTION",
     "SSH_ORIGINAL_COMMAND",
 )
+#: The variable that says USER to hooks in a worker; no request can set it.
+LPSERVE_USER = "LPSERVE_USER"
 #: Seconds until a client or a worker stops waiting for the other.
 CONNECT_TIMEOUT = 30.0
 
@@ -69,6 +71,40 @@ def socket_address(path: str) -> "tuple[str, int]":
     return f"/proc/self/fd/{descriptor}/{name}", descriptor
 
 
+def is_remote(environ):
+    """Whether whoever reads our standard error is a user of ssh, not of this host.
+
+    Such a user is told no path. Somebody with a terminal has a shell here.
+
+    :param environ: the environment, as sshd makes it (ssh(1)).
+    """
+    return "SSH_ORIGINAL_COMMAND" in environ or (
+        "SSH_CONNECTION" in environ and "SSH_TTY" not in environ
+    )
+
+
+def uid_fault(uid, service_user):
+    """Why a service that runs as *uid* is not trusted with our stdio, or None.
+
+    :param service_user: what ``lpserve.service_user`` says, or None.
+    """
+    if uid in (0, os.geteuid()) or uid == _uid_of(service_user or ""):
+        return None
+    return f"is run by uid {uid}: not ours, root's or lpserve.service_user's"
+
+
+def _uid_of(user):
+    """The uid of *user*, a name or a number; -1 for nobody."""
+    if user.isascii() and user.isdigit():
+        return int(user)
+    import pwd  # only now: most services are ours
+
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        return -1
+
+
 def directory_fault(path: str, owner: "int | None" = None) -> "str | None":
     """Why the runtime directory *path* cannot be trusted, or None.
 
@@ -90,8 +126,9 @@ def directory_fault(path: str, owner: "int | None" = None) -> "str | None":
 def read_configuration(environ=None):
     """What the stand-alone client needs of breezy.conf, as a dict.
 
-    ``runtime_dir`` (a path or None), ``environment`` (names), ``autostart`` (a
-    bool) and ``connect_timeout`` (in seconds).
+    ``runtime_dir`` (a path or None), ``service_user`` (a name or uid, or None),
+    ``environment`` (names), ``autostart`` (a bool) and ``connect_timeout`` (in
+    seconds).
 
     :raises ValueError: for a value that cannot be understood; a line.
     """
@@ -109,6 +146,7 @@ def read_configuration(environ=None):
         )
     return {
         "runtime_dir": _value(options.get("runtime_dir", "")) or None,
+        "service_user": _value(options.get("service_user", "")) or None,
         "environment": _list(options["environment"])
         if "environment" in options
         else ENVIRONMENT,

@@ -121,6 +121,11 @@ allowed_peers = config.ListOption(
     help="The users, beside root and that of the service itself, whose processes "
     "may ask at the socket, for a worker for any USER and for all else.",
 )
+service_user = _option(
+    "service_user",
+    "Whose service a client trusts, beside root's and that of its own user: a name "
+    "in /etc/passwd, or a uid.",
+)
 hangup_timeout = _option(
     "hangup_timeout",
     "Seconds that a worker may go on after the client that asked for it at the "
@@ -269,6 +274,7 @@ class Settings:
     spare_workers: int
     max_spare_workers: int
     allowed_peers: tuple[str, ...]
+    service_user: str | None
     hangup_timeout: float
     warm_repositories: int
     warm_memory: int
@@ -330,18 +336,19 @@ def read_settings(**overrides: Any) -> Settings:
     return _override(Settings(**values), overrides.items())
 
 
-def read_meeting_place(chosen: str | None) -> tuple[str, float]:
+def read_meeting_place(chosen: str | None) -> tuple[str, float, str | None]:
     """What an administrator's question needs, whatever else is wrong.
 
     :param chosen: what ``--runtime-dir`` says, or None.
-    :returns: the runtime directory, and ``connect_timeout``.
+    :returns: the runtime directory, ``connect_timeout`` and ``service_user``.
     :raises ConfigurationError: if the directory cannot be known.
     """
-    timeout = CONNECT_TIMEOUT
+    timeout, service_user = CONNECT_TIMEOUT, None
     with contextlib.suppress(ConfigurationError):
+        service_user = _values(["service_user"])["service_user"]
         timeout = _values(["connect_timeout"])["connect_timeout"]
     configured = None if chosen else _values(["runtime_dir"])["runtime_dir"]
-    return runtime_directory(chosen, configured), timeout
+    return runtime_directory(chosen, configured), timeout, service_user
 
 
 def _values(names: Iterable[str]) -> dict[str, Any]:

@@ -282,7 +282,7 @@ class Service:
             return
         self._reloads.end(self._zygotes, encode_error(FAILED, why))
         while self._zygotes.present is None and self._pool.waiting:
-            self._pool.waiting.popleft().refuse(FAILED, f"no zygote: {why}")
+            self._pool.waiting.popleft().refuse(FAILED, "no zygote; the log says why")
 
     def _request_fork(
         self, serials: list[int], ends: list[socket.socket], spare: bool

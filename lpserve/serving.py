@@ -27,6 +27,7 @@ from breezy.bzr.smart import server as _mod_server
 from breezy.transport import readonly
 
 from .errors import ConfigurationError, LpserveError
+from .location import is_remote
 from .medium import PipeMedium
 
 #: Exit statuses of a connection, as those of ``brz``.
@@ -98,14 +99,17 @@ def root_of(directory: str | None, user: str) -> str:
     parts = directory.split("%%")
     path = "%".join(part.replace("%u", user) for part in parts)
     if any("%" in part.replace("%u", "") for part in parts):
-        raise ConfigurationError(f"only %u and %% may follow a % in {directory!r}")
+        text = "only %u and %% may follow a %"
+        raise ConfigurationError(f"{text} in {directory!r}", text)
     _check_root(path)
     return path
 
 
 def _check_root(path: str) -> None:
     if not os.path.isdir(path):
-        raise ConfigurationError(f"there is no directory {path} to serve")
+        raise ConfigurationError(
+            f"there is no directory {path} to serve", "there is no directory to serve"
+        )
 
 
 def prepare(directory: str | None, allow_writes: bool) -> ConnectionServer | None:
@@ -182,19 +186,32 @@ def report_error(error: BaseException) -> int:
     internal = getattr(error, "internal_error", True)
     # Of one that Breezy cannot print it makes a very long line.
     text = (" ".join(str(error).split()) or type(error).__name__)[:1000]
+    remote = is_remote(os.environ)
     if any(isinstance(each, GONE) for each in _chain(error)):
         client_gone = True
         internal, text = False, "the client went away"
     elif isinstance(error, KeyboardInterrupt):
         internal, text = False, "interrupted"
-    elif isinstance(error, (LpserveError, OSError)):
-        internal = False
-    if internal:
-        text = f"{type(error).__name__}: {text} (the traceback is in brz.log)"
+    elif isinstance(error, LpserveError):
+        internal, text = False, error.public if remote else text
+    else:
+        internal = internal and not isinstance(error, OSError)
+        if remote:
+            text = _without_paths(error)
+        elif internal:
+            text = f"{type(error).__name__}: {text} (the traceback is in brz.log)"
     trace.log_exception_quietly()
     with contextlib.suppress(OSError):  # the client may not be there to read it
         os.write(2, f"lp-serve: {text}\n".encode("utf-8", "replace"))
     return INTERNAL_ERROR if internal else USER_ERROR
+
+
+def _without_paths(error: BaseException) -> str:
+    """*error* in words that cannot name a path of this host."""
+    text = type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        text = os.strerror(error.errno)
+    return f"{text} (brz.log has more)"
 
 
 def protect_protocol() -> None:

@@ -17,8 +17,15 @@ import select
 import struct
 import time
 
-from .conversation import ClientError, NoService, Talk
-from .location import directory_fault, socket_address
+from .conversation import (
+    ClientError,
+    NoService,
+    Talk,
+    check_directory,
+    place_fault,
+    service_fault,
+)
+from .location import socket_address, uid_fault
 from .relay import leave_stdio, pass_on, wait
 
 _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
@@ -32,15 +39,17 @@ EX_UNAVAILABLE = 69
 class SocketConversation(Talk):
     """One request to the socket and the answers to it."""
 
-    def __init__(self, directory, signals=None):
+    def __init__(self, directory, signals=None, service_user=None):
         """Connect to the socket in *directory*.
 
         :param signals: a `relay.Signals` that ends the waiting, or None.
+        :param service_user: whose service is trusted beside our own and root's.
         :raises NoService: if there is none, nobody listens, or it cannot be
             trusted.
         """
         super().__init__(directory, signals)
         self._link = None
+        self._service_user = service_user
         try:
             self._link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
             self._link.setblocking(False)
@@ -48,7 +57,8 @@ class SocketConversation(Talk):
             self._connected = self._connect()
         except OSError as error:
             self.close()
-            raise NoService(f"no service at {directory} ({error.strerror})") from None
+            why = f" ({error.strerror})"
+            raise service_fault(directory, "no service", why) from None
         except NoService:
             self.close()
             raise
@@ -64,10 +74,11 @@ class SocketConversation(Talk):
             if descriptor >= 0:
                 os.close(descriptor)
         found = self._link.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-        # Another user's service is as good, where the directory is that user's.
-        fault = directory_fault(self.directory, struct.unpack("3i", found)[1])
+        uid = struct.unpack("iII", found)[1]
+        fault = uid_fault(uid, self._service_user)
         if fault is not None:
-            raise NoService(fault)
+            raise self.fault(" " + fault)
+        check_directory(self.directory, uid)
         return True
 
     def close(self):
@@ -94,7 +105,7 @@ class SocketConversation(Talk):
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has closed already: after an answer, if there is one
         except OSError as error:
-            raise NoService(f"{self.directory}: {error.strerror}") from None
+            raise place_fault(self.directory, f": {error.strerror}") from None
 
     def _pause(self, deadline):
         until = time.monotonic() + _PAUSE
@@ -103,7 +114,7 @@ class SocketConversation(Talk):
         for number in self._signals.seen() if self._signals is not None else ():
             raise ClientError(128 + number, f"ended by signal {number}")
         if until > deadline:
-            raise NoService(f"the service at {self.directory} does not answer")
+            raise self.fault(" does not answer")
 
     def _receive(self):
         try:
@@ -133,8 +144,8 @@ class SocketConversation(Talk):
                 late = None
             if late is None or late[0] == "error":
                 raise
-        text = f"the service at {self.directory} answered too late; try again"
-        raise ClientError(EX_UNAVAILABLE, text)
+        fault = self.fault(" answered too late; try again")
+        raise ClientError(EX_UNAVAILABLE, str(fault), fault.public)
 
 
 class Attendance:

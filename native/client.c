@@ -146,7 +146,8 @@ static int ask_service(const struct options *options, const struct settings *set
     struct answer ok, last;
     bool told = false;
     int status = -1;
-    if (open_door(&asked, directory, options->door, signals, fault)
+    if (open_door(&asked, directory, options->door, settings->service_user, signals,
+                  fault)
         && ask_for_worker(&asked, options->user, settings, deadline, &ok, fault)
         && (asked.by_socket ? follow(&asked, &ok, &last, fault)
                             : relay(&asked, &ok, &last, &told, fault)))
@@ -165,7 +166,8 @@ static void fall_back(const char *user, const struct signals *signals,
     tell(line);
     sigprocmask(SIG_SETMASK, &signals->before, NULL);
     execvp(program, words);
-    fail(fault, EX_UNAVAILABLE, "cannot run %s: %s", program, strerror(errno));
+    fail(fault, EX_UNAVAILABLE, "cannot run %s: %s", is_remote() ? "Breezy" : program,
+         strerror(errno));
     free(line);
     free(whom);
     free(program);

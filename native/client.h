@@ -35,6 +35,7 @@ enum door { ANY, FIFO, SOCKET };
 /* What breezy.conf says; see read_configuration. */
 struct settings {
     const char *runtime_dir; /* or NULL */
+    const char *service_user; /* a name or uid, or NULL */
     const char *const *environment; /* names, then NULL */
     bool autostart;
     double connect_timeout; /* in seconds */
@@ -59,6 +60,7 @@ enum arrival { ARRIVED, NOT_YET, NO_MORE };
 /* One request to the service and the answers to it. */
 struct conversation {
     const char *directory;
+    const char *service_user; /* of the settings */
     const struct signals *signals; /* that end the waiting */
     bool by_socket;
     bool connected; /* at the socket; or it is to be tried again */
@@ -69,8 +71,9 @@ struct conversation {
     char buffer[65536];
 };
 
-/* A request that is being put together. */
-enum { MAX_REQUEST = 4096 };
+/* A request that is being put together. ROOM is for the verb, its words and its
+ * variables; the rest for the name of the reply FIFO and the newlines. */
+enum { MAX_REQUEST = 4096, ROOM = 4000 };
 struct line {
     size_t size;
     bool fits;
@@ -87,6 +90,7 @@ int character(const char *text, size_t left);
 bool is_utf8(const char *text, size_t size);
 size_t clean_utf8(const char *text, size_t size, char *out);
 char *strip(char *text);
+bool is_plain(char byte);
 void add_bytes(struct line *line, const char *bytes, size_t size);
 void add_quoted(struct line *line, const char *word);
 int split_words(char *line);
@@ -95,6 +99,16 @@ bool number(const char *text, long least, long most, long *found);
 /* config.c: where service and client find each other. */
 bool read_configuration(struct settings *settings, struct fault *fault);
 char *runtime_directory(const char *chosen, const char *configured);
+bool is_trusted(uid_t uid, const char *service_user);
+
+/* place.c: how a directory is called. */
+bool is_remote(void);
+const char *at(const char *directory);
+const char *place(const char *directory);
+
+/* spawn.c: the request for a worker. */
+bool compose(struct line *line, const char *user, const char *const *names,
+             const char *reply, struct fault *fault);
 
 /* command.c: who and what is served. */
 bool is_user(const char *text);
@@ -108,7 +122,8 @@ int poll_milliseconds(double deadline);
 
 /* request.c: the two doors. */
 bool open_door(struct conversation *conversation, const char *directory,
-               enum door door, const struct signals *signals, struct fault *fault);
+               enum door door, const char *service_user,
+               const struct signals *signals, struct fault *fault);
 void close_door(struct conversation *conversation);
 bool ask_for_worker(struct conversation *conversation, const char *user,
                     const struct settings *settings, double deadline,

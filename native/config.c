@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -29,9 +30,9 @@ static const char *const environment[] = {
 };
 
 /* The options that are looked for, and their texts, or NULL where not set. */
-enum { RUNTIME_DIR, ENVIRONMENT, AUTOSTART, CONNECT_TIMEOUT, OPTIONS };
+enum { RUNTIME_DIR, SERVICE_USER, ENVIRONMENT, AUTOSTART, CONNECT_TIMEOUT, OPTIONS };
 static const char *const names[OPTIONS] = {
-    "runtime_dir", "environment", "autostart", "connect_timeout",
+    "runtime_dir", "service_user", "environment", "autostart", "connect_timeout",
 };
 
 static char *copied(const char *text)
@@ -39,20 +40,43 @@ static char *copied(const char *text)
     return joined(text, "");
 }
 
-/* The home of the account NAME, or of ours for NULL; NULL if there is none. By
- * /etc/passwd: a static program cannot load what else libc would ask. */
-static char *home_of(const char *name)
+/* The account NAME, or ours for NULL; NULL if there is none. By /etc/passwd: a
+ * static program cannot load what else libc would ask. Valid until the next one. */
+static const struct passwd *account(const char *name)
 {
-    char *home = NULL;
     FILE *accounts = fopen("/etc/passwd", "re");
-    struct passwd *each;
+    const struct passwd *each;
     if (accounts == NULL)
         return NULL;
-    while (home == NULL && (each = fgetpwent(accounts)) != NULL)
+    while ((each = fgetpwent(accounts)) != NULL)
         if (name != NULL ? strcmp(each->pw_name, name) == 0 : each->pw_uid == getuid())
-            home = copied(each->pw_dir);
+            break;
     fclose(accounts);
-    return home;
+    return each;
+}
+
+/* The home of the account NAME, or of ours for NULL; NULL if there is none. */
+static char *home_of(const char *name)
+{
+    const struct passwd *found = account(name);
+    return found != NULL ? copied(found->pw_dir) : NULL;
+}
+
+/* Whether a service that runs as UID is trusted with our stdio. SERVICE_USER is a
+ * name or a number, or NULL. */
+bool is_trusted(uid_t uid, const char *service_user)
+{
+    const struct passwd *found;
+    if (uid == 0 || uid == geteuid())
+        return true;
+    if (service_user == NULL || *service_user == '\0')
+        return false;
+    if (service_user[strspn(service_user, "0123456789")] == '\0') {
+        long chosen;
+        return number(service_user, 0, UINT_MAX, &chosen) && (uid_t)chosen == uid;
+    }
+    found = account(service_user);
+    return found != NULL && found->pw_uid == uid;
 }
 
 /* PATH with ~ or ~NAME at its beginning replaced, as os.path.expanduser does. */
@@ -308,7 +332,7 @@ bool read_configuration(struct settings *settings, struct fault *fault)
     static const char *const yes[] = {"1", "true", "yes", "on", "y", NULL};
     static const char *const no[] = {"0", "false", "no", "off", "n", NULL};
     char *options[OPTIONS] = {NULL};
-    *settings = (struct settings){NULL, environment, false, 30, NULL};
+    *settings = (struct settings){NULL, NULL, environment, false, 30, NULL};
     settings->text = read_options(options);
     if (options[AUTOSTART] != NULL) {
         const char *text = value(options[AUTOSTART]);
@@ -324,6 +348,8 @@ bool read_configuration(struct settings *settings, struct fault *fault)
                     "breezy.conf: lpserve.connect_timeout must be a number of seconds");
     if (options[RUNTIME_DIR] != NULL)
         settings->runtime_dir = value(options[RUNTIME_DIR]);
+    if (options[SERVICE_USER] != NULL)
+        settings->service_user = value(options[SERVICE_USER]);
     if (options[ENVIRONMENT] != NULL)
         settings->environment = values(options[ENVIRONMENT]);
     return true;

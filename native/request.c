@@ -27,28 +27,27 @@
 
 static bool no_service(const char *directory, struct fault *fault)
 {
-    return fail(fault, NO_SERVICE, "no service at %s (%s)", directory,
+    return fail(fault, NO_SERVICE, "no service%s (%s)", at(directory),
                 strerror(errno));
 }
 
 static bool no_answer(const struct conversation *conversation, struct fault *fault)
 {
-    return fail(fault, NO_SERVICE, "the service at %s does not answer",
-                conversation->directory);
+    return fail(fault, NO_SERVICE, "the service%s does not answer",
+                at(conversation->directory));
 }
 
 static bool ended(const struct conversation *conversation, struct fault *fault)
 {
-    return fail(fault, NO_SERVICE, "the service at %s ended", conversation->directory);
+    return fail(fault, NO_SERVICE, "the service%s ended", at(conversation->directory));
 }
 
 bool not_understood(const struct conversation *conversation, int status,
                     struct fault *fault)
 {
     return fail(fault, status,
-                "the service at %s gives an answer that this client does not "
-                "understand",
-                conversation->directory);
+                "the service%s gives an answer that this client does not understand",
+                at(conversation->directory));
 }
 
 /* Whether DIRECTORY can be trusted: if nobody but OWNER can write there. */
@@ -58,14 +57,14 @@ static bool is_safe(const char *directory, uid_t owner, struct fault *fault)
     if (stat(directory, &found) < 0)
         return no_service(directory, fault);
     if (!S_ISDIR(found.st_mode))
-        return fail(fault, NO_SERVICE, "%s is not a directory", directory);
+        return fail(fault, NO_SERVICE, "%s is not a directory", place(directory));
     if (found.st_uid != owner)
         return fail(fault, NO_SERVICE, "%s is owned by uid %u, not by uid %u",
-                    directory, found.st_uid, owner);
+                    place(directory), found.st_uid, owner);
     if (found.st_mode & (S_IWGRP | S_IWOTH))
         return fail(fault, NO_SERVICE,
                     "%s is writable by others (mode %04o); chmod it to 0700",
-                    directory, found.st_mode & 07777);
+                    place(directory), found.st_mode & 07777);
     return true;
 }
 
@@ -144,9 +143,14 @@ static bool try_to_connect(struct conversation *conversation, struct fault *faul
         error = errno;
     errno = error;
     conversation->connected = error == 0;
-    /* Another user's service is as good, where the directory is that user's. */
-    return error == 0 ? is_safe(conversation->directory, peer.uid, fault)
-                      : no_service(conversation->directory, fault);
+    if (error != 0)
+        return no_service(conversation->directory, fault);
+    if (!is_trusted(peer.uid, conversation->service_user))
+        return fail(fault, NO_SERVICE,
+                    "the service%s is run by uid %u: not ours, root's or "
+                    "lpserve.service_user's",
+                    at(conversation->directory), peer.uid);
+    return is_safe(conversation->directory, peer.uid, fault);
 }
 
 static bool open_socket(struct conversation *conversation, struct fault *fault)
@@ -195,7 +199,7 @@ static bool send_descriptors(struct conversation *conversation, struct line *lin
     /* Whoever closed it may have said why: then the answer is there already. */
     if (sent == (ssize_t)line->size || (sent < 0 && errno == EPIPE))
         return true;
-    return fail(fault, NO_SERVICE, "%s: %s", conversation->directory,
+    return fail(fault, NO_SERVICE, "%s: %s", place(conversation->directory),
                 sent < 0 ? strerror(errno) : "only a part could be sent");
 }
 
@@ -212,8 +216,10 @@ static bool open_fifo(struct conversation *conversation, struct fault *fault)
     free(path);
     if (conversation->control < 0 || fstat(conversation->control, &found) < 0)
         return no_service(directory, fault);
-    if (!S_ISFIFO(found.st_mode))
-        return fail(fault, NO_SERVICE, "%s/control is not a FIFO", directory);
+    /* Whoever could put another directory in place cannot make one of ours. */
+    if (!S_ISFIFO(found.st_mode) || found.st_uid != geteuid())
+        return fail(fault, NO_SERVICE, "control in %s is not a FIFO of ours",
+                    place(directory));
     return true;
 }
 
@@ -242,7 +248,8 @@ static bool make_reply(struct conversation *conversation, const char *name,
         conversation->answers = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     }
     return conversation->answers >= 0
-        || fail(fault, NO_SERVICE, "%s: %s", conversation->directory, strerror(errno));
+        || fail(fault, NO_SERVICE, "%s: %s", place(conversation->directory),
+                strerror(errno));
 }
 
 static bool write_request(struct conversation *conversation, const struct line *line,
@@ -251,7 +258,7 @@ static bool write_request(struct conversation *conversation, const struct line *
     signal(SIGPIPE, SIG_IGN); /* the service may end now */
     while (write(conversation->control, line->bytes, line->size) < 0) {
         if (errno != EAGAIN)
-            return fail(fault, NO_SERVICE, "%s: %s", conversation->directory,
+            return fail(fault, NO_SERVICE, "%s: %s", place(conversation->directory),
                         strerror(errno));
         if (!wait_for(conversation, conversation->control, POLLOUT, deadline, fault))
             return false;
@@ -263,9 +270,11 @@ static bool write_request(struct conversation *conversation, const struct line *
 
 /* Get to where requests can be made; close_door undoes it, also where it fails. */
 bool open_door(struct conversation *conversation, const char *directory,
-               enum door door, const struct signals *signals, struct fault *fault)
+               enum door door, const char *service_user,
+               const struct signals *signals, struct fault *fault)
 {
     conversation->directory = directory;
+    conversation->service_user = service_user;
     conversation->signals = signals;
     conversation->control = conversation->answers = -1;
     conversation->reply = NULL;
@@ -296,51 +305,17 @@ void close_door(struct conversation *conversation)
     conversation->reply = NULL;
 }
 
-/* Put "spawn USER env.NAME=VALUE..." into LINE, with what else the door wants. */
-static void compose(struct line *line, const char *user,
-                    const struct settings *settings, const char *reply)
-{
-    char word[MAX_REQUEST];
-    /* The newline in front ends half a line that somebody else may have left. */
-    if (reply != NULL)
-        add_bytes(line, "\n", 1);
-    add_bytes(line, "spawn ", 6);
-    add_quoted(line, user);
-    for (const char *const *name = settings->environment; *name != NULL; name++) {
-        const char *value = strchr(*name, '=') == NULL ? getenv(*name) : NULL;
-        if (value == NULL)
-            continue;
-        int size = snprintf(word, sizeof word, "env.%s=%s", *name, value);
-        if (size < 0 || (size_t)size >= sizeof word)
-            line->fits = false;
-        add_bytes(line, " ", 1);
-        add_quoted(line, word);
-    }
-    if (reply != NULL) {
-        add_bytes(line, " reply=", 7);
-        add_bytes(line, reply, strlen(reply));
-    }
-    add_bytes(line, "\n", 1);
-    /* At both doors there is room for the newline in front. */
-    line->fits = line->fits && line->size < MAX_REQUEST + (reply != NULL)
-        && is_utf8(line->bytes, line->size);
-}
-
 static bool send_request(struct conversation *conversation, const char *user,
                          const struct settings *settings, double deadline,
                          struct fault *fault)
 {
     struct line line;
     char name[64];
-    line.size = 0;
-    line.fits = true;
     if (!conversation->by_socket && !name_reply(name, sizeof name, fault))
         return false;
-    compose(&line, user, settings, conversation->by_socket ? NULL : name);
-    if (!line.fits)
-        return fail(fault, NO_SERVICE,
-                    "what this connection needs does not fit into a request "
-                    "(4096 bytes of UTF-8 without a newline)");
+    if (!compose(&line, user, settings->environment,
+                 conversation->by_socket ? NULL : name, fault))
+        return false;
     if (conversation->by_socket)
         return be_connected(conversation, deadline, fault)
             && send_descriptors(conversation, &line, fault);
@@ -444,8 +419,8 @@ static bool refused(const struct conversation *conversation,
     for (size_t each = 0; each < sizeof codes / sizeof codes[0]; each++)
         if (strcmp(code, codes[each].code) == 0)
             return fail(fault, codes[each].status, "%s: %s", code, said);
-    return fail(fault, NO_SERVICE, "the service at %s says %s: %s",
-                conversation->directory, code, said);
+    return fail(fault, NO_SERVICE, "the service%s says %s: %s",
+                at(conversation->directory), code, said);
 }
 
 /* Nobody waits any longer: a worker that cannot say "ok" from now on leaves our
@@ -456,8 +431,8 @@ static bool stop_waiting(struct conversation *conversation, struct fault *fault)
     shutdown(conversation->answers, SHUT_RD);
     if (read_answer(conversation, &late) == ARRIVED
         && (late.count < 1 || strcmp(late.words, "error") != 0))
-        fail(fault, EX_UNAVAILABLE, "the service at %s answered too late; try again",
-             conversation->directory);
+        fail(fault, EX_UNAVAILABLE, "the service%s answered too late; try again",
+             at(conversation->directory));
     return false;
 }
 

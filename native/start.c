@@ -195,7 +195,7 @@ static bool start_locked(const char *directory, const struct signals *signals,
 {
     for (;;) {
         static struct conversation conversation; /* static only for its size */
-        bool there = open_door(&conversation, directory, FIFO, signals, fault);
+        bool there = open_door(&conversation, directory, FIFO, NULL, signals, fault);
         close_door(&conversation);
         if (there)
             return true;
@@ -208,7 +208,9 @@ static bool start_locked(const char *directory, const struct signals *signals,
     char *why = run(directory, signals);
     if (why == NULL)
         return true;
-    fail(fault, NO_SERVICE, "the service cannot be started: %s", why);
+    /* It may be about any path. */
+    fail(fault, NO_SERVICE, "the service cannot be started%s%s",
+         is_remote() ? "" : ": ", is_remote() ? "" : why);
     free(why);
     return false;
 }
@@ -223,7 +225,7 @@ bool start_service(const char *directory, const struct signals *signals,
         error = guard < 0 ? errno : 0;
     }
     if (error != 0)
-        return fail(fault, NO_SERVICE, "cannot make %s: %s", directory,
+        return fail(fault, NO_SERVICE, "cannot make %s: %s", place(directory),
                     strerror(error));
     /* One start however many ask: the first holds the directory locked until the
      * service is ready, the others find it running. */

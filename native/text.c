@@ -23,6 +23,12 @@
 static const char safe[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%_-+=:,./~";
 
+/* Whether a word of such bytes needs no quotes. */
+bool is_plain(char byte)
+{
+    return byte != '\0' && strchr(safe, byte) != NULL;
+}
+
 /* The end; the service removes a reply FIFO whose client is gone. */
 static _Noreturn void out_of_memory(void)
 {
@@ -220,12 +226,8 @@ static char *quoted(char *in, char quote, char **out)
         if (*in == '\0')
             return NULL;
         /* In double quotes a backslash is one, but before another or a quote. */
-        if (quote == '"' && *in == '\\') {
-            if (in[1] == '"' || in[1] == '\\')
-                in++;
-            else
-                *(*out)++ = *in++;
-        }
+        if (quote == '"' && *in == '\\' && (in[1] == '"' || in[1] == '\\'))
+            in++;
         *(*out)++ = *in++;
     }
     return in + 1;

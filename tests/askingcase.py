@@ -57,7 +57,7 @@ class AskingTestCase(ReactorTestCase):
         """Ask for a worker; what comes of it goes to `answers` or `faults`."""
         return Asking(
             self.service,
-            list(words or ("spawn", "alice")),
+            lambda: list(words or ("spawn", "alice")),
             self.answers.append,
             lambda fault: self.faults.append(str(fault)),
         )

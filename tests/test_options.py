@@ -90,6 +90,7 @@ class TestSettings(TestCaseInTempDir):
                 spare_workers=2,
                 max_spare_workers=16,
                 allowed_peers=(),
+                service_user=None,
                 hangup_timeout=60.0,
                 warm_repositories=16,
                 warm_memory=256,
@@ -207,6 +208,6 @@ class TestSettings(TestCaseInTempDir):
                 self.assertNotIn("\n", str(error))
             # Where the directory is given nothing is to be read.
             given = options.read_meeting_place("/run/x")
-            self.assertEqual(("/run/x", location.CONNECT_TIMEOUT), given)
+            self.assertEqual(("/run/x", location.CONNECT_TIMEOUT, None), given)
         os.rmdir(path)
         config.GlobalStack().store.unload()

@@ -9,6 +9,7 @@
 
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import stat
@@ -34,6 +35,8 @@ def soon():
 class SocketConversationTestCase(TestCaseInTempDir):
     """With a directory, in which `listen` makes a socket; nothing stays open."""
 
+    service_user = None
+
     def setUp(self):
         super().setUp()
         self.runtime = os.path.join(self.test_dir, "run")
@@ -54,7 +57,7 @@ class SocketConversationTestCase(TestCaseInTempDir):
 
     def open(self, signals=None):
         """A conversation that has begun, and the service's end of it."""
-        talk = SocketConversation(self.runtime, signals)
+        talk = SocketConversation(self.runtime, signals, self.service_user)
         self.addCleanup(talk.close)
         link = self.listener.accept()[0]
         self.addCleanup(link.close)
@@ -67,7 +70,9 @@ class SocketConversationTestCase(TestCaseInTempDir):
         return talk, link
 
     def assertNoService(self, *texts):
-        error = self.assertRaises(NoService, SocketConversation, self.runtime)
+        error = self.assertRaises(
+            NoService, SocketConversation, self.runtime, None, self.service_user
+        )
         for text in texts:
             self.assertContainsString(str(error), text)
 
@@ -105,7 +110,7 @@ class TestNoService(SocketConversationTestCase):
         self.open()
 
     def test_owner(self):
-        """Whoever listens must own the directory, whoever that is."""
+        """FAULT 44: whoever listens is trusted, and owns the directory."""
         if os.geteuid() != 0:
             self.listen()
             self.overrideAttr(os, "stat", lambda path: _somebody_elses(path))
@@ -120,7 +125,16 @@ class TestNoService(SocketConversationTestCase):
             self.listener.listen()
         finally:
             os.seteuid(0)
-        self.open()
+        self.assertNoService(
+            f"the service at {self.runtime} is run by uid {NOBODY}: not ours, root's "
+            "or lpserve.service_user's"
+        )
+        for name in ("1", "nobody-of-that-name", "", f"{NOBODY}x"):
+            self.service_user = name
+            self.assertNoService(f"is run by uid {NOBODY}: not ours")
+        for name in (str(NOBODY), pwd.getpwuid(NOBODY).pw_name):
+            self.service_user = name
+            self.open()
         os.chown(self.runtime, 0, 0)
         self.assertNoService(f"is owned by uid 0, not by uid {NOBODY}")
 
@@ -155,7 +169,8 @@ class TestSending(SocketConversationTestCase):
         self.listen()
         talk, _ = self.open()
         for word in ("x" * 4096, "a\nb", "\udc80"):
-            error = self.assertRaises(NoService, talk.send, ["spawn", word], soon())
+            error = self.assertRaises(ClientError, talk.send, ["spawn", word], soon())
+            self.assertEqual(64, error.status)
             self.assertContainsString(str(error), "does not fit into a request")
 
     def test_long_path(self):

@@ -130,6 +130,8 @@ class TransportTestCase(LiveReactorTestCase):
         self.assertEqual((b"", 1), (protocol.out, protocol.err.count(b"\n")))
         self.assertStartsWith(protocol.err, b"lp-serve: ")
         self.assertEndsWith(protocol.err, b"\n")
+        # Whoever reads it is a user of ssh.
+        self.assertNotIn(self.runtime.encode(), protocol.err)
         for text in texts:
             self.assertContainsString(protocol.err.decode(), text)
         self.check_end(protocol)

@@ -86,12 +86,13 @@ class TestReasons(FallbackTestCase):
             self.assertLogged(self.runtime, why)
 
     def test_words_that_no_request_can_have(self):
-        """FAULT 13: they survive exactly all the same."""
+        """FAULT 43: nobody has a process in place of a worker because of them."""
         self.start_service()
         for word in ("\n", 'it\'s\n"1"', "\udcff\udcfe", "x" * 4096):
-            protocol = self.begin('printf %s "$TZ"', env={"TZ": word})
-            self.assertEnds(protocol, 0, os.fsencode(word))
-            self.assertLogged("does not fit into a request")
+            protocol = self.begin("exit 1", env={"BRZ_EMAIL": word})
+            self.assertEnds(protocol, 64)
+            why = b"lp-serve: BRZ_EMAIL does not fit into a request"
+            self.assertStartsWith(protocol.err, why)
         self.assertEqual(0, self.status()["totals"]["spawned"])
 
 
@@ -100,23 +101,24 @@ class TestNoReason(TransportTestCase):
 
     def test_unfit_directory(self):
         """FAULT 15: one that is insecure is not used."""
-        self.assertFails(self.spawn(), 69, self.runtime, "No such file or directory")
+        self.assertFails(self.spawn(), 69, "No such file or directory")
         control = os.path.join(self.runtime, "control")
         os.makedirs(os.path.join(self.runtime, "replies"))
         with open(control, "w"):
-            self.assertFails(self.spawn(), 69, control, "is not a FIFO")
+            self.assertFails(self.spawn(), 69, "is not a FIFO")
         os.unlink(control)
         os.mkfifo(control)
-        self.assertFails(self.spawn(), 69, self.runtime, "No such device or address")
+        self.assertFails(self.spawn(), 69, "No such device or address")
         with open(control, "r+b", 0):
             for mode in (0o770, 0o702, 0o777):
                 os.chmod(self.runtime, mode)
-                self.assertFails(self.spawn(), 69, self.runtime, "writable by others")
+                self.assertFails(self.spawn(), 69, "writable by others")
             os.chmod(self.runtime, 0o700)
             os.rmdir(os.path.join(self.runtime, "replies"))
-            self.assertFails(self.spawn(), 69, self.runtime, "No such file")
+            self.assertFails(self.spawn(), 69, "No such file")
         os.unlink(control)
-        self.assertEqual([], self.log_lines())
+        for line in self.log_lines():
+            self.assertContainsString(line, self.runtime)
 
     def test_removed_directory(self):
         """What is connected stays so, and its end is known."""
@@ -124,7 +126,7 @@ class TestNoReason(TransportTestCase):
         self.start_others()
         served, killed = self.connected(), self.connected()
         shutil.rmtree(self.runtime)
-        self.assertFails(self.spawn(), 69, self.runtime, "No such file")
+        self.assertFails(self.spawn(), 69, "No such file")
         self.assertOthersGoOn()
         self.assertServed(served)
         killed.transport.signalProcess("KILL")
@@ -171,9 +173,9 @@ class TestNoReason(TransportTestCase):
             self.assertEqual(word, found["SSH_ORIGINAL_COMMAND"])
             self.assertNotIn("LD_PRELOAD", found)
         for word in ("\n", "a\nhello", "\udcff", "x" * 4096):
-            for user, env in (("alice", {"LANG": word}), (f"alice{word}", {})):
+            for user, env in (("alice", {"BRZ_EMAIL": word}), (f"alice{word}", {})):
                 failed = self.spawn(user, env=env)
-                self.assertFails(failed, 69, "does not fit into a request")
+                self.assertFails(failed, 64, "does not fit into a request")
         self.assertOthersGoOn()
         self.assertEqual({}, self.status()["refused"])
         self.assertEqual(len(words) + 1, len(os.listdir(witness)))
@@ -306,8 +308,14 @@ class TestProcess(FallbackTestCase):
             protocol = Recorder()
             service = ForkService(self.reactor, self.runtime)
             service.spawnProcess(protocol, executable, ["brz"], user="alice")
-            self.assertFails(protocol, 69, f"cannot run {executable}: ")
-            self.assertLogged()
+            self.assertFails(protocol, 69, "cannot run Breezy")
+            for line, text in zip(
+                self.log_lines(),
+                ("serving this connection without it", f"cannot run {executable}: "),
+                strict=True,
+            ):
+                self.assertContainsString(line, text)
+            self.logged.clear()
 
 
 class TestAutostart(FallbackTestCase):

@@ -157,7 +157,7 @@ class TestByHand(ConchTestCase):
         self.start_service(f"--directory={self.root}/%u")
         self.start_server()
         transport = self.log_in()
-        missing = f"lp-serve: there is no directory {self.root}/alice to serve\n"
+        missing = "lp-serve: there is no directory to serve\n"
         self.assertEnd(self.execute(transport), 3, b"", missing)
         os.mkdir(os.path.join(self.root, "alice"))
         refused = "lp-serve-ssh: only 'bzr serve --inet' is allowed, not: id\n"

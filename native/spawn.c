@@ -1,0 +1,129 @@
+/*
+ * Copyright (C) 2026 The lpserve developers
+ *
+ * This program is free software; you can redistribute it and/or modify
+ * it under the terms of the GNU General Public License as published by
+ * the Free Software Foundation; either version 2 of the License, or
+ * (at your option) any later version.
+ */
+
+/*
+ * The request for a worker. A user of ssh may choose what is in some variables, but
+ * not that they do not fit: what only says how text is shown is left out then, and
+ * the command is cut.
+ */
+
+#include "client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+/* Longest value that is taken for the name of a locale or a time zone. */
+enum { LONGEST_LABEL = 255 };
+/* Variables, in the order in which they get their places. */
+enum kind { NEEDED, LABEL, COMMAND, KINDS };
+
+static enum kind kind_of(const char *name)
+{
+    if (strcmp(name, "LANG") == 0 || strcmp(name, "LANGUAGE") == 0
+        || strcmp(name, "TZ") == 0 || strncmp(name, "LC_", 3) == 0)
+        return LABEL;
+    return strcmp(name, "SSH_ORIGINAL_COMMAND") == 0 ? COMMAND : NEEDED;
+}
+
+/* Whether VALUE can be what a locale or a time zone is called. */
+static bool is_label(const char *value)
+{
+    size_t size = 0;
+    while (size <= LONGEST_LABEL && (unsigned char)value[size] >= ' '
+           && value[size] != '\177')
+        size++;
+    return value[size] == '\0' && size <= LONGEST_LABEL;
+}
+
+/* Add a variable; false, with nothing added, if it does not fit. */
+static bool add_variable(struct line *line, const char *name, const char *value,
+                         size_t limit)
+{
+    char word[MAX_REQUEST];
+    size_t before = line->size;
+    int size = snprintf(word, sizeof word, "env.%s=%s", name, value);
+    line->fits = size >= 0 && (size_t)size < sizeof word
+        && is_utf8(word, (size_t)size);
+    if (line->fits) {
+        add_bytes(line, " ", 1);
+        add_quoted(line, word);
+    }
+    if (line->fits && line->size <= limit)
+        return true;
+    line->size = before;
+    line->fits = true;
+    return false;
+}
+
+/* Add a variable, or as much of its beginning as fits. */
+static void add_beginning(struct line *line, const char *name, const char *value,
+                          size_t limit)
+{
+    char kept[MAX_REQUEST];
+    size_t size = 0, left = strlen(value), quotes = 0;
+    size_t needed = line->size + strlen(" env.=") + strlen(name);
+    if (needed > limit)
+        return;
+    while (left > 0 && value[size] != '\n') {
+        int length = character(value + size, left);
+        if (length < 0)
+            break;
+        needed += value[size] == '\'' ? 5 : (size_t)length;
+        if (!is_plain(value[size]))
+            quotes = 2;
+        if (needed + quotes > limit)
+            break;
+        size += (size_t)length;
+        left -= (size_t)length;
+    }
+    memcpy(kept, value, size);
+    kept[size] = '\0';
+    add_variable(line, name, kept, limit);
+}
+
+/* Put "spawn USER env.NAME=VALUE..." into LINE, with the variables of our
+ * environment that have NAMES, and what else the door wants: the name of the REPLY
+ * FIFO, or NULL. False with a fault if it does not fit. */
+bool compose(struct line *line, const char *user, const char *const *names,
+             const char *reply, struct fault *fault)
+{
+    size_t limit = ROOM + (reply != NULL);
+    line->size = 0;
+    line->fits = true;
+    /* The newline in front ends half a line that somebody else may have left. */
+    if (reply != NULL)
+        add_bytes(line, "\n", 1);
+    add_bytes(line, "spawn ", 6);
+    add_quoted(line, user);
+    for (enum kind kind = NEEDED; kind < KINDS; kind++) {
+        for (const char *const *name = names; *name != NULL; name++) {
+            const char *value = strchr(*name, '=') == NULL ? getenv(*name) : NULL;
+            /* Only the worker knows who is served, and tells it to hooks. */
+            if (value == NULL || strcmp(*name, "LPSERVE_USER") == 0
+                || kind_of(*name) != kind || (kind == LABEL && !is_label(value))
+                || add_variable(line, *name, value, limit))
+                continue;
+            if (kind == COMMAND)
+                add_beginning(line, *name, value, limit);
+            else if (kind == NEEDED)
+                return fail(fault, EX_USAGE,
+                            "%s does not fit into a request (4096 bytes of UTF-8 "
+                            "without a newline)",
+                            *name);
+        }
+    }
+    if (reply != NULL) {
+        add_bytes(line, " reply=", 7);
+        add_bytes(line, reply, strlen(reply));
+    }
+    add_bytes(line, "\n", 1);
+    return true;
+}
