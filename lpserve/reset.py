@@ -46,6 +46,7 @@ from breezy import (
 from breezy.bzr import generate_ids
 
 from . import serving
+from .location import LPSERVE_USER
 from .system import open_descriptors, set_title
 
 #: Of the names that a request may set, those that have a use without a request;
@@ -216,7 +217,7 @@ def reset_environment(context: Context) -> None:
     """The names that a request may set are as it says, the rest the service's.
 
     ``BRZ_EMAIL`` is USER where the request does not say: locks name their
-    holder by it.
+    holder by it. ``LPSERVE_USER`` is USER whatever the request says.
     """
     env = context.message["env"]
     for name in context.settings["environment"]:
@@ -228,6 +229,7 @@ def reset_environment(context: Context) -> None:
             del os.environ[name]
     if "BRZ_EMAIL" not in os.environ:
         os.environ["BRZ_EMAIL"] = context.message["user"]
+    os.environ[LPSERVE_USER] = context.message["user"]
 
 
 def reset_locale(context: Context) -> None:

@@ -22,7 +22,7 @@ from . import reset, system
 from .advice import odd_directory, odd_options
 from .errors import ConfigurationError, LpserveError, os_fault
 from .generation import Launch
-from .location import runtime_directory
+from .location import LPSERVE_USER, runtime_directory
 from .logs import LogFile, log_to_stderr
 from .options import Settings, read_settings
 from .paths import RuntimeDirectory
@@ -140,6 +140,8 @@ class _Reader:
         settings = load_settings(self._chosen)
         for line in odd_options():
             log.warning("%s", line)
+        if LPSERVE_USER in settings.environment:
+            log.warning("lpserve.environment: no request can set %s", LPSERVE_USER)
         assert settings.directory is not None
         if settings.directory != self._directory:
             # Only then: it may be on a server that does not answer.

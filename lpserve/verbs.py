@@ -16,6 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from .doors import Reply
+from .location import LPSERVE_USER
 from .peers import describe_peer
 from .pool import Connection, Pool
 from .wire import (
@@ -83,8 +84,9 @@ class Verbs:
             log.warning("refused: %s; %s", error, _asked(request, reply))
             reply.send(encode_error(error.code, error.text))
             reply.close()
-        except Exception as error:
-            reply.send(encode_error(FAILED, str(error)))
+        except Exception:
+            # What it says may name any path.
+            reply.send(encode_error(FAILED, "a fault; the service's log has it"))
             reply.close()
             raise
 
@@ -99,7 +101,7 @@ class Verbs:
             raise RequestError(BAD_REQUEST, "spawn needs reply=NAME")
         settings = self._life.settings
         for name in request.env:
-            if name not in settings.environment:
+            if name not in settings.environment or name == LPSERVE_USER:
                 raise RequestError(DENIED, f"{name} is not in lpserve.environment")
         limit = settings.max_workers
         if limit and len(self._pool.busy) + len(self._pool.waiting) >= limit:

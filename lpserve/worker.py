@@ -25,6 +25,7 @@ from typing import Any
 from breezy import trace
 
 from . import channel, reset, serving, warm
+from .location import LPSERVE_USER
 from .paths import connection_fifos, remove_connection
 from .system import set_title
 from .wire import encode_answer
@@ -176,6 +177,7 @@ def practise(context: reset.Context, ready: Ready) -> None:
         context.stamp = None  # at the connection there is somebody to tell
     finally:
         trace._trace_file = log
+        os.environ.pop(LPSERVE_USER, None)
         if email is None:
             os.environ.pop("BRZ_EMAIL", None)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
