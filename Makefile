@@ -4,6 +4,7 @@
 # make check-odd  some of the tests as odd shells would start them: with signals
 #              ignored, descriptors open, as another user...; ODD="user load" for these
 # make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections,
+#              a million inputs for the client in C (and libFuzzer, where clang has it),
 #              10,000 changes of repositories, warm and cold compared
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
 #              names of benchmarks; make graph, doc/connection_time.png alone
@@ -60,8 +61,9 @@ check-odd: $(VENV)/ready
 
 soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
-	LPSERVE_WARM_STEPS=10000 \
-	$(SELFTEST) live.test_fuzz live.test_chaos live.test_warm_walk </dev/null
+	LPSERVE_WARM_STEPS=10000 LPSERVE_FUZZ_INPUTS=1000000 LPSERVE_FUZZ_SECONDS=300 \
+	$(SELFTEST) live.test_fuzz live.test_native_fuzz live.test_chaos \
+	live.test_warm_walk </dev/null
 
 bench: $(VENV)/drawing
 	$(BIN)/python benchmarks/report.py $(BENCH)

@@ -93,20 +93,57 @@ readelf = features.ExecutableFeature("readelf")
 
 def native_client(*flags, static=True):
     """The path of the native client, compiled with *flags* besides our own."""
+
+    def build(path):
+        load_setup().build_client(path, *flags, static=static)
+
+    return _built(build, *flags, str(static))
+
+
+def fuzzer(coverage=False):
+    """The path of a program that feeds the parsers of the native client with rubbish.
+
+    :param coverage: whether it is to be libFuzzer's; then None where clang has none.
+    """
+    checks = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    words = load_setup().find_compiler()
+    names = ["fuzz.c", "driver.c"]
+    if coverage:
+        words, names = ["clang"], ["fuzz.c"]
+        checks.append("-fsanitize=fuzzer")
+    native = os.path.join(PLUGIN, "native")
+    # All of the client but its main.
+    sources = [p for p in glob.glob(f"{native}/*.c") if not p.endswith("/client.c")]
+    sources += [os.path.join(PLUGIN, "tests", "native", name) for name in names]
+    needed = [*load_setup()._NEEDED, f"-I{native}", *checks]
+
+    def build(path):
+        subprocess.run([*words, *needed, "-o", path, *sources], check=True)
+
+    try:
+        return _built(build, *words, *needed, *names)
+    except (OSError, subprocess.CalledProcessError):
+        if coverage:
+            return None
+        raise
+
+
+def _built(build, *key):
+    """The path of what *build* makes, once for *key* and the sources."""
     directory = os.path.join(tempfile.gettempdir(), f"lpserve-native-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
     fault = directory_fault(directory)
     if fault is not None:
         raise AssertionError(fault)
-    path = os.path.join(directory, _hash(*flags, str(static)), "lp-serve-client")
+    path = os.path.join(directory, _hash(*key), "lp-serve-client")
     with open(os.path.join(directory, "lock"), "w") as lock:
         # Tests run in several processes.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(path):
             _forget_old(directory)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            load_setup().build_client(path + ".new", *flags, static=static)
+            build(path + ".new")
             os.rename(path + ".new", path)
     return path
 
@@ -143,6 +180,7 @@ def sanitized_client():
 def _hash(*words):
     found = hashlib.sha256("\0".join([os.environ.get("CC", ""), *words]).encode())
     sources = glob.glob(os.path.join(PLUGIN, "native", "*"))
+    sources += glob.glob(os.path.join(PLUGIN, "tests", "native", "*"))
     for path in [*sorted(sources), os.path.join(PLUGIN, "setup.py")]:
         with open(path, "rb") as file:
             found.update(file.read())
