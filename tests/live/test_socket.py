@@ -334,6 +334,7 @@ class TestPeers(SocketTestCase):
         os.dup2(stdout, 1)
         settings = {
             "environment": ENVIRONMENT,
+            "service_user": None,
             "autostart": False,
             "connect_timeout": DEADLINE,
         }
