@@ -88,9 +88,10 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     Where a service in the background logs (lpserve.log beside brz.log). One that
     was moved away is made anew at a reload.
 
-Hooks and plug-ins find out for whom they run from LPSERVE_USER in the environment,
-which no request can set. BRZ_EMAIL is what a commit is labelled with: USER unless
-the request says something else, so nothing should be allowed because of it.
+Hooks and plug-ins find out for whom they run from LPSERVE_USER in the
+environment, which no request can set. BRZ_EMAIL is what a commit is labelled
+with: USER unless the request says something else, so nothing should be allowed
+because of it.
 
 And for 'brz lp-serve-ssh':
 
