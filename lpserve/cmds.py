@@ -24,8 +24,9 @@ from . import system
 from .descriptors import open_standard_descriptors
 from .errors import LpserveError
 from .location import LPSERVE_USER, runtime_directory
-from .options import Settings, read_meeting_place, read_settings, seconds
+from .options import seconds
 from .program import brz_words
+from .settings import Settings, read_meeting_place, read_settings
 
 _runtime_dir = Option(
     "runtime-dir",

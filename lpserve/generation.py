@@ -135,7 +135,7 @@ class Generation:
         """Ask for workers, each with one of *ends* of channels.
 
         :param spare: nobody waits for them.
-        :param settings: what `options.Settings.for_worker` says.
+        :param settings: what `settings.Settings.for_worker` says.
         :raises OSError: if the zygote has gone or does not keep up.
         """
         channel.send(

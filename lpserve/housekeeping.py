@@ -22,7 +22,7 @@ from .zygotes import Zygotes
 
 if TYPE_CHECKING:
     from .loop import Callback
-    from .options import Settings
+    from .settings import Settings
 
 log = logging.getLogger("lpserve")
 

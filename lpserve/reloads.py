@@ -18,7 +18,7 @@ from .wire import FAILED, STOPPING, encode_error
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
-    from .options import Settings
+    from .settings import Settings
 
 log = logging.getLogger("lpserve")
 

@@ -70,7 +70,7 @@ class Context:
 
     :ivar start: the ``start`` message of the service, made in ``start._run``.
     :ivar kept: descriptors of ours that stay open.
-    :ivar settings: what `options.Settings.for_worker` says.
+    :ivar settings: what `settings.Settings.for_worker` says.
     :ivar message: the ``serve`` message; empty before there is a connection.
     :ivar changed: names in the environment that a request has given a new value.
     :ivar stamp: of breezy.conf where it has been read already, or None.

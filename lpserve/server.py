@@ -48,7 +48,7 @@ from .wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
-    from .options import Settings
+    from .settings import Settings
 
 log = logging.getLogger("lpserve")
 

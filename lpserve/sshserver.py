@@ -28,7 +28,7 @@ from . import system
 from .conch import ForkService
 from .errors import ConfigurationError
 from .keydirectory import KeyDirectory
-from .options import Settings
+from .settings import Settings
 from .sshconnection import Connection, User
 from .sshkeys import KeyChecker, Login, host_key
 from .sshlimits import REASONS, Limits

@@ -30,7 +30,7 @@ from .errors import ConfigurationError
 from .keydirectory import KeyDirectory
 from .location import runtime_directory
 from .logs import LogFile, log_to_stderr
-from .options import Settings, read_settings
+from .settings import Settings, read_settings
 from .sshserver import Server
 
 log = logging.getLogger("lpserve")

@@ -24,10 +24,10 @@ from .errors import ConfigurationError, LpserveError, os_fault
 from .generation import Launch
 from .location import LPSERVE_USER, runtime_directory
 from .logs import LogFile, log_to_stderr
-from .options import Settings, read_settings
 from .paths import RuntimeDirectory
 from .pidfile import remove_pid_file, write_pid_file
 from .server import Service
+from .settings import Settings, read_settings
 
 log = logging.getLogger("lpserve")
 

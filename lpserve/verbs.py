@@ -32,7 +32,7 @@ from .wire import (
 )
 
 if TYPE_CHECKING:
-    from .options import Settings
+    from .settings import Settings
 
 log = logging.getLogger("lpserve")
 

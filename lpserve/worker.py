@@ -111,7 +111,7 @@ def main(
 class Ready:
     """What a zygote has ready for its workers beside what is loaded.
 
-    :ivar settings: what `options.Settings.for_worker` says.
+    :ivar settings: what `settings.Settings.for_worker` says.
     :ivar server: what can be made of a connection that is nobody's yet.
     :ivar stamp: that of `reset.Context`.
     """

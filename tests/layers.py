@@ -43,6 +43,7 @@ LAYERS = (
     "sshlimits",
     "report",
     "options",
+    "settings",
     "advice",
     "medium",
     "serving",

@@ -12,7 +12,7 @@ import os
 from breezy import config
 from breezy.tests import TestCase, TestCaseInTempDir
 
-from ..lpserve import location, options
+from ..lpserve import location, settings
 from ..lpserve.errors import ConfigurationError
 
 
@@ -243,7 +243,7 @@ class TestConfiguration(TestCaseInTempDir):
             ("autostart", "maybe"),
         ):
             self.write(f"[DEFAULT]\nlpserve.{name} = {value}\n")
-            self.assertRaises(ConfigurationError, options.read_settings)
+            self.assertRaises(ConfigurationError, settings.read_settings)
             try:
                 location.read_configuration()
             except ValueError as error:

@@ -17,6 +17,12 @@ from breezy.tests import TestCase, TestCaseInTempDir
 from .. import __doc__ as PLUGIN_HELP
 from ..lpserve import location, options, sshlimits
 from ..lpserve.errors import ConfigurationError
+from ..lpserve.settings import (
+    OPTIONS,
+    Settings,
+    read_meeting_place,
+    read_settings,
+)
 
 
 class TestOptions(TestCase):
@@ -30,20 +36,20 @@ class TestOptions(TestCase):
         ]
 
     def test_names_agree(self):
-        """What `__init__` registers is what `options` reads, and describes."""
-        self.assertEqual(sorted(options.OPTIONS), sorted(self.names()))
-        fields = [field.name for field in dataclasses.fields(options.Settings)]
-        self.assertEqual(list(options.OPTIONS), fields)
+        """What `__init__` registers is what `settings` reads, and describes."""
+        self.assertEqual(sorted(OPTIONS), sorted(self.names()))
+        fields = [field.name for field in dataclasses.fields(Settings)]
+        self.assertEqual(list(OPTIONS), fields)
 
     def test_registered(self):
-        for name in options.OPTIONS:
+        for name in OPTIONS:
             option = config.option_registry.get(f"lpserve.{name}")
             self.assertEqual(f"lpserve.{name}", option.name)
             self.assertIs(getattr(options, name), option)
 
     def test_help(self):
         """Sentences; 'brz help lpserve' has all of them."""
-        for name in options.OPTIONS:
+        for name in OPTIONS:
             text = config.option_registry.get_help(f"lpserve.{name}")
             self.assertEndsWith(text, ".")
             self.assertIn(f":lpserve.{name}:\n", PLUGIN_HELP)
@@ -51,7 +57,7 @@ class TestOptions(TestCase):
     def test_defaults_in_the_help(self):
         """Where the help of the plug-in names a default it is the default."""
         help = " ".join(PLUGIN_HELP.split())
-        settings = options.read_settings()
+        settings = read_settings()
         for text in (
             f"given up (serve.client_timeout: 300). :lpserve.connect_timeout: Seconds "
             f"that client and worker wait for each other "
@@ -67,7 +73,7 @@ class TestOptions(TestCase):
 
 
 class TestSettings(TestCaseInTempDir):
-    """`options.read_settings`."""
+    """`settings.read_settings`."""
 
     def configure(self, *lines):
         config.GlobalStack().store.unload()
@@ -77,9 +83,9 @@ class TestSettings(TestCaseInTempDir):
         store.save()
 
     def test_defaults(self):
-        settings = options.read_settings()
+        settings = read_settings()
         self.assertEqual(
-            options.Settings(
+            Settings(
                 runtime_dir=None,
                 directory=None,
                 allow_writes=False,
@@ -118,7 +124,7 @@ class TestSettings(TestCaseInTempDir):
 
     def test_as_the_client_has_them(self):
         """Without configuration the stand-alone client assumes the same."""
-        settings = options.read_settings()
+        settings = read_settings()
         assumed = location.read_configuration()
         for name, value in assumed.items():
             self.assertEqual(getattr(settings, name), value, name)
@@ -131,7 +137,7 @@ class TestSettings(TestCaseInTempDir):
             "lpserve.max_workers = 0",
             "lpserve.environment = LANG, TZ",
         )
-        settings = options.read_settings()
+        settings = read_settings()
         self.assertEqual("/srv/%u", settings.directory)
         self.assertIs(True, settings.allow_writes)
         self.assertEqual(1.5, settings.client_timeout)
@@ -142,18 +148,18 @@ class TestSettings(TestCaseInTempDir):
         """FAULT 20: what changed meanwhile is seen."""
         for number in (1, 2):
             self.configure(f"lpserve.max_workers = {number}")
-            self.assertEqual(number, options.read_settings().max_workers)
+            self.assertEqual(number, read_settings().max_workers)
 
     def test_renamed(self):
         """What an option was called before is none any more, and is one now."""
         for old, new in options.RENAMED.items():
-            self.assertNotIn(old, options.OPTIONS)
-            self.assertIn(new, options.OPTIONS)
+            self.assertNotIn(old, OPTIONS)
+            self.assertIn(new, OPTIONS)
 
     def test_overrides(self):
         """The command line beats the configuration, where it says something."""
         self.configure("lpserve.directory = /srv", "lpserve.allow_writes = True")
-        settings = options.read_settings(directory="/other", allow_writes=None)
+        settings = read_settings(directory="/other", allow_writes=None)
         self.assertEqual("/other", settings.directory)
         self.assertIs(True, settings.allow_writes)
 
@@ -176,12 +182,12 @@ class TestSettings(TestCaseInTempDir):
         ):
             for value in values:
                 self.configure(f"lpserve.{name} = {value}")
-                error = self.assertRaises(ConfigurationError, options.read_settings)
+                error = self.assertRaises(ConfigurationError, read_settings)
                 self.assertContainsRe(str(error), f"lpserve.{name}")
 
     def test_for_worker(self):
         """What it is told can be sent to it."""
-        told = options.read_settings(directory="/srv").for_worker()
+        told = read_settings(directory="/srv").for_worker()
         self.assertEqual("/srv", json.loads(json.dumps(told))["directory"])
 
     def test_no_configuration(self):
@@ -200,14 +206,14 @@ class TestSettings(TestCaseInTempDir):
                 with open(path, "wb") as file:
                     file.write(content)
             for read in (
-                options.read_settings,
-                lambda: options.read_meeting_place(None),
+                read_settings,
+                lambda: read_meeting_place(None),
             ):
                 error = self.assertRaises(ConfigurationError, read)
                 self.assertStartsWith(str(error), f"breezy.conf {text}")
                 self.assertNotIn("\n", str(error))
             # Where the directory is given nothing is to be read.
-            given = options.read_meeting_place("/run/x")
+            given = read_meeting_place("/run/x")
             self.assertEqual(("/run/x", location.CONNECT_TIMEOUT, None), given)
         os.rmdir(path)
         config.GlobalStack().store.unload()

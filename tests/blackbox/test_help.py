@@ -9,7 +9,7 @@
 
 import sys
 
-from ...lpserve.options import OPTIONS
+from ...lpserve.settings import OPTIONS
 from ..harness import LiveTestCase
 
 _LOADED = """

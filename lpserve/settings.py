@@ -1,0 +1,164 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What the configuration options are set to."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from breezy import config, errors
+
+from .. import OPTIONS
+from .errors import ConfigurationError
+from .location import CONNECT_TIMEOUT, runtime_directory
+from .sshlimits import (
+    NetBlockSize,
+    Network,
+    Penalties,
+    Rules,
+    Startups,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options are set to; see their help for what they mean."""
+
+    runtime_dir: str | None
+    directory: str | None
+    allow_writes: bool
+    client_timeout: float | None
+    connect_timeout: float
+    shutdown_timeout: float
+    max_workers: int
+    spare_workers: int
+    max_spare_workers: int
+    allowed_peers: tuple[str, ...]
+    service_user: str | None
+    hangup_timeout: float
+    warm_repositories: int
+    warm_memory: int
+    warm_preload: tuple[str, ...]
+    warm_interval: float
+    warm_report_interval: float
+    environment: tuple[str, ...]
+    autostart: bool
+    log_file: str | None
+    listen: str
+    host_key: str | None
+    authorized_keys: str | None
+    shared_account: str
+    login_grace_time: float
+    max_startups: Startups
+    per_source_max_startups: int | None
+    per_source_netblock_size: NetBlockSize
+    per_source_penalties: Penalties
+    per_source_penalty_exempt_list: tuple[Network, ...]
+    max_auth_tries: int
+    keepalive_interval: float
+
+    @property
+    def allowed_uids(self) -> frozenset[int]:
+        """The uids of `allowed_peers`."""
+        return _uids(self.allowed_peers)
+
+    @property
+    def login_rules(self) -> Rules:
+        """What limits clients of the SSH server until they have logged in."""
+        return Rules(
+            self.max_startups,
+            self.per_source_max_startups,
+            self.per_source_netblock_size,
+            self.per_source_penalties,
+            self.per_source_penalty_exempt_list,
+        )
+
+    def for_worker(self) -> dict[str, Any]:
+        """What a worker has to know of them: fields of its ``serve`` message."""
+        return {
+            "directory": self.directory,
+            "allow_writes": self.allow_writes,
+            "client_timeout": self.client_timeout,
+            "connect_timeout": self.connect_timeout,
+            "environment": self.environment,
+            "warm_report_interval": self.warm_report_interval,
+        }
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings now: *overrides* that are not None, else the configuration.
+
+    :raises ConfigurationError: for a value that cannot be used.
+    """
+    values = _values(OPTIONS)
+    for name in ("environment", "allowed_peers", "warm_preload"):
+        values[name] = tuple(values[name])
+    return _override(Settings(**values), overrides.items())
+
+
+def read_meeting_place(chosen: str | None) -> tuple[str, float, str | None]:
+    """What an administrator's question needs, whatever else is wrong.
+
+    :param chosen: what ``--runtime-dir`` says, or None.
+    :returns: the runtime directory, ``connect_timeout`` and ``service_user``.
+    :raises ConfigurationError: if the directory cannot be known.
+    """
+    timeout, service_user = CONNECT_TIMEOUT, None
+    with contextlib.suppress(ConfigurationError):
+        service_user = _values(["service_user"])["service_user"]
+        timeout = _values(["connect_timeout"])["connect_timeout"]
+    configured = None if chosen else _values(["runtime_dir"])["runtime_dir"]
+    return runtime_directory(chosen, configured), timeout, service_user
+
+
+def _values(names: Iterable[str]) -> dict[str, Any]:
+    """The values now of the options *names*.
+
+    :raises ConfigurationError: for one that cannot be used.
+    """
+    stack = config.GlobalStack()
+    # Whatever was read before may have changed.
+    stack.store.unload()
+    try:
+        return {name: stack.get(f"lpserve.{name}") for name in names}
+    except config.ConfigOptionValueError as error:
+        why = str(error)
+    except config.ParseConfigError as error:
+        # Its own text may be without end. One error, or a list of them.
+        found = [error.errors] if isinstance(error.errors, str) else error.errors
+        why = f"breezy.conf cannot be parsed: {str(found[0]).splitlines()[0]}"
+    except config.ConfigContentError:
+        why = "breezy.conf is not UTF-8"
+    except (errors.BzrError, OSError) as error:
+        why = f"breezy.conf cannot be read: {error}"
+    raise ConfigurationError(" ".join(why.split()))
+
+
+@functools.lru_cache(maxsize=8)
+def _uids(names: tuple[str, ...]) -> frozenset[int]:
+    """The uids of users, each given by name or number.
+
+    :raises ConfigurationError: if there is no such user.
+    """
+    import pwd  # which Windows, where --inet works, does not have
+
+    try:
+        return frozenset(
+            int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid for name in names
+        )
+    except KeyError as error:
+        raise ConfigurationError(f"lpserve.allowed_peers: {error.args[0]}") from None
+
+
+def _override(settings: Settings, items: Iterable[tuple[str, Any]]) -> Settings:
+    given = {name: value for name, value in items if value is not None}
+    return replace(settings, **given)
