@@ -85,8 +85,8 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.autostart:
     Whether a client starts the service if there is none (False).
 :lpserve.log_file:
-    Where a service in the background logs (lpserve.log beside brz.log). One that
-    was moved away is made anew at a reload.
+    Where a service in the background logs (lpserve.log beside brz.log). One
+    that was moved away is made anew at a reload.
 
 Hooks and plug-ins find out for whom they run from LPSERVE_USER in the
 environment, which no request can set. BRZ_EMAIL is what a commit is labelled

@@ -83,9 +83,10 @@ class PatientHandler(logging.Handler):
 
 
 class LineFormatter(logging.Formatter):
-    """A record is one line, whatever it tells of others; only tracebacks have more.
+    """The one line that programs wait for stands alone; the others have a time.
 
-    The one line that programs wait for stands alone; the others have a time.
+    What more lines a record has, as a traceback does, are indented: whatever it tells
+    of others, none of them can be taken for another record.
     """
 
     def __init__(self) -> None:
@@ -94,12 +95,15 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         if str(record.msg).startswith("Listening on "):
             return record.getMessage()
-        return _escaped(super().formatMessage(record))
+        return _lines(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
-        # Indented, so that no line of it can be taken for another record.
-        lines = super().formatException(ei).split("\n")
-        return "\n".join(f"  {_escaped(line)}" for line in lines)
+        return "  " + _lines(super().formatException(ei))
+
+
+def _lines(text: str) -> str:
+    """*text* with its lines after the first indented."""
+    return "\n  ".join(map(_escaped, text.rstrip("\n").split("\n")))
 
 
 def _escaped(text: str) -> str:
