@@ -51,6 +51,9 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     Whether clients may change it (False).
 :lpserve.client_timeout:
     Seconds until an idle client is given up (serve.client_timeout: 300).
+:lpserve.request_timeout:
+    Seconds in the middle of a request without a byte from the client, or
+    without room for its answer, until it is given up (60; 0 means never).
 :lpserve.connect_timeout:
     Seconds that client and worker wait for each other (30).
 :lpserve.shutdown_timeout:
@@ -69,6 +72,8 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     user's: a name in /etc/passwd, or a uid (none).
 :lpserve.hangup_timeout:
     Seconds that a worker may go on without its client at the socket (60).
+:lpserve.worker_memory:
+    MiB that one connection may take beside what all share (0: no limit).
 :lpserve.warm_repositories:
     Repositories that are kept in memory, those used last (16; 0 means none).
 :lpserve.warm_memory:
@@ -144,6 +149,7 @@ OPTIONS = (
     "directory",
     "allow_writes",
     "client_timeout",
+    "request_timeout",
     "connect_timeout",
     "shutdown_timeout",
     "max_workers",
@@ -152,6 +158,7 @@ OPTIONS = (
     "allowed_peers",
     "service_user",
     "hangup_timeout",
+    "worker_memory",
     "warm_repositories",
     "warm_memory",
     "warm_preload",

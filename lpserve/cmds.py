@@ -158,7 +158,7 @@ class cmd_lp_serve(_LpserveCommand):
         return 0
 
     def _serve_one(self, user: str | None, settings: Settings) -> int:
-        from . import serving, wire
+        from . import memorylimit, serving, wire
 
         if user is None or not wire.is_user(user):
             raise _mod_errors.CommandError(
@@ -168,6 +168,7 @@ class cmd_lp_serve(_LpserveCommand):
         os.environ[LPSERVE_USER] = user
         serving.protect_protocol()
         system.disable_debugger()
+        memorylimit.limit_connection(settings.worker_memory)
         logging.getLogger("brz").handlers[1:] = [logging.StreamHandler(sys.stderr)]
         return serving.serve_and_report(
             user,
@@ -176,6 +177,7 @@ class cmd_lp_serve(_LpserveCommand):
             directory=settings.directory,
             allow_writes=settings.allow_writes,
             client_timeout=settings.client_timeout,
+            request_timeout=settings.request_timeout,
         )
 
 

@@ -55,6 +55,10 @@ class UnsupportedPlatform(LpserveError):
     """The fork service needs something that this system does not have."""
 
 
+class ClientError(LpserveError):
+    """The client does not do its part: the connection ends."""
+
+
 def os_fault(error: OSError) -> str:
     """What the system says of a failed call, in a line: the path, and why."""
     # Of a rename, the path that somebody knows is the second.

@@ -72,6 +72,13 @@ client_timeout = _option(
     "of 'brz serve' (serve.client_timeout).",
     from_unicode=seconds,
 )
+request_timeout = _option(
+    "request_timeout",
+    "Seconds without a byte from a client in the middle of its request, or without "
+    "room for its answer, until it is given up. 0 means never.",
+    default=60.0,
+    from_unicode=seconds,
+)
 connect_timeout = _option(
     "connect_timeout",
     "Seconds until a client or a worker stops waiting for the other.",
@@ -121,6 +128,13 @@ hangup_timeout = _option(
     "socket has gone.",
     default=60.0,
     from_unicode=seconds,
+)
+worker_memory = _option(
+    "worker_memory",
+    "How many MiB of memory one connection may take, beside what all workers share. "
+    "0 means no limit.",
+    default=0,
+    from_unicode=_count,
 )
 warm_repositories = _option(
     "warm_repositories",

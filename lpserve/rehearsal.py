@@ -110,6 +110,8 @@ def _settings(stage: str) -> dict[str, Any]:
         "directory": stage,
         "allow_writes": True,
         "client_timeout": None,
+        "request_timeout": TIMEOUT,
+        "worker_memory": 0,
         "connect_timeout": TIMEOUT,
         "warm_report_interval": TIMEOUT,
     }

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from . import oomscore
 from .children import LET_GO, Children, End
 from .descriptors import count_descriptors
 from .doors import ControlFifo, Doors, Reply
@@ -296,6 +297,7 @@ class Service:
     def forked(self, serial: int, pid: int) -> None:
         """See `zygotes.Keeper`."""
         (self._warmer if serial < 0 else self._pool).forked(serial, pid)
+        oomscore.offer(pid)  # after the worker has been handed its connection
 
     def fork_failed(self, serial: int, why: str) -> None:
         """See `zygotes.Keeper`."""

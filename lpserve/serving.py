@@ -18,6 +18,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,9 +27,11 @@ from breezy import ui as _mod_ui
 from breezy.bzr.smart import server as _mod_server
 from breezy.transport import readonly
 
-from .errors import ConfigurationError, LpserveError
+from . import memorylimit
+from .errors import ClientError, ConfigurationError, LpserveError
 from .location import is_remote
 from .medium import PipeMedium
+from .patience import STDERR_PATIENCE, StandardError, write_aside
 
 #: Exit statuses of a connection, as those of ``brz``.
 OK, USER_ERROR, INTERNAL_ERROR = 0, 3, 4
@@ -45,6 +48,7 @@ class ConnectionServer(_mod_server.BzrServerFactory):
 
     def __init__(self, root: str, allow_writes: bool):
         super().__init__()
+        memorylimit.install()
         self.root = root
         url = urlutils.local_path_to_url(root)
         backing = transport.get_transport_from_url(url)
@@ -56,9 +60,11 @@ class ConnectionServer(_mod_server.BzrServerFactory):
             )
         self._make_backing_transport(backing)
 
-    def serve(self, in_fd: int, out_fd: int, timeout: float | None) -> None:
-        """Serve one connection."""
-        self.smart_server = PipeMedium(in_fd, out_fd, self.transport, timeout)
+    def serve(
+        self, in_fd: int, out_fd: int, timeout: float | None, patience: float
+    ) -> None:
+        """Serve one connection; the numbers of seconds are those of `PipeMedium`."""
+        self.smart_server = PipeMedium(in_fd, out_fd, self.transport, timeout, patience)
         before = self._change_globals()
         try:
             self.smart_server.serve()
@@ -129,11 +135,13 @@ def serve(
     directory: str | None,
     allow_writes: bool,
     client_timeout: float | None,
+    request_timeout: float,
     prepared: ConnectionServer | None = None,
 ) -> None:
     """Serve one connection until the client closes it or stays idle too long.
 
     :param client_timeout: in seconds; None for Breezy's ``serve.client_timeout``.
+    :param request_timeout: in seconds; see `PipeMedium`.
     :param prepared: by `prepare` from the same *directory* and *allow_writes*.
     :raises ConfigurationError: if *directory* cannot be served.
     """
@@ -143,7 +151,7 @@ def serve(
         _check_root(prepared.root)
         server = prepared
     try:
-        server.serve(in_fd, out_fd, client_timeout)
+        server.serve(in_fd, out_fd, client_timeout, request_timeout)
     except BaseException:
         caught = False
         for hook in _mod_server.SmartTCPServer.hooks["server_exception"]:
@@ -192,6 +200,10 @@ def report_error(error: BaseException) -> int:
         internal, text = False, "the client went away"
     elif isinstance(error, KeyboardInterrupt):
         internal, text = False, "interrupted"
+    elif isinstance(error, MemoryError):
+        internal, text = False, memorylimit.explain()
+        # What it was needed for is still there, and a line needs some too.
+        traceback.clear_frames(error.__traceback__)
     elif isinstance(error, LpserveError):
         internal, text = False, error.public if remote else text
     else:
@@ -200,9 +212,12 @@ def report_error(error: BaseException) -> int:
             text = _without_paths(error)
         elif internal:
             text = f"{type(error).__name__}: {text} (the traceback is in brz.log)"
-    trace.log_exception_quietly()
+    if isinstance(error, (ClientError, MemoryError)):
+        trace.mutter(text)
+    else:
+        trace.log_exception_quietly()
     with contextlib.suppress(OSError):  # the client may not be there to read it
-        os.write(2, f"lp-serve: {text}\n".encode("utf-8", "replace"))
+        write_aside(f"lp-serve: {text}\n".encode("utf-8", "replace"), STDERR_PATIENCE)
     return INTERNAL_ERROR if internal else USER_ERROR
 
 
@@ -224,7 +239,7 @@ def protect_protocol() -> None:
     os.dup2(protocol, 1)
     os.close(protocol)
     sys.stderr = io.TextIOWrapper(
-        open(2, "wb", buffering=0, closefd=False),
+        StandardError(),
         encoding="utf-8",
         errors="backslashreplace",
         write_through=True,

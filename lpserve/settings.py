@@ -37,6 +37,7 @@ class Settings:
     directory: str | None
     allow_writes: bool
     client_timeout: float | None
+    request_timeout: float
     connect_timeout: float
     shutdown_timeout: float
     max_workers: int
@@ -45,6 +46,7 @@ class Settings:
     allowed_peers: tuple[str, ...]
     service_user: str | None
     hangup_timeout: float
+    worker_memory: int
     warm_repositories: int
     warm_memory: int
     warm_preload: tuple[str, ...]
@@ -88,6 +90,8 @@ class Settings:
             "directory": self.directory,
             "allow_writes": self.allow_writes,
             "client_timeout": self.client_timeout,
+            "request_timeout": self.request_timeout,
+            "worker_memory": self.worker_memory,
             "connect_timeout": self.connect_timeout,
             "environment": self.environment,
             "warm_report_interval": self.warm_report_interval,

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import resource
 import socket
 import time
 from collections.abc import Iterable
@@ -27,7 +26,7 @@ from breezy import transport as _mod_transport
 from breezy.bzr import pack_repo
 from breezy.bzr.smart import repository as smart
 
-from . import channel, system, warm
+from . import channel, memorylimit, system, warm
 from .revisiongraph import BadGraph, RevisionGraph, build
 
 #: Bytes that the loader may need for itself, and for each byte of the limit.
@@ -62,7 +61,7 @@ def main(end: socket.socket, path: str, room: int) -> int:
         return 0
     began = time.monotonic()
     try:
-        _limit_memory(MEMORY + MEMORY_FOR_EACH * room)
+        memorylimit.limit(MEMORY + MEMORY_FOR_EACH * room)
         data, revisions = load(path)
         descriptor = _share(data)
     except MemoryError:
@@ -89,23 +88,6 @@ def main(end: socket.socket, path: str, room: int) -> int:
 def _tell(end: socket.socket, kind: str, descriptors: Any = (), **fields: Any) -> int:
     with contextlib.suppress(OSError):
         channel.send(end, kind, descriptors, **fields)
-    return 0
-
-
-def _limit_memory(size: int) -> None:
-    """Have no more than *size* bytes from now on, or whatever else is the limit."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = _data_size() + size
-    if limit < (most if most != resource.RLIM_INFINITY else 1 << 62):
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
-
-
-def _data_size() -> int:
-    """Bytes of this process that RLIMIT_DATA counts."""
-    with open("/proc/self/status") as file:
-        for line in file:
-            if line.startswith("VmData:"):
-                return int(line.split()[1]) << 10
     return 0
 
 

@@ -23,8 +23,9 @@ import time
 from typing import Any
 
 from breezy import trace
+from breezy.bzr.smart.protocol import MESSAGE_VERSION_THREE
 
-from . import channel, reset, serving, warm
+from . import channel, intake, memorylimit, reset, serving, warm
 from .location import LPSERVE_USER
 from .paths import connection_fifos, remove_connection
 from .system import set_title
@@ -37,6 +38,10 @@ NOBODY_CAME = 75
 #: Seconds until a zygote looks once more whether the configuration has changed: a
 #: worker does so anyway.
 LOOK_AGAIN = 1.0
+
+
+# "hello" as a message of the third version: no headers, the arguments, the end.
+_GREETING = MESSAGE_VERSION_THREE + b"\0\0\0\x02de" + b"s\0\0\0\x09l5:helloe" + b"e"
 
 
 class _TooLate(Exception):
@@ -60,6 +65,7 @@ def main(
     context = reset.Context(start, settings=ready.settings, stamp=ready.stamp)
     for step in reset.AT_FORK:
         step(context)
+    memorylimit.limit_connection(ready.settings["worker_memory"])
     if spare:
         practise(context, ready)
     for step in reset.AFTER_PRACTICE:
@@ -143,13 +149,14 @@ class Ready:
 
 
 def warm_up(ready: Ready) -> None:
-    """Serve a greeting to nobody."""
+    """Serve greetings to nobody, in the first version of the protocol and the last."""
+    intake.writing_requests()  # which is remembered
     ends = (*os.pipe(), *os.pipe())
     try:
-        os.write(ends[1], b"hello\n")
+        os.write(ends[1], b"hello\n" + _GREETING)
         os.close(ends[1])
         server = ready.server or serving.ConnectionServer("/", False)
-        server.serve(ends[0], ends[3], 1.0)
+        server.serve(ends[0], ends[3], 1.0, 1.0)
     finally:
         for number in ends[0], ends[2], ends[3]:
             os.close(number)
@@ -265,6 +272,7 @@ def _serve(context: reset.Context, ready: Ready) -> int:
         directory=settings["directory"],
         allow_writes=settings["allow_writes"],
         client_timeout=ready.client_timeout(),
+        request_timeout=settings["request_timeout"],
         prepared=ready.server,
     )
 

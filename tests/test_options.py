@@ -59,9 +59,10 @@ class TestOptions(TestCase):
         help = " ".join(PLUGIN_HELP.split())
         settings = read_settings()
         for text in (
-            f"given up (serve.client_timeout: 300). :lpserve.connect_timeout: Seconds "
-            f"that client and worker wait for each other "
-            f"({settings.connect_timeout:.0f})",
+            "given up (serve.client_timeout: 300).",
+            f"given up ({settings.request_timeout:.0f}; 0 means never).",
+            f"wait for each other ({settings.connect_timeout:.0f}).",
+            f"beside what all share ({settings.worker_memory}: no limit).",
             f"running connections ({settings.shutdown_timeout:.0f})",
             f"open at once ({settings.max_workers};",
             f"already forked ({settings.spare_workers})",
@@ -90,6 +91,7 @@ class TestSettings(TestCaseInTempDir):
                 directory=None,
                 allow_writes=False,
                 client_timeout=None,
+                request_timeout=60.0,
                 connect_timeout=30.0,
                 shutdown_timeout=300.0,
                 max_workers=2000,
@@ -98,6 +100,7 @@ class TestSettings(TestCaseInTempDir):
                 allowed_peers=(),
                 service_user=None,
                 hangup_timeout=60.0,
+                worker_memory=0,
                 warm_repositories=16,
                 warm_memory=256,
                 warm_preload=(),
@@ -169,6 +172,8 @@ class TestSettings(TestCaseInTempDir):
             ("allow_writes", ("perhaps", "", "2")),
             ("autostart", ("perhaps", "")),
             ("client_timeout", ("soon", "", "-1", "inf", "nan")),
+            ("request_timeout", ("soon", "", "-1", "inf", "nan")),
+            ("worker_memory", ("many", "", "-1", "1.5")),
             ("connect_timeout", ("soon", "", "-1", "inf", "nan")),
             ("shutdown_timeout", ("soon", "", "-1", "inf", "nan")),
             ("max_workers", ("many", "", "-1", "1.5")),

@@ -71,6 +71,9 @@ HANDLERS = {
     ("serving", "self.smart_server.hang_up"),
     # What was there before that.
     ("serving", "handler"),
+    # In a worker: whether its client still reads, and what was there before that.
+    ("patience", "self._look"),
+    ("patience", "before"),
     # In a worker: as Python has them when it starts.
     ("reset", "wanted"),
     # In the SSH server: the way in which Twisted wakes its loop.

@@ -10,6 +10,7 @@
 from .. import loader_of
 
 MODULES = (
+    "test_bodies",
     "test_chaos",
     "test_client",
     "test_client_gone",
@@ -23,10 +24,12 @@ MODULES = (
     "test_hanging",
     "test_hard_requests",
     "test_life",
+    "test_memorylimit",
     "test_native",
     "test_native_fuzz",
     "test_native_memory",
     "test_native_parsing",
+    "test_patience",
     "test_rehearsal",
     "test_relay",
     "test_requests",
