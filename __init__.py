@@ -112,15 +112,17 @@ And for 'brz lp-serve-ssh':
 :lpserve.login_grace_time:
     Seconds that a client has to log in (60).
 :lpserve.max_startups:
-    Clients that may be about to log in at once; start:rate:full as in sshd_config
-    (10:30:500: of more than 10 about every third is dropped, of 500 everyone).
+    Clients that may be about to log in at once; start:rate:full as in
+    sshd_config (10:30:500: of more than 10 about every third is dropped, of 500
+    everyone).
 :lpserve.per_source_max_startups:
     Of these from one source (one fewer than the start of max_startups).
 :lpserve.per_source_netblock_size:
     Bits of an address of IPv4 and IPv6 that make a source (32:128).
 :lpserve.per_source_penalties:
     How long a source is refused that does not log in; words as in sshd_config
-    (authfail:5s invaliduser:5s grace-exceeded:10s noauth:1s min:15s max:10m), or no.
+    (authfail:5s invaliduser:5s grace-exceeded:10s noauth:1s min:15s max:10m),
+    or no.
 :lpserve.per_source_penalty_exempt_list:
     Addresses and networks that get no penalties (none).
 :lpserve.max_auth_tries:
