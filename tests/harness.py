@@ -19,14 +19,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from typing import Any
 
 from breezy.tests import TestCaseInTempDir
 
-from ..lpserve import conversation, socketconversation
-from .waiting import DEADLINE, read_line, wait_until
+from ..lpserve import conversation
+from .handmade import Connection, SocketConnection
+from .waiting import DEADLINE, read_line, wait_until  # noqa: F401 - for tests
 
 #: The directory of the plug-in.
 PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -46,93 +46,17 @@ def descriptors_of(pid: int) -> dict[int, str]:
     return found
 
 
-class Connection:
-    """A connection made by hand: the three FIFOs and the answers.
-
-    :ivar pid: the worker's.
-    :ivar stdin, stdout, stderr: our descriptors; -1 once closed.
-    """
-
-    talk = conversation.Conversation
-
-    def __init__(self, directory: str, user: str, env: dict[str, str]):
-        words = ["spawn", user, *(f"env.{k}={v}" for k, v in env.items())]
-        self.stdin = self.stdout = self.stderr = -1
-        self.paths: list[str] = []
-        self.answer: list[str] = []
-        self.conversation = self.talk(directory)
-        self.ask(words, time.monotonic() + DEADLINE)
-
-    def ask(self, words: list[str], deadline: float) -> None:
-        """Make the request."""
-        self.conversation.send(words, deadline)
-
-    def wait(self) -> list[str]:
-        """Wait for the first answer; its words."""
-        self.answer = self.conversation.wait_answer(time.monotonic() + DEADLINE)
-        if self.answer[0] == "ok":
-            self.pid = int(self.answer[1])
-            self.paths = self.answer[2:]
-        else:
-            self.close()
-            self.conversation.close()
-        return self.answer
-
-    def open(self) -> Connection:
-        """Open the FIFOs in the order of the protocol."""
-        self.stdin = os.open(self.paths[0], os.O_WRONLY)
-        self.stdout = os.open(self.paths[1], os.O_RDONLY)
-        self.stderr = os.open(self.paths[2], os.O_RDONLY)
-        return self
-
-    def hello(self) -> bytes:
-        """Ask the smart server for its version; its answer."""
-        os.write(self.stdin, b"hello\n")
-        return read_line(self.stdout)
-
-    def close(self) -> None:
-        """Close our ends of the FIFOs."""
-        for name in ("stdin", "stdout", "stderr"):
-            if getattr(self, name) >= 0:
-                os.close(getattr(self, name))
-                setattr(self, name, -1)
-
-    def end(self, deadline: float = DEADLINE) -> list[str]:
-        """The words of the answer that says how the worker ended."""
-        try:
-            return self.conversation.wait_answer(time.monotonic() + deadline)
-        finally:
-            self.conversation.close()
-
-
-class SocketConnection(Connection):
-    """The same through the socket: the worker has the far ends of three pipes."""
-
-    talk = socketconversation.SocketConversation
-
-    def ask(self, words: list[str], deadline: float) -> None:
-        """Make the pipes and the request."""
-        stdin, self.stdin = os.pipe()
-        self.stdout, stdout = os.pipe()
-        self.stderr, stderr = os.pipe()
-        self.conversation.send(words, deadline, (stdin, stdout, stderr))
-        for each in (stdin, stdout, stderr):
-            os.close(each)
-
-    def open(self) -> Connection:
-        """They are open."""
-        return self
-
-
 class LiveTestCase(TestCaseInTempDir):
     """A test with a service; nothing may be left when it ends.
 
     :cvar door: through which `connect` asks, "fifo" or "socket".
     :cvar warm: how many repositories are kept in memory, by loaders that come and go.
+    :cvar rehearses: whether zygotes rehearse, or know from an earlier one what for.
     """
 
     door = "fifo"
     warm = 0
+    rehearses = False
 
     def setUp(self) -> None:
         super().setUp()
@@ -253,13 +177,21 @@ class LiveTestCase(TestCaseInTempDir):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**self.env, **env},
+                env={**self.env, **self.rehearsed(), **env},
                 cwd=self.test_dir,
                 **(popen or {}),
             )
         self.addCleanup(self.stop_service, self.service)
         self.wait_for_log("Listening on ", start)
         return self.service
+
+    def rehearsed(self) -> dict[str, str]:
+        """What is in the environment of a service whose zygotes do not rehearse."""
+        if self.rehearses:
+            return {}
+        path = os.path.join(PLUGIN, "tests", "rehearsed")
+        found = os.path.join(self.TEST_ROOT, "rehearsed.json")
+        return {"PYTHONPATH": path, "LPSERVE_TEST_REHEARSED": found}
 
     def log_text(self, start: int = 0) -> str:
         """What the service has logged."""

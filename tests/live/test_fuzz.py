@@ -21,7 +21,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from ..harness import Connection, LiveTestCase, read_line, wait_until
+from ..handmade import Connection
+from ..harness import LiveTestCase, read_line, wait_until
 
 LINES = int(os.environ.get("LPSERVE_FUZZ_LINES", "20000"))
 SEED = int(os.environ.get("LPSERVE_FUZZ_SEED", random.randrange(1 << 32)))

@@ -250,6 +250,8 @@ class TestZygote(LifeCase):
 class TestRehearsal(LifeCase):
     """A zygote rehearses when somebody is killed: nobody waits for the dead."""
 
+    rehearses = True
+
     def setUp(self):
         super().setUp()
         self.add_plugin("held", "")

@@ -26,6 +26,8 @@ if "--zygote" in sys.argv and os.path.exists(%r):
 
 
 class TestRehearsal(LiveTestCase):
+    rehearses = True
+
     def test_fails(self):
         flag = os.path.join(self.test_dir, "flag")
         with open(flag, "w"):

@@ -75,6 +75,8 @@ SERVICE = {
 class ProbeCase(LiveTestCase):
     """A test with the plug-in ``probe``."""
 
+    rehearses = True
+
     def setUp(self):
         super().setUp()
         self.probe_home = os.path.join(self.test_dir, "probe")

@@ -13,6 +13,8 @@ from ..harness import LiveTestCase, wait_until
 
 
 class TestService(LiveTestCase):
+    rehearses = True
+
     def test_hello(self):
         service = self.start_service()
         self.assertEqual(
