@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .loop import Loop
@@ -130,10 +130,11 @@ class Children:
             if not _has_members(group):
                 self._groups.discard(group)
                 continue
-            for pid in _forked_children(group):
-                if pid not in self._table:
+            for each in _forked_processes():
+                ours = each.parent == os.getpid() and each.group == group
+                if ours and each.pid not in self._table:
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                        os.kill(each.pid, signal.SIGKILL)
 
     def kill_all(self) -> None:
         """End every child at once: those that were let go and do not go."""
@@ -188,19 +189,49 @@ def _has_members(group: int) -> bool:
     return True
 
 
-def _forked_children(group: int) -> list[int]:
-    """Our children in the process group *group* that have called no exec."""
-    ours, found = os.getpid(), []
+@dataclass(frozen=True)
+class _Process:
+    """One process, as proc_pid_stat(5) has it."""
+
+    pid: int
+    title: bytes
+    state: bytes
+    parent: int
+    group: int
+
+
+def _forked_processes() -> Iterator[_Process]:
+    """All that have called no exec since they were forked."""
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # proc_pid_stat(5), from the state on.
-                words = file.read().rpartition(b") ")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
+        head, _, rest = _read(name, "stat").rpartition(b") ")
+        words = rest.split()
+        if words and int(words[6]) & _FORKED:
+            title = head.partition(b"(")[2]
+            yield _Process(int(name), title, words[0], int(words[1]), int(words[2]))
+
+
+def _read(pid: object, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+
+
+def kill_orphans() -> None:
+    """Kill spare workers that a killed service left stopped.
+
+    Any other ends by itself when its channel is closed. One that was given a
+    connection and serves has another title.
+    """
+    for each in _forked_processes():
+        if each.state != b"T" or each.title not in (b"lp-spare", b"lp-zygote"):
             continue
-        parent, its_group, flags = int(words[1]), int(words[2]), int(words[6])
-        if (parent, its_group) == (ours, group) and flags & _FORKED:
-            found.append(int(name))
-    return found
+        parent = _read(each.parent, "cmdline").split(b"\0")
+        ours = _read(each.pid, "cmdline").split(b"\0")
+        if b"--zygote" not in ours or {b"--fork-server", b"--zygote"} & {*parent}:
+            continue
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(each.pid, signal.SIGKILL)

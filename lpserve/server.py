@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import oomscore
-from .children import LET_GO, Children, End
+from .children import LET_GO, Children, End, kill_orphans
 from .descriptors import count_descriptors
 from .doors import ControlFifo, Doors, Reply
 from .errors import (
@@ -141,6 +141,7 @@ class Service:
         self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply(), "SIGHUP"))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._directory.clear_leftovers()
+        kill_orphans()
         self._warmer.start()
         self._zygotes.replace()
         self._loop.call_later(HOUSEKEEPING, self._keep_house)

@@ -10,7 +10,9 @@
 `Chaos` runs in the test. It starts drivers, processes that make one connection
 after another, and has them push and pull as a seeded die says. Meanwhile it
 kills, by the same die, clients, workers, zygotes and services, and keeps book of
-which connections it hit by that: these may fail, all others must not.
+which connections it hit by that: these may fail, all others must not. It also stops
+processes (SIGSTOP), as if they hung: some go on after a while, and the others are
+the service's to end.
 
 Every connection has a USER of its own, so that the title of a worker and the
 log of the service say whose it is.
@@ -33,68 +35,38 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .victims import kind_of, read, state_of
+
 #: Where branches are, below the root. Each driver pushes to its own; those of
 #: two drivers are in one repository.
 BRANCHES = ("alone-a", "alone-b", "shared/c", "shared/d")
 REPOSITORIES = ("alone-a", "alone-b", "shared")
 
-#: What is killed, and how often beside the others: dealt like cards, so that
+#: What happens to whom, and how often beside the others: dealt like cards, so that
 #: every kind has its turn in a short run.
-KINDS = {"client": 4, "worker": 4, "spare": 2, "zygote": 1, "service": 1}
+KINDS = {
+    "client killed": 8,
+    "worker killed": 8,
+    "spare killed": 4,
+    "zygote killed": 2,
+    "service killed": 2,
+    "zygote stopped": 1,
+    "spare stopped": 1,
+    "loader stopped": 1,
+    "worker paused": 2,
+    "service paused": 1,
+}
+#: Seconds that something is paused.
+PAUSE = 2.0
 #: How many kills there are for each connection.
 KILLS = 0.5
 #: Seconds of silence after which a connection is taken to hang.
 SILENCE = 120.0
 
-_FORKED = 0x40  # PF_FORKNOEXEC of <linux/sched.h>: no exec since the fork
 _ABANDONED = "the service and the worker were killed"
 _contention = re.compile(r"LockContention|NoSuchFile.*/shared/\.bzr/repository/ind")
 _path = re.compile(r"/\S+")
 _fallback = re.compile("lp-serve-client: (.*); serving this connection without it")
-
-
-# -- the processes that can be hit --------------------------------------------
-
-
-def _read(pid: int, name: str) -> bytes:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read()
-    return b""
-
-
-def _stat(pid: int) -> list[bytes]:
-    """The fields of proc_pid_stat(5) from the third on: state, ppid..."""
-    return _read(pid, "stat").rpartition(b") ")[2].split()
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is a process *pid* that has not ended."""
-    return _stat(pid)[:1] not in ([], [b"Z"])
-
-
-def kind_of(pid: int) -> tuple[str, str]:
-    """What process *pid* is, one of `KINDS` or "", and the USER of a worker."""
-    words = _read(pid, "cmdline").split(b"\0")
-    if b"--fork-server" in words:
-        return "service", ""
-    stat = _stat(pid)
-    if b"--zygote" not in words or not stat:
-        return "", ""
-    if not int(stat[6]) & _FORKED:
-        return "zygote", ""
-    title = _read(pid, "comm").strip().decode()
-    if title.startswith("lp:") and title != "lp:rehearsal":
-        return "worker", title[3:]
-    if b"--fork-server" in _read(int(stat[1]), "cmdline").split(b"\0"):
-        return "spare", ""
-    return "", ""  # of a rehearsal, or between zygote and worker
-
-
-def zombies_of(pid: int) -> list[int]:
-    """The children of *pid* that it has not reaped."""
-    wanted = [b"Z", str(pid).encode()]
-    numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    return [number for number in numbers if _stat(number)[:2] == wanted]
 
 
 # -- the engine ---------------------------------------------------------------
@@ -244,6 +216,7 @@ class Chaos:
         self._hit: set[str] = set()
         self._kills: list[tuple[float, str, int]] = []
         self._due: list[float] = []
+        self._paused: list[tuple[float, int]] = []
         self._deck: list[str] = []
         self._usual = 1.0
         self._serial = 0
@@ -252,6 +225,7 @@ class Chaos:
         """Make all connections, and judge those that failed."""
         with contextlib.ExitStack() as stack:
             selector = stack.enter_context(selectors.DefaultSelector())
+            stack.callback(self._go_on, float("inf"))
             for path in BRANCHES:
                 directory = os.path.join(self._directory, path.replace("/", "-"))
                 driver = Driver(*self._drive, directory, path)
@@ -271,6 +245,7 @@ class Chaos:
                     running = [str(driver.attempt) for driver in self._drivers]
                     raise AssertionError(f"hanging: {running}")
                 self._kill_due()
+                self._go_on(time.monotonic())
         self._judge()
 
     def _next(self, driver: Driver) -> None:
@@ -320,13 +295,22 @@ class Chaos:
                     kind for kind, share in KINDS.items() for _ in range(share)
                 ]
                 self._random.shuffle(self._deck)
-            if self._kill(self._deck[-1]):
+            if self._do(*self._deck[-1].split()):
                 self._deck.pop()
             else:  # there is none at this moment
                 heapq.heappush(self._due, time.monotonic() + 0.02)
+                self._deck.insert(0, self._deck.pop())
 
-    def _kill(self, kind: str) -> bool:
-        """Kill one of *kind*; False if there is none."""
+    def _go_on(self, now: float) -> None:
+        """Let go on what was paused long enough."""
+        while self._paused and self._paused[0][0] <= now:
+            pidfd = self._paused.pop(0)[1]
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+            os.close(pidfd)
+
+    def _do(self, kind: str, what: str) -> bool:
+        """Do *what* to one of *kind*; False if there is none."""
         if kind == "client":
             running = [driver.attempt for driver in self._drivers if driver.attempt]
             found = {each.pid: each.user for each in running if each.pid}
@@ -342,18 +326,24 @@ class Chaos:
             return False
         try:
             # It may have ended, and the number be another's.
-            if kind == "client" and found[pid].encode() not in _read(pid, "cmdline"):
+            if kind == "client" and found[pid].encode() not in read(pid, "cmdline"):
                 return False
             if kind != "client" and kind_of(pid) != (kind, found[pid]):
                 return False
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            if what != "killed" and state_of(pid) == b"T":
+                return False
+            number = signal.SIGKILL if what == "killed" else signal.SIGSTOP
+            signal.pidfd_send_signal(pidfd, number)
+            if what == "paused":
+                self._paused.append((time.monotonic() + PAUSE, os.dup(pidfd)))
         except ProcessLookupError:
             return False
         finally:
             os.close(pidfd)
-        self.counts[f"{kind} killed"] += 1
-        self._hit.add(found[pid])
-        self._kills.append((time.monotonic(), kind, pid))
+        self.counts[f"{kind} {what}"] += 1
+        if what != "paused":
+            self._hit.add(found[pid])
+            self._kills.append((time.monotonic(), kind, pid))
         return True
 
     # -- judging ---------------------------------------------------------------

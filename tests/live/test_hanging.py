@@ -13,8 +13,8 @@ import signal
 from breezy.tests.scenarios import load_tests_apply_scenarios, multiply_scenarios
 
 from ..harness import BY_DOOR, DEADLINE, LiveTestCase, wait_until
-from .chaos import kind_of
 from .test_life import is_gone
+from .victims import kind_of
 
 load_tests = load_tests_apply_scenarios
 
@@ -199,6 +199,19 @@ class TestSpareWorker(HangingCase):
         wait_until(lambda: all(map(is_gone, stopped)), "they were killed")
         self.wait_for_order()
         self.finish(*self.serve("alice", "bob"))
+
+    def test_service_killed(self):
+        """The next service ends what a stopped one cannot: itself."""
+        service = self.start_service()
+        self.rest()
+        stopped = self.spares()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        service.kill()
+        service.wait()
+        self.start_service()
+        wait_until(lambda: all(map(is_gone, stopped)), "they were killed")
+        self.wait_for_order()
 
     def test_taken_when_stopped(self):
         """The worker does not stay, and the client is not kept waiting.

@@ -18,7 +18,7 @@ import random
 import signal
 
 from ..harness import wait_until
-from . import chaos
+from . import victims
 from .socketcase import HELLO, SocketTestCase
 
 COUNT = int(os.environ.get("LPSERVE_SOCKET_CONNECTIONS", "100"))
@@ -48,7 +48,7 @@ class TestWalk(SocketTestCase):
         self.assertServed()
         self.rest(descriptors=before)
         self.assertEqual(0, self.status()["totals"]["faults"], report)
-        wait_until(lambda: not chaos.zombies_of(self.service.pid), report)
+        wait_until(lambda: not victims.zombies_of(self.service.pid), report)
         self.assertEqual(["control", "socket"], sorted(self.paths_left()), report)
         # The service, the zygote, two spare workers.
         wait_until(lambda: len(self.processes()) == 4, report)
@@ -117,11 +117,11 @@ class TestWalk(SocketTestCase):
         # A worker is still called a spare one when it says "ok".
         ours = [link.pid for link in self.open]
         for pid in self.processes():
-            if chaos.kind_of(pid) == ("spare", "") and pid not in ours:
+            if victims.kind_of(pid) == ("spare", "") and pid not in ours:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 # Until then it might still be given a connection.
-                wait_until(lambda: not chaos.is_running(pid), "its end")  # noqa: B023
+                wait_until(lambda: not victims.is_running(pid), "its end")  # noqa: B023
                 self.counts["spare killed"] += 1
                 return
 

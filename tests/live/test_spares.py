@@ -13,8 +13,8 @@ import os
 import signal
 
 from ..harness import LiveTestCase, read_line, wait_until
-from .chaos import kind_of
 from .test_reset import ProbeCase
+from .victims import kind_of
 
 HELLO = b"ok\x012\n"
 DOORS = ("fifo", "socket")
