@@ -157,7 +157,9 @@ class TestLeft(DirectoryCase):
         alive.open()
         self.assertEqual(HELLO, alive.hello())
         alive.close()
-        self.assertEqual(["exit", "0"], alive.end())
+        told = wait_until(alive.conversation.read_answer, "the worker says how it ends")
+        self.assertEqual(["exit", "0"], told)
+        alive.conversation.close()
         dead.conversation.close()
         wait_until(lambda: self.paths_left() == DOORS, "nothing is left")
 
