@@ -214,6 +214,7 @@ class Chaos:
         self._revno = dict.fromkeys(BRANCHES, 0)
         self._suspects: list[Attempt] = []
         self._hit: set[str] = set()
+        # When what happened to which process, if it does not go on after it.
         self._kills: list[tuple[float, str, int]] = []
         self._due: list[float] = []
         self._paused: list[tuple[float, int]] = []
@@ -343,7 +344,7 @@ class Chaos:
         self.counts[f"{kind} {what}"] += 1
         if what != "paused":
             self._hit.add(found[pid])
-            self._kills.append((time.monotonic(), kind, pid))
+            self._kills.append((time.monotonic(), f"{kind} {what}", pid))
         return True
 
     # -- judging ---------------------------------------------------------------
@@ -365,8 +366,17 @@ class Chaos:
                 self.failed.append(attempt)
 
     def _abandoned(self, attempt: Attempt) -> bool:
-        """Whether the one that could log that its worker was hit was hit, too."""
-        during = {
-            kind for at, kind, _ in self._kills if attempt.began < at < attempt.ended
+        """Whether the one that could log that its worker was hit was hit, too.
+
+        A spare worker may have been stopped before it was taken.
+        """
+        hit = {
+            what
+            for at, what, _ in self._kills
+            if at < attempt.ended and (at > attempt.began or what == "spare stopped")
         }
-        return _ABANDONED in attempt.said["stderr"] and during >= {"spare", "service"}
+        return (
+            _ABANDONED in attempt.said["stderr"]
+            and "service killed" in hit
+            and bool(hit & {"spare killed", "spare stopped"})
+        )
