@@ -130,9 +130,9 @@ class Children:
             if not _has_members(group):
                 self._groups.discard(group)
                 continue
-            for each in _forked_processes():
-                ours = each.parent == os.getpid() and each.group == group
-                if ours and each.pid not in self._table:
+            for each in _processes():
+                half = each.forked and (each.parent, each.group) == (os.getpid(), group)
+                if half and each.pid not in self._table:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(each.pid, signal.SIGKILL)
 
@@ -191,25 +191,29 @@ def _has_members(group: int) -> bool:
 
 @dataclass(frozen=True)
 class _Process:
-    """One process, as proc_pid_stat(5) has it."""
+    """One process, as proc_pid_stat(5) has it.
+
+    :ivar forked: it has called no exec since it was forked.
+    """
 
     pid: int
     title: bytes
     state: bytes
     parent: int
     group: int
+    forked: bool
 
 
-def _forked_processes() -> Iterator[_Process]:
-    """All that have called no exec since they were forked."""
+def _processes() -> Iterator[_Process]:
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         head, _, rest = _read(name, "stat").rpartition(b") ")
         words = rest.split()
-        if words and int(words[6]) & _FORKED:
-            title = head.partition(b"(")[2]
-            yield _Process(int(name), title, words[0], int(words[1]), int(words[2]))
+        if words:
+            title, forked = head.partition(b"(")[2], bool(int(words[6]) & _FORKED)
+            numbers = int(words[1]), int(words[2])
+            yield _Process(int(name), title, words[0], *numbers, forked)
 
 
 def _read(pid: object, name: str) -> bytes:
@@ -221,17 +225,18 @@ def _read(pid: object, name: str) -> bytes:
 
 
 def kill_orphans() -> None:
-    """Kill spare workers that a killed service left stopped.
+    """Kill what a killed service left stopped: spare workers, a zygote that began.
 
-    Any other ends by itself when its channel is closed. One that was given a
-    connection and serves has another title.
+    Any other ends by itself, or was killed with it. A worker that serves has
+    another title.
     """
-    for each in _forked_processes():
-        if each.state != b"T" or each.title not in (b"lp-spare", b"lp-zygote"):
+    for each in _processes():
+        if each.state != b"T" or each.title.startswith(b"lp:"):
             continue
         parent = _read(each.parent, "cmdline").split(b"\0")
         ours = _read(each.pid, "cmdline").split(b"\0")
-        if b"--zygote" not in ours or {b"--fork-server", b"--zygote"} & {*parent}:
+        if not {b"lp-serve", b"--zygote"} <= {*ours}:
             continue
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(each.pid, signal.SIGKILL)
+        if not {b"--fork-server", b"--zygote"} & {*parent}:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each.pid, signal.SIGKILL)

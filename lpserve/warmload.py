@@ -52,9 +52,9 @@ def main(end: socket.socket, path: str, room: int) -> int:
     :param path: of the repository.
     :param room: how many bytes may be kept.
     """
+    system.die_with_parent()
     system.set_title("lp-loader")
     os.setpgid(0, 0)  # who is in the zygote's group ends with it
-    system.die_with_parent()
     with contextlib.suppress(OSError):
         os.nice(10)  # nobody waits for it
     if channel.is_closed(end):
