@@ -176,7 +176,7 @@ class Service:
     def _keep_house(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
         lost = self._doors.sweep()
-        if not self._directory.is_ours:
+        if lost is None and not self._directory.is_ours:
             lost = self._directory.path
         if lost is not None and not self.stopping:
             self._fault = NotOursAnyMore(f"{lost} is not ours any more")
