@@ -27,6 +27,7 @@ MODULES = (
     "test_forksibling",
     "test_generation",
     "test_keydirectory",
+    "test_keyindex",
     "test_knownstate",
     "test_location",
     "test_logs",

@@ -45,6 +45,7 @@ MODULES = (
     "test_spawning",
     "test_ssh_attacks",
     "test_ssh_connection",
+    "test_ssh_fido",
     "test_ssh_flow",
     "test_ssh_load",
     "test_ssh_logins",
