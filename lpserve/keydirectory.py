@@ -34,8 +34,8 @@ _MAX_FILE = 1 << 20
 #: be so coarse that another change would not show.
 _SETTLED = 2.0
 #: What one step of `KeyDirectory.renew` may cost, where looking at a file costs 1,
-#: some two microseconds, and reading it as given.
-_STEP = 100
+#: some five microseconds, and reading it as given.
+_STEP = 25
 _READING = 10
 
 

@@ -198,7 +198,10 @@ class Peer(SSHServerTransport):
         super().dispatchMessage(messageNum, payload)
 
     def ssh_SERVICE_REQUEST(self, packet: bytes) -> None:
-        """The client wants to log in, once."""
+        """The client wants to log in, once, and not without keys."""
+        if not self.isEncrypted("both"):
+            self.give_up("it asks for a service without keys")
+            return
         if self.service is not None:
             self.give_up("it asks for a service again")
             return

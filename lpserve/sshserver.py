@@ -179,6 +179,8 @@ class Server:
         :raises ConfigurationError: if that cannot be begun.
         """
         keys.check()
+        for _ in keys.renew():
+            pass  # before there is anybody who would wait for it
         checker = KeyChecker(keys, self.reactor)
         self.factory = Factory(self, host_key(key_file), checker)
         host, port = listen

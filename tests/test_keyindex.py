@@ -102,7 +102,7 @@ class TestIndex(ManyFilesCase):
             return real(user)
 
         self.keys._look_at = look_at
-        for most, change in ((100, False), (10, True)):
+        for most, change in ((25, False), (3, True)):
             if change:
                 for number in range(COUNT):
                     self.write(f"user{number}", make_line(f"other{number}"))
@@ -181,7 +181,7 @@ class TestWaiting(ManyFilesCase):
             ((found,), nobody) = self.begin("key7", account), self.begin("x", b"user7")
             self.assertEqual(("user7", [None]), (found.user, nobody))
         self.assertEqual([], waiting)
-        self.assertEqual(COUNT // 100, self.end())
+        self.assertEqual(COUNT // 25, self.end())
         self.assertEqual(([None], []), (waiting, self.opened))
 
     def test_added(self):
