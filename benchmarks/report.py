@@ -43,6 +43,7 @@ PROGRAMS = {
     "imports": [],
     "exec_time": ["--repeat=10"],
     "connection_time": ["--repeat=3"],
+    "ssh_flood": ["--repeat=2"],
     "pull": ["--repeat=1"],
     "warm": ["--repeat=2", "--revisions=1500", "--files=200", "--rounds=10"],
 }
