@@ -20,14 +20,16 @@ def describe_peer(reply: Reply) -> str:
     if reply.peer is None:
         return "somebody at the FIFO"
     pid, uid = reply.peer
-    name = _user_name(uid)
-    return f"{name} (uid {uid}, pid {pid})" if name else f"uid {uid}, pid {pid}"
+    try:
+        return f"{_user_name(uid)} (uid {uid}, pid {pid})"
+    except KeyError:
+        return f"uid {uid}, pid {pid}"
 
 
 @functools.lru_cache(maxsize=256)
 def _user_name(uid: int) -> str:
-    """The name of the user *uid*, "" without one; asked once, it may take long."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return ""
+    """The name of the user *uid*; once found it is kept, for it may take long.
+
+    :raises KeyError: if there is none, or no descriptor to look with.
+    """
+    return pwd.getpwuid(uid).pw_name
