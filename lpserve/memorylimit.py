@@ -10,9 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
-
-from breezy.bzr.smart import request
 
 _limited = False
 
@@ -54,23 +51,3 @@ def explain() -> str:
     if _limited:
         return "this connection needs more memory than lpserve.worker_memory allows"
     return "this connection needs more memory than there is"
-
-
-def install() -> None:
-    """Have a MemoryError end the connection, as other errors that nobody expects do.
-
-    Breezy answers it. Its clients do not understand that of every request.
-    """
-    if request._translate_error is not _translate_error:
-        global _original
-        _original = request._translate_error
-        request._translate_error = _translate_error
-
-
-_original: Any = None
-
-
-def _translate_error(error: BaseException) -> Any:
-    if isinstance(error, MemoryError):
-        raise error
-    return _original(error)

@@ -22,12 +22,14 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from breezy import lockdir, trace, transport, urlutils
+from breezy import lockdir, trace, transport
 from breezy import ui as _mod_ui
+from breezy.bzr.smart import medium as smart_medium
+from breezy.bzr.smart import repository, request
 from breezy.bzr.smart import server as _mod_server
-from breezy.transport import readonly
 
-from . import memorylimit
+from . import answers, memorylimit
+from .containment import Containment, local_transport
 from .errors import ClientError, ConfigurationError, LpserveError
 from .location import is_remote
 from .medium import PipeMedium
@@ -37,8 +39,8 @@ from .patience import STDERR_PATIENCE, StandardError, write_aside
 OK, USER_ERROR, INTERNAL_ERROR = 0, 3, 4
 
 
-class ConnectionServer(_mod_server.BzrServerFactory):
-    """Breezy's ``serve --inet`` around a `PipeMedium`.
+class ConnectionServer:
+    """What Breezy's ``serve --inet`` does, around a `PipeMedium`.
 
     It is made without touching a file, so it may be made before there is a
     connection; and used more than once.
@@ -47,48 +49,56 @@ class ConnectionServer(_mod_server.BzrServerFactory):
     """
 
     def __init__(self, root: str, allow_writes: bool):
-        super().__init__()
-        memorylimit.install()
         self.root = root
-        url = urlutils.local_path_to_url(root)
-        backing = transport.get_transport_from_url(url)
-        if not allow_writes:
-            # By itself it would look for what it decorates as for a location that
-            # a user gave: plug-ins read the configuration of git for that.
-            backing = readonly.ReadonlyTransportDecorator(
-                "readonly+" + url, _decorated=backing
-            )
-        self._make_backing_transport(backing)
+        self._containment = Containment(root, allow_writes)
+        self.transport = self._containment.transport()
+
+    def tear_down(self) -> None:
+        """It is not used any more."""
+        self._containment.close()
 
     def serve(
         self, in_fd: int, out_fd: int, timeout: float | None, patience: float
     ) -> None:
         """Serve one connection; the numbers of seconds are those of `PipeMedium`."""
-        self.smart_server = PipeMedium(in_fd, out_fd, self.transport, timeout, patience)
-        before = self._change_globals()
+        medium = PipeMedium(in_fd, out_fd, self.transport, timeout, patience)
+        before = [getattr(owner, name) for owner, name, _ in _FOR_A_CONNECTION]
+        handler = None
         try:
-            self.smart_server.serve()
+            for owner, name, value in _FOR_A_CONNECTION:
+                setattr(owner, name, value)
+            silence_ui()
+            if hasattr(signal, "SIGHUP"):
+                # The C function: the one around it makes enums.
+                handler = _signal.signal(signal.SIGHUP, medium.hang_up)
+            medium.serve()
         finally:
-            ui, lock_timeout, handler = before
-            _mod_ui.ui_factory = ui
-            lockdir._DEFAULT_TIMEOUT_SECONDS = lock_timeout
+            for (owner, name, _), value in zip(_FOR_A_CONNECTION, before, strict=True):
+                setattr(owner, name, value)
             if handler is not None:
                 _signal.signal(signal.SIGHUP, handler)
 
-    def _change_globals(self) -> tuple[Any, int, Any]:
-        """Ask nobody, wait for no lock, stop at SIGHUP; what was there before.
 
-        As Breezy does it, except that its SIGHUP handler waits for the next
-        look whether to stop.
-        """
-        before = (_mod_ui.ui_factory, lockdir._DEFAULT_TIMEOUT_SECONDS)
-        silence_ui()
-        lockdir._DEFAULT_TIMEOUT_SECONDS = 0
-        if not hasattr(signal, "SIGHUP"):
-            return (*before, None)
-        # The C function: the one around it makes enums.
-        handler = _signal.signal(signal.SIGHUP, self.smart_server.hang_up)
-        return (*before, handler)
+#: What is different in Breezy while a connection is served: nobody is asked (see
+#: `silence_ui`), no lock is waited for, every error becomes an answer, and no path of
+#: the host that a client has written is opened.
+_FOR_A_CONNECTION: tuple[tuple[Any, str, Any], ...] = (
+    (_mod_ui, "ui_factory", None),
+    (lockdir, "_DEFAULT_TIMEOUT_SECONDS", 0),
+    (smart_medium, "_get_protocol_factory_for_bytes", answers.protocol_of),
+    (request, "_translate_error", answers.translate),
+    *(
+        (owner, name, answers.unless_readonly(getattr(owner, name)))
+        for owner, name in (
+            (repository.SmartServerRepositoryLockWrite, "do_repository_request"),
+            (
+                repository.SmartServerRepositoryInsertStreamLocked,
+                "do_insert_stream_request",
+            ),
+        )
+    ),
+    (transport, "get_transport_from_path", local_transport),
+)
 
 
 def root_of(directory: str | None, user: str) -> str:

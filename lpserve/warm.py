@@ -29,10 +29,9 @@ from typing import Any
 
 from breezy import revision as _mod_revision
 from breezy.transport.local import LocalTransport
-from breezy.transport.pathfilter import PathFilteringTransport
-from breezy.transport.readonly import ReadonlyTransportDecorator
 
 from . import channel
+from .containment import ContainedTransport
 from .revisiongraph import RevisionGraph
 from .system import Mapping
 from .warmset import COLD, HIT, STALE
@@ -74,17 +73,13 @@ def identity(path: str) -> Identity:
 
 
 def local_path(transport: Any) -> str | None:
-    """The directory behind the layers of *transport*; None if it is not here."""
-    while not isinstance(transport, LocalTransport):
-        if isinstance(transport, ReadonlyTransportDecorator):
-            transport = transport._decorated
-        elif isinstance(transport, PathFilteringTransport):
-            server = transport.server
-            transport = server.backing_transport.clone(transport._filter("."))
-        else:
-            return None
-    path: str = transport.local_abspath(".")
-    return path
+    """The directory of *transport*; None if it is not here."""
+    if isinstance(transport, ContainedTransport):
+        return transport.directory()
+    if isinstance(transport, LocalTransport):
+        path: str = transport.local_abspath(".")
+        return path
+    return None
 
 
 class Read:

@@ -14,11 +14,13 @@ One module per module of the plug-in here, the commands in ``blackbox``, and in
 from . import knownstate
 
 MODULES = (
+    "test_answers",
     "test_asking",
     "test_attendance",
     "test_authorizedkeys",
     "test_channel",
     "test_children",
+    "test_containment",
     "test_conversation",
     "test_demand",
     "test_doors",

@@ -49,6 +49,8 @@ LAYERS = (
     "advice",
     "intake",
     "memorylimit",
+    "containment",
+    "answers",
     "medium",
     "serving",
     "reset",

@@ -68,7 +68,7 @@ HANDLERS = {
     # In a worker: nobody opened its FIFOs in time.
     ("worker", "too_late"),
     # In a worker: Breezy's handler, and an end to waiting for a request.
-    ("serving", "self.smart_server.hang_up"),
+    ("serving", "medium.hang_up"),
     # What was there before that.
     ("serving", "handler"),
     # In a worker: whether its client still reads, and what was there before that.

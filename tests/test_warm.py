@@ -16,9 +16,10 @@ from breezy import urlutils
 from breezy.branch import Branch
 from breezy.controldir import ControlDir, format_registry
 from breezy.tests import TestCaseInTempDir
-from breezy.transport import chroot, memory, pathfilter, readonly
+from breezy.transport import memory
 
 from ..lpserve import channel, warm, warmload
+from ..lpserve.containment import Containment
 from ..lpserve.warm import COLD, HIT, STALE, Known, Memory
 from .live.warmcase import commit
 
@@ -26,30 +27,23 @@ from .live.warmcase import commit
 class TestLocalPath(TestCaseInTempDir):
     """`warm.local_path`."""
 
-    def test_layers(self):
-        """All that a server puts in between."""
+    def test_served(self):
+        """What a connection has, with a home directory below the root."""
+        os.makedirs("root/a b")
+        self.overrideEnv("HOME", os.path.join(self.test_dir, "root", "a b"))
+        containment = Containment(os.path.join(self.test_dir, "root"), False)
+        self.addCleanup(containment.close)
+        wanted = os.path.join(self.test_dir, "root", "a b", "c")
+        served = containment.transport()
+        self.assertEqual(wanted, warm.local_path(served.clone("~/c")))
+        self.assertEqual(wanted, warm.local_path(served.clone("a%20b").clone("c")))
+
+    def test_local(self):
+        """What a loader has."""
         url = urlutils.local_path_to_url(self.test_dir)
         local = _mod_transport.get_transport_from_url(url)
-        os.makedirs("root/a b")
-        inside = local.clone("root")
-        read_only = readonly.ReadonlyTransportDecorator(
-            "readonly+" + inside.base, _decorated=inside
-        )
-        jail = chroot.ChrootServer(read_only)
-        jail.start_server()
-        self.addCleanup(jail.stop_server)
-        home = pathfilter.PathFilteringServer(
-            _mod_transport.get_transport_from_url(jail.get_url()),
-            lambda path: path.replace("~/", "a b/"),
-        )
-        home.start_server()
-        self.addCleanup(home.stop_server)
-        outer = _mod_transport.get_transport_from_url(home.get_url())
-        wanted = os.path.join(self.test_dir, "root", "a b", "c")
-        self.assertEqual(wanted, warm.local_path(outer.clone("~/c")))
-        self.assertEqual(
-            os.path.dirname(wanted), warm.local_path(inside.clone("a%20b"))
-        )
+        wanted = os.path.join(self.test_dir, "a b")
+        self.assertEqual(wanted, warm.local_path(local.clone("a%20b")))
 
     def test_elsewhere(self):
         self.assertIs(None, warm.local_path(memory.MemoryTransport()))

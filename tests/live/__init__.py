@@ -18,6 +18,7 @@ MODULES = (
     "test_conch_fallback",
     "test_conch_faults",
     "test_conch_flow",
+    "test_containment",
     "test_embedded",
     "test_exhausted",
     "test_fuzz",

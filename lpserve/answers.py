@@ -1,0 +1,262 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Every request is answered, and no error names a path of this host.
+
+Breezy encodes an answer while it writes it. Where an error has words that cannot be
+encoded (None for the token of a lock that nobody holds, text where only bytes can
+be), or cannot be put into words, the client waits for the rest for ever. Here words are
+made encodable first, and what cannot be sent all the same becomes another error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from breezy import errors, trace, urlutils
+from breezy.bzr.smart import message, protocol, request
+from breezy.bzr.smart.request import FailedSmartServerResponse
+
+_translate_error = request._translate_error
+
+#: What a path of the host becomes.
+HIDDEN = "..."
+#: Answers whose words are texts of errors, or the paths of files.
+_WITH_PATHS = frozenset(
+    (
+        b"AlreadyControlDir",
+        b"BzrCheckError",
+        b"DirectoryNotEmpty",
+        b"FileExists",
+        b"IncompatibleRepositories",
+        b"InvalidURL",
+        b"LockFailed",
+        b"NoSuchFile",
+        b"PermissionDenied",
+        b"ReadError",
+        b"ShortReadvError",
+        b"UnstackableBranchFormat",
+        b"UnstackableRepositoryFormat",
+        b"error",
+    )
+)
+#: A URL below the root, a URL elsewhere, and what is a path of this host.
+_PATHS = re.compile(
+    r"(?P<inside>(?:readonly\+)?filtered-\d+:///)"
+    r"|(?P<elsewhere>(?!(?:[a-z]+\+)*file:)\b[a-z][a-z0-9+.-]*://[^\s'\"]*)"
+    r"|(?<![^\s'\"`(<\[=:,])(?:(?:[a-z]+\+)*file://[^/\s]*)?/[^\s'\"`)>\],;]*"
+)
+
+
+def hide_paths(text: str, root: str = "/") -> str:
+    """*text* without the paths of this host.
+
+    Those below *root*, and URLs of transports of the connection, become the paths
+    that clients know.
+    """
+    if root != "/":
+        for base in (urlutils.local_path_to_url(root), root):
+            text = text.replace(f"{base}/", "filtered-0:///")
+    return _PATHS.sub(_shown, text)
+
+
+def _shown(match: re.Match[str]) -> str:
+    if match["inside"]:
+        return "/"
+    return match["elsewhere"] or (match[0] if match[0] == "/" else HIDDEN)
+
+
+def translate(error: Exception) -> tuple[Any, ...]:
+    """The words of the answer to a request that failed with *error*.
+
+    For ``breezy.bzr.smart.request._translate_error``, which fails with some.
+
+    :raises MemoryError: if it is one, to end the connection as other errors do that
+        nobody expects; clients do not understand that answer to every request.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if not isinstance(error, (OSError, UnicodeError)):
+        try:
+            return _translate_error(error)
+        except Exception:
+            trace.log_exception_quietly()  # both, the first as the other's context
+    else:
+        trace.log_exception_quietly()
+    text = text_of(error).encode("utf-8", "replace")
+    return b"error", type(error).__name__.encode(), text
+
+
+def text_of(error: BaseException) -> str:
+    """What *error* says, of an error of the system without the files that it names."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def unless_readonly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """*method* of a request, but that it is refused where nothing may be changed.
+
+    Most formats of repositories have no file that is written for a lock.
+    """
+
+    def refuse(asked: Any, *words: Any) -> Any:
+        if asked._backing_transport.is_readonly():
+            raise errors.TransportNotPossible("readonly transport")
+        return method(asked, *words)
+
+    return refuse
+
+
+def _encodable(word: Any) -> Any:
+    """*word* as what both formats can have in their answers; None is empty."""
+    if isinstance(word, bytes):
+        return word
+    if isinstance(word, str):
+        return word.encode("utf-8", "replace")
+    if isinstance(word, int):
+        return int(word)
+    if isinstance(word, (list, tuple)):
+        return [_encodable(each) for each in word]
+    if isinstance(word, dict):
+        return {_encodable(key): _encodable(each) for key, each in word.items()}
+    return b"" if word is None else text_of(word).encode("utf-8", "replace")
+
+
+def _told(words: Iterable[Any], root: str) -> list[Any]:
+    """The words of an error, for the client."""
+    encodable = _encodable(list(words))
+    if not encodable or encodable[0] not in _WITH_PATHS:
+        return encodable
+    return [
+        hide_paths(word.decode("utf-8", "replace"), root).encode("utf-8", "replace")
+        if isinstance(word, bytes)
+        else word
+        for word in encodable
+    ]
+
+
+def _sound(response: Any) -> Any:
+    """*response*, or that of an error if it has a body that cannot be sent."""
+    body = response.body
+    if body is None or isinstance(body, bytes):
+        return response
+    error = TypeError(f"a body of {type(body).__name__}")
+    return FailedSmartServerResponse(translate(error))
+
+
+class _LineProtocol(protocol.SmartServerRequestProtocolOne):
+    """Answers of the older formats: words on a line."""
+
+    def accept_bytes(self, data: bytes) -> None:
+        try:
+            super().accept_bytes(data)
+        except Exception as error:
+            # What follows cannot be told from the rest of this request: the
+            # connection ends, but not without an answer.
+            if not self._finished:
+                self._send_response(FailedSmartServerResponse(translate(error)))
+            raise
+
+    def _send_response(self, response: Any) -> None:
+        response = _sound(response)
+        if response.is_successful():
+            words = _encodable(list(response.args))
+        else:
+            words = _told(response.args, self._backing_transport.root)
+        response.args = [_on_a_line(word) for word in words]
+        if response.body_stream is not None:
+            response.body_stream = self._with_errors(response.body_stream)
+        super()._send_response(response)
+
+    def _with_errors(self, stream: Iterable[Any]) -> Iterator[Any]:
+        """The chunks of *stream*; an error as the last of them."""
+        try:
+            yield from stream
+        except Exception as error:
+            words = _told(translate(error), self._backing_transport.root)
+            yield FailedSmartServerResponse([_on_a_line(word) for word in words])
+
+
+def _on_a_line(word: Any) -> bytes:
+    if isinstance(word, bytes):
+        return word.translate(None, b"\n\x01")
+    if isinstance(word, list):
+        return b" ".join(_on_a_line(each) for each in word)
+    return str(word).encode()
+
+
+class _ProtocolOne(_LineProtocol):
+    """Answers of the first format."""
+
+
+class _ProtocolTwo(_LineProtocol, protocol.SmartServerRequestProtocolTwo):
+    """Answers of the second format."""
+
+
+class _Responder(protocol.ProtocolThreeResponder):
+    """Answers of the third format."""
+
+    def __init__(self, write: Callable[[bytes], Any], root: str):
+        super().__init__(write)
+        self._root = root
+        self._begun = self._failed = False
+
+    def flush(self) -> None:
+        self._begun = True
+        super().flush()
+
+    def send_response(self, response: Any) -> None:
+        try:
+            super().send_response(_sound(response))
+        except Exception as error:
+            if self._begun:
+                raise  # the connection ends
+            self._buf, self._buf_len = [], 0
+            self.response_sent = False
+            super().send_response(FailedSmartServerResponse(translate(error)))
+
+    def send_error(self, exception: BaseException) -> None:
+        if isinstance(exception, OSError):
+            exception = OSError(text_of(exception))
+        super().send_error(exception)
+
+    def _write_error_status(self) -> None:
+        self._failed = True
+        super()._write_error_status()
+
+    def _write_structure(self, words: Iterable[Any]) -> None:
+        if self._failed:
+            words = _told(words, self._root)
+        super()._write_structure(_encodable(list(words)))
+
+
+def _protocol_three(backing: Any, write: Callable[[bytes], Any], path: str) -> Any:
+    handler = request.SmartServerRequestHandler(
+        backing, commands=request.request_handlers, root_client_path=path
+    )
+    responder = _Responder(write, backing.root)
+    return protocol.ProtocolThreeDecoder(
+        message.ConventionalRequestHandler(handler, responder)
+    )
+
+
+def protocol_of(line: bytes) -> tuple[Callable[..., Any], bytes]:
+    """What reads and answers a request that begins with *line*, and its first bytes.
+
+    For ``breezy.bzr.smart.medium._get_protocol_factory_for_bytes``.
+    """
+    if line.startswith(protocol.MESSAGE_VERSION_THREE):
+        return _protocol_three, line[len(protocol.MESSAGE_VERSION_THREE) :]
+    if line.startswith(protocol.REQUEST_VERSION_TWO):
+        return _ProtocolTwo, line[len(protocol.REQUEST_VERSION_TWO) :]
+    return _ProtocolOne, line
