@@ -81,7 +81,7 @@ class ConnectionServer:
 
 #: What is different in Breezy while a connection is served: nobody is asked (see
 #: `silence_ui`), no lock is waited for, every error becomes an answer, what writes is
-#: refused before it begins, and no path of the host that a client has written is opened.
+#: refused before it begins, and no path of the host that a client wrote is opened.
 _FOR_A_CONNECTION: tuple[tuple[Any, str, Any], ...] = (
     (_mod_ui, "ui_factory", None),
     (lockdir, "_DEFAULT_TIMEOUT_SECONDS", 0),
