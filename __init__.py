@@ -74,6 +74,21 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     Seconds that a worker may go on without its client at the socket (60).
 :lpserve.worker_memory:
     MiB that one connection may take beside what all share (0: no limit).
+:lpserve.sandbox:
+    What the kernel (Landlock, Linux 5.19) keeps workers from. "writes": from
+    changing anything but what is served, and what a worker needs (brz.log,
+    temporary files). "strict": from reading anything else, too, but programs,
+    /etc and breezy.conf; with %u in lpserve.directory each reaches its user's
+    only. "off". The default, "auto", is "writes", but "off" with plug-ins that
+    do not come with Breezy: what they run gets no privileges as setuid, and a
+    mail sent with sendmail needs them (so does one of Breezy's own email
+    plug-in, unless post_commit_mailer = smtplib). The modes and times of
+    files, the network and sockets that have a path are not the kernel's
+    business here.
+:lpserve.sandbox_paths:
+    Absolute paths that they may use besides: where links lead that leave
+    lpserve.directory, where plug-ins write. "/srv/notes, /opt/hooks:ro": the
+    first may be written, the second only read (none).
 :lpserve.warm_repositories:
     Repositories that are kept in memory, those used last (16; 0 means none).
 :lpserve.warm_memory:
@@ -161,6 +176,8 @@ OPTIONS = (
     "service_user",
     "hangup_timeout",
     "worker_memory",
+    "sandbox",
+    "sandbox_paths",
     "warm_repositories",
     "warm_memory",
     "warm_preload",

@@ -44,6 +44,7 @@ PROGRAMS = {
     "exec_time": ["--repeat=10"],
     "connection_time": ["--repeat=3"],
     "ssh_flood": ["--repeat=2"],
+    "sandbox": ["--repeat=1", "--per-round=5"],
     "pull": ["--repeat=1"],
     "warm": ["--repeat=2", "--revisions=1500", "--files=200", "--rounds=10"],
 }

@@ -12,9 +12,9 @@ attached to it. Both ends are of one installation; nobody else sees them.
 
 To a zygote: ``start`` (how a fresh process would be), ``fork`` (with the ends of
 new workers' channels). From it: ``ready``, ``failed``, ``forked``,
-``fork-failed``. To a worker: ``serve`` (with the read end of its stdin and the
-lock on the directory of its FIFOs; or with its stdio and the connection for its
-answers). From it: ``imported``, ``left``, ``stayed``.
+``fork-failed``, ``outdated``. To a worker: ``serve`` (with the read end of its stdin
+and the lock on the directory of its FIFOs; or with its stdio and the connection for
+its answers). From it: ``imported``, ``left``, ``stayed``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import socket
 from typing import Any
 
 #: Changed whenever an older service could not talk to a newer zygote.
-VERSION = 3
+VERSION = 4
 
 # Somewhat less than what malloc(3) would get a mapping of its own for.
 _MAX_MESSAGE = (1 << 17) - 256

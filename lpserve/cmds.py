@@ -158,7 +158,7 @@ class cmd_lp_serve(_LpserveCommand):
         return 0
 
     def _serve_one(self, user: str | None, settings: Settings) -> int:
-        from . import memorylimit, serving, wire
+        from . import confine, memorylimit, serving, wire
 
         if user is None or not wire.is_user(user):
             raise _mod_errors.CommandError(
@@ -170,6 +170,10 @@ class cmd_lp_serve(_LpserveCommand):
         system.disable_debugger()
         memorylimit.limit_connection(settings.worker_memory)
         logging.getLogger("brz").handlers[1:] = [logging.StreamHandler(sys.stderr)]
+        try:
+            confine.confine(settings.for_worker(), user)
+        except LpserveError as error:
+            return serving.report_error(error)
         return serving.serve_and_report(
             user,
             0,

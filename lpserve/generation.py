@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from . import channel
@@ -35,12 +35,17 @@ class Launch:
 
     :ivar argv: the command, to which the number of its channel is added.
     :ivar environ: its environment.
-    :ivar start: the ``start`` message: what a fresh process would have.
+    :ivar start: the ``start`` message: what a fresh process would have, and in
+        ``settings`` what `settings.Settings.for_worker` says.
     """
 
     argv: tuple[str, ...]
     environ: dict[str, str]
     start: dict[str, Any]
+
+    def using(self, settings: dict[str, Any]) -> Launch:
+        """The same with these settings."""
+        return replace(self, start={**self.start, "settings": settings})
 
 
 class Owner(Protocol):
@@ -51,6 +56,9 @@ class Owner(Protocol):
 
     def zygote_ended(self, generation: Generation, why: str) -> None:
         """It is gone, before or after it was ready."""
+
+    def zygote_outdated(self, generation: Generation, why: str) -> None:
+        """There should be another one."""
 
     def forked(self, serial: int, pid: int) -> None:
         """The worker asked for under *serial* is our child *pid*."""
@@ -69,6 +77,8 @@ class Generation:
     :ivar modules: how many modules it has loaded, once it is ready.
     :ivar cold: why its workers have to read everything themselves, if they do.
     :ivar unrehearsed: why its rehearsal failed, if it did.
+    :ivar sandbox: what `sandbox.Sandbox.report` says, once it is ready.
+    :ivar warnings: what somebody should see to: a line each.
     """
 
     def __init__(
@@ -77,6 +87,8 @@ class Generation:
         self.number = number
         self.modules = 0
         self.cold = self.unrehearsed = ""
+        self.sandbox: dict[str, Any] = {}
+        self.warnings: list[str] = []
         self.ready = False
         self._loop = loop
         self._children = children
@@ -130,12 +142,10 @@ class Generation:
         serials: list[int],
         ends: list[socket.socket],
         spare: bool,
-        settings: dict[str, Any],
     ) -> None:
         """Ask for workers, each with one of *ends* of channels.
 
         :param spare: nobody waits for them.
-        :param settings: what `settings.Settings.for_worker` says.
         :raises OSError: if the zygote has gone or does not keep up.
         """
         channel.send(
@@ -144,7 +154,6 @@ class Generation:
             tuple(end.fileno() for end in ends),
             serials=serials,
             spare=spare,
-            settings=settings,
         )
         self._expect(len(serials))
 
@@ -255,6 +264,8 @@ class Generation:
             self._owner.forked(message["serial"], message["pid"])
         elif kind == "fork-failed":
             self._owner.fork_failed(message["serial"], message["text"])
+        elif kind == "outdated":
+            self._owner.zygote_outdated(self, message["text"])
         elif kind == "failed":
             self._why = message["text"]
         elif kind == "ready":
@@ -266,6 +277,8 @@ class Generation:
             self.modules = message["modules"]
             self.cold = message["cold"]
             self.unrehearsed = message.get("unrehearsed", "")
+            self.sandbox = message["sandbox"]
+            self.warnings = message["warnings"]
             self._owner.zygote_ready(self)
 
     def _ended(self, end: End) -> None:

@@ -59,7 +59,8 @@ class House:
     @property
     def warnings(self) -> list[str]:
         """What somebody should see to: a line each."""
-        return self._widened + self._faults
+        zygote = self._zygotes.present
+        return self._widened + self._faults + (zygote.warnings if zygote else [])
 
     def keep(self) -> None:
         """Do all of it."""

@@ -25,6 +25,8 @@ from .sshlimits import (
 #: Options that have another name now, and that.
 RENAMED = {"max_unauthenticated": "max_startups"}
 
+SANDBOX_MODES = ("auto", "writes", "strict", "off")
+
 
 def _count(text: str) -> int:
     number = int(text)
@@ -46,6 +48,12 @@ def seconds(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise ValueError(text)
     return number
+
+
+def _sandbox_mode(text: str) -> str:
+    if text not in SANDBOX_MODES:
+        raise ValueError(text)
+    return text
 
 
 def _option(name: str, help: str, **keywords: Any) -> config.Option:
@@ -135,6 +143,20 @@ worker_memory = _option(
     "0 means no limit.",
     default=0,
     from_unicode=_count,
+)
+sandbox = _option(
+    "sandbox",
+    "What the kernel keeps workers from: 'writes' to anything but what is served, and "
+    "'strict' from reading anything else either; 'off'; 'auto' is 'writes', but 'off' "
+    "with plug-ins that do not come with Breezy.",
+    default="auto",
+    from_unicode=_sandbox_mode,
+)
+sandbox_paths = config.ListOption(
+    "lpserve.sandbox_paths",
+    default="",
+    help="Absolute paths that workers may also write to, or, with ':ro' after them, "
+    "also read.",
 )
 warm_repositories = _option(
     "warm_repositories",

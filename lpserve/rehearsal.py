@@ -28,7 +28,7 @@ from typing import Any
 
 from breezy import hooks, lazy_import, ui
 
-from . import channel, reset, system, worker
+from . import channel, plugins, reset, system, worker
 from .paths import RuntimeDirectory, rehearsal_stage
 
 #: Seconds until a rehearsal is given up.
@@ -173,26 +173,13 @@ def remove_hooks() -> None:
     Those that come with Breezy stay: they do nothing that is not configured,
     and a rehearsal has an empty configuration.
     """
-    bundled = _bundled_plugins()
+    bundled = plugins.bundled()
     for callbacks in hooks._lazy_hooks.values():
         callbacks[:] = [
             each
             for each in callbacks
             if (plugin := _plugin_of(each[0])) is None or plugin in bundled
         ]
-
-
-def _bundled_plugins() -> set[str]:
-    """The names of the plug-ins that come with Breezy."""
-    from importlib import metadata
-
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return {
-            file.parts[2]
-            for file in metadata.files("breezy") or ()
-            if file.parts[:2] == ("breezy", "plugins") and len(file.parts) > 3
-        }
-    return set()
 
 
 def _plugin_of(getter: Any) -> str | None:

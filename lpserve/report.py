@@ -23,6 +23,7 @@ def format_status(text: str) -> str:
         ("doors", ", ".join(status["doors"])),
         ("generation", _generation(status)),
         *_rehearsal(status),
+        *_sandbox(status),
         ("workers", _counts(status["workers"])),
         ("totals", _counts(status["totals"])),
         ("refused", _counts(status["refused"]) or "none"),
@@ -76,6 +77,15 @@ def _rehearsal(status: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     again = format_seconds(failed["retry"])
     return [("rehearsal", f"failed: {failed['why']}; again in {again}")]
+
+
+def _sandbox(status: dict[str, Any]) -> list[tuple[str, str]]:
+    if (found := status.get("sandbox")) is None:
+        return []
+    if found["holds"] == "off":
+        return [("sandbox", f"off: {found['why'] or 'lpserve.sandbox says so'}")]
+    text = f"{found['holds']} ({found['asked']}), Landlock {found['abi']}"
+    return [("sandbox", text)]
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -99,7 +99,7 @@ class Service:
         self._zygotes = Zygotes(
             self._loop,
             self._children,
-            launch,
+            lambda: launch.using(self.settings.for_worker()),
             self,
             lambda: not self.stopping or self._pool.waiting,
         )
@@ -292,7 +292,7 @@ class Service:
         zygote = self._zygotes.present
         if zygote is None:
             raise OSError("no zygote")
-        zygote.fork(serials, ends, spare, self.settings.for_worker())
+        zygote.fork(serials, ends, spare)
         return zygote.number
 
     def forked(self, serial: int, pid: int) -> None:
@@ -332,6 +332,7 @@ class Service:
             "zygote": zygote.pid if zygote else None,
             "modules": zygote.modules if zygote else None,
             "rehearsal": self._zygotes.rehearsal(),
+            "sandbox": zygote.sandbox if zygote else None,
             "workers": self._pool.counts(),
             "totals": {
                 name: self._totals[name]

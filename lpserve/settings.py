@@ -47,6 +47,8 @@ class Settings:
     service_user: str | None
     hangup_timeout: float
     worker_memory: int
+    sandbox: str
+    sandbox_paths: tuple[str, ...]
     warm_repositories: int
     warm_memory: int
     warm_preload: tuple[str, ...]
@@ -95,6 +97,8 @@ class Settings:
             "connect_timeout": self.connect_timeout,
             "environment": self.environment,
             "warm_report_interval": self.warm_report_interval,
+            "sandbox": self.sandbox,
+            "sandbox_paths": self.sandbox_paths,
         }
 
 
@@ -104,7 +108,7 @@ def read_settings(**overrides: Any) -> Settings:
     :raises ConfigurationError: for a value that cannot be used.
     """
     values = _values(OPTIONS)
-    for name in ("environment", "allowed_peers", "warm_preload"):
+    for name in ("environment", "allowed_peers", "sandbox_paths", "warm_preload"):
         values[name] = tuple(values[name])
     return _override(Settings(**values), overrides.items())
 

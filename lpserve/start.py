@@ -18,7 +18,7 @@ from typing import Any
 
 from breezy import bedding
 
-from . import reset, system
+from . import confine, reset, system
 from .advice import odd_directory, odd_options
 from .errors import ConfigurationError, LpserveError, os_fault
 from .generation import Launch
@@ -119,6 +119,7 @@ def load_settings(chosen: dict[str, Any]) -> Settings:
             f"lpserve.directory must be an absolute path, not {settings.directory!r}"
         )
     _ = settings.allowed_uids  # it may name nobody
+    list(confine.parse_paths(settings.sandbox_paths))
     return settings
 
 

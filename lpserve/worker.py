@@ -25,7 +25,7 @@ from typing import Any
 from breezy import trace
 from breezy.bzr.smart.protocol import MESSAGE_VERSION_THREE
 
-from . import channel, intake, memorylimit, reset, serving, warm
+from . import channel, intake, memorylimit, reset, sandbox, serving, warm
 from .location import LPSERVE_USER
 from .paths import connection_fifos, remove_connection
 from .system import set_title
@@ -66,6 +66,7 @@ def main(
     for step in reset.AT_FORK:
         step(context)
     memorylimit.limit_connection(ready.settings["worker_memory"])
+    ready.sandbox.prepare()
     if spare:
         practise(context, ready)
     for step in reset.AFTER_PRACTICE:
@@ -120,12 +121,14 @@ class Ready:
     :ivar settings: what `settings.Settings.for_worker` says.
     :ivar server: what can be made of a connection that is nobody's yet.
     :ivar stamp: that of `reset.Context`.
+    :ivar sandbox: in which they are.
     """
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
         self.server: serving.ConnectionServer | None = None
         self.stamp: Any = None
+        self.sandbox = sandbox.Sandbox()
         self._next_look = 0.0
 
     def prepare(self, settings: dict[str, Any]) -> None:
@@ -265,6 +268,7 @@ def _serve(context: reset.Context, ready: Ready) -> int:
     for step in reset.AT_CONNECTION:
         step(context)
     settings = ready.settings
+    ready.sandbox.narrow(context.message["user"], settings["allow_writes"])
     return serving.serve_and_report(
         context.message["user"],
         0,

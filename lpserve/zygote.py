@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from . import (
     channel,
+    confine,
     medium,
     rehearsal,
     reset,
@@ -81,12 +82,20 @@ class Zygote:
 
     def run(self) -> None:
         """Get ready, then fork until the service closes the channel."""
+        if "settings" not in self._start:
+            # Of an older service, which will say that it is.
+            channel.send(self._link, "ready", version=channel.VERSION)
+            return
         self._settle()
         unrehearsed = rehearsal.rehearse(self._start)
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()
-        self._clean(self._link.fileno())
+        # The rehearsal had a stage, and imports may have been compiled.
+        self._ready.sandbox = confine.enter(
+            self._start["settings"], self._start["runtime_dir"]
+        )
+        self._clean(self._link.fileno(), *self._ready.sandbox.descriptors)
         # In a worker a collection would write into pages that all of them share.
         system.keep_what_is_loaded()
         self._modules = len(sys.modules)
@@ -97,6 +106,8 @@ class Zygote:
             modules=self._modules,
             cold=self._cold,
             unrehearsed=unrehearsed,
+            sandbox=self._ready.sandbox.report(),
+            warnings=self._ready.sandbox.warnings,
         )
         while True:
             message, descriptors = channel.receive(self._link)
@@ -130,7 +141,7 @@ class Zygote:
     def _fork(self, message: dict[str, Any], ends: list[socket.socket]) -> None:
         """Fork workers or loaders, which are the service's children."""
         if message["kind"] == "fork":
-            self._ready.prepare(message["settings"])
+            self._ready.prepare(self._start["settings"])
         # For the workers, which may have connections, and signals for them, before
         # their resets, which unblock them.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
@@ -147,6 +158,8 @@ class Zygote:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for end in ends:
             end.close()
+        if why := self._ready.sandbox.outdated():
+            channel.send(self._link, "outdated", text=why)
 
     def _be_child(
         self, end: socket.socket, ends: list[socket.socket], message: dict[str, Any]
@@ -155,6 +168,7 @@ class Zygote:
         for each in ends:
             if each is not end:
                 each.close()
+        self._ready.sandbox.divide()
         if message["kind"] == "load":
             return warmload.main(end, message["path"], message["room"])
         return self._be_worker(end, message["spare"])

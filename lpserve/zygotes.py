@@ -26,6 +26,8 @@ log = logging.getLogger("lpserve")
 RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
 #: The same until one whose rehearsal failed is replaced: it does its work, slowly.
 REHEARSE_AFTER, REHEARSE_AT_MOST = 60.0, 3600.0
+#: Seconds from one zygote that was outdated to the next.
+RENEW_AFTER = 60.0
 
 
 class Keeper(Protocol):
@@ -53,7 +55,7 @@ class Keeper(Protocol):
 class Zygotes:
     """See the module.
 
-    :param launch: how to start one.
+    :param launch: how to start one now.
     :param wanted: whether there is to be one.
     :ivar present: the one in use.
     :ivar successor: the one that is getting ready.
@@ -63,7 +65,7 @@ class Zygotes:
         self,
         loop: Loop,
         children: Children,
-        launch: Launch,
+        launch: Callable[[], Launch],
         keeper: Keeper,
         wanted: Callable[[], object],
     ):
@@ -78,6 +80,8 @@ class Zygotes:
         self._restart_after = RESTART_AFTER
         self._rehearse_after = REHEARSE_AFTER
         self._rehearsal: Timer | None = None
+        self._renewed = -RENEW_AFTER
+        self._told: set[str] = set()
 
     @property
     def pids(self) -> list[int]:
@@ -91,7 +95,7 @@ class Zygotes:
         self._started += 1
         try:
             self.successor = Generation(
-                self._started, self._loop, self._children, self._launch, self
+                self._started, self._loop, self._children, self._launch(), self
             )
         except (ZygoteError, OSError) as error:
             self._failed(str(error))
@@ -119,6 +123,7 @@ class Zygotes:
     def zygote_ready(self, generation: Generation) -> None:
         """See `generation.Owner`."""
         old, self.present, self.successor = self.present, generation, None
+        self._tell_once(generation)
         log.info(
             "generation %d is ready (zygote %d, %d modules)",
             generation.number,
@@ -140,6 +145,25 @@ class Zygotes:
             self._rehearse_after = REHEARSE_AFTER
             self._cancel_rehearsal()
         self._keeper.zygote_ready(generation, old)
+
+    def _tell_once(self, generation: Generation) -> None:
+        lines = list(generation.warnings)
+        if why := generation.sandbox["why"]:
+            lines.append(f"the sandbox (lpserve.sandbox) is off: {why}")
+        for line in lines:
+            if line not in self._told:
+                self._told.add(line)
+                log.warning("%s", line)
+
+    def zygote_outdated(self, generation: Generation, why: str) -> None:
+        """See `generation.Owner`."""
+        now = time.monotonic()
+        if generation is not self.present or self.successor is not None:
+            return
+        if now - self._renewed >= RENEW_AFTER:
+            self._renewed = now
+            log.info("%s; starting another zygote", why)
+            self.replace()
 
     def zygote_ended(self, generation: Generation, why: str) -> None:
         """See `generation.Owner`."""

@@ -28,7 +28,10 @@ from lpserve import channel
 link = socket.socket(fileno=int(sys.argv[2]))
 start, _ = channel.receive(link)
 """
-READY = "channel.send(link, 'ready', version=channel.VERSION, modules=12, cold='')\n"
+READY = (
+    "channel.send(link, 'ready', version=channel.VERSION, modules=12, cold='', "
+    "sandbox={'why': ''}, warnings=[])\n"
+)
 UNTIL_RETIRED = "channel.receive(link)\n"
 
 
@@ -46,6 +49,9 @@ class TestGeneration(LoopTestCase):
 
     def zygote_ended(self, found, why):
         self.told.append(("ended", found.number, why))
+
+    def zygote_outdated(self, found, why):
+        self.told.append(("outdated", found.number, why))
 
     def forked(self, serial, pid):
         self.told.append(("forked", serial, pid))
@@ -120,23 +126,30 @@ class TestGeneration(LoopTestCase):
             "os.write(ends[0], b'worker')\n"
             "channel.send(link, 'forked', serial=message['serials'][0], pid=77)\n"
             "message, ends = channel.receive(link)\n"
-            "text = f\"spare: {message['spare']}, {message['settings']}\"\n"
+            "text = f\"spare: {message['spare']}, {start['settings']}\"\n"
             "[serial] = message['serials']\n"
             "channel.send(link, 'fork-failed', serial=serial, text=text)\n"
         )
-        found = self.start(script + UNTIL_RETIRED)
+        found = self.start(script + UNTIL_RETIRED, {"settings": {"a": 1}})
         self.wait_told()
         for serial in (31, 32):
             ours, theirs = channel.pair()
             self.addCleanup(ours.close)
             with theirs:
-                found.fork([serial], [theirs], serial == 32, {"a": 1})
+                found.fork([serial], [theirs], serial == 32)
             if serial == 31:
                 self.assertEqual(b"worker", ours.recv(10))
         self.assertEqual(
             ("fork-failed", 32, "spare: True, {'a': 1}"), self.wait_told(3)
         )
         self.assertEqual(("forked", 31, 77), self.told[1])
+
+    def test_outdated(self):
+        """It is told with the reason, and what its sandbox is beside it."""
+        said = "channel.send(link, 'outdated', text='moved')\n"
+        found = self.start(READY + said + UNTIL_RETIRED)
+        self.assertEqual(("outdated", 5, "moved"), self.wait_told(2))
+        self.assertEqual(({"why": ""}, []), (found.sandbox, found.warnings))
 
     def test_failed(self):
         """What it says of its failure is what the owner is told."""
@@ -153,7 +166,7 @@ class TestGeneration(LoopTestCase):
         self.assertEqual(["ready", "ended"], [each[0] for each in self.told])
         ours, theirs = channel.pair()
         with ours, theirs:
-            self.assertRaises(OSError, found.fork, [1], [theirs], False, {})
+            self.assertRaises(OSError, found.fork, [1], [theirs], False)
 
     def test_died_before_it_was_told_anything(self):
         """However early: the owner learns of it once, and nothing is left."""
@@ -198,7 +211,7 @@ class TestGeneration(LoopTestCase):
         ours, theirs = channel.pair()
         self.addCleanup(ours.close)
         with theirs:
-            found.fork([31], [theirs], True, {})
+            found.fork([31], [theirs], True)
 
     def test_does_not_answer(self):
         """FAULT 50: one that hangs when it is to fork has ended."""

@@ -101,6 +101,8 @@ class TestSettings(TestCaseInTempDir):
                 service_user=None,
                 hangup_timeout=60.0,
                 worker_memory=0,
+                sandbox="auto",
+                sandbox_paths=(),
                 warm_repositories=16,
                 warm_memory=256,
                 warm_preload=(),

@@ -23,6 +23,12 @@ STATUS = {
     "generation": 3,
     "zygote": 18,
     "modules": 812,
+    "sandbox": {
+        "asked": "auto",
+        "holds": "writes",
+        "abi": 7,
+        "why": "",
+    },
     "workers": {"spare": 2, "busy": 1, "waiting": 0, "starting": 0},
     "totals": {
         "requests": 9,
@@ -68,6 +74,7 @@ state              running, up 1 h 2 min
 runtime directory  /run/lpserve
 doors              control, socket
 generation         3 (zygote 18, 812 modules loaded)
+sandbox            writes (auto), Landlock 7
 workers            2 spare, 1 busy, 0 waiting, 0 starting
 totals             9 requests, 5 spawned, 4 ended, 2 gone, 0 failed, 0 faults
 refused            none
@@ -108,6 +115,18 @@ class TestReport(TestCase):
         new = ("rehearsal", "warnings")
         status = {name: each for name, each in STATUS.items() if name not in new}
         self.assertEqual(TABLE, format_status(json.dumps(status)))
+
+    def test_sandbox(self):
+        for changed, text in (
+            ({"asked": "strict", "holds": "strict"}, "strict (strict), Landlock 7"),
+            ({"holds": "off", "why": "no Landlock"}, "off: no Landlock"),
+            ({"asked": "off", "holds": "off"}, "off: lpserve.sandbox says so"),
+        ):
+            found = {**STATUS["sandbox"], **changed}
+            table = format_status(json.dumps({**STATUS, "sandbox": found}))
+            self.assertIn(f"\nsandbox            {text}\n", table)
+        table = format_status(json.dumps({**STATUS, "sandbox": None}))
+        self.assertNotIn("sandbox", table)
 
     def test_nothing_is_kept(self):
         off = {"edition": 0, "bytes": 0, "off": "no such function", "loading": None}

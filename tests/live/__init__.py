@@ -37,6 +37,8 @@ MODULES = (
     "test_reset",
     "test_reset_breezy",
     "test_runtime_directory",
+    "test_sandbox",
+    "test_sandbox_life",
     "test_service",
     "test_socket",
     "test_socket_faults",

@@ -1,0 +1,64 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Whose the plug-ins are that Breezy has loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from importlib import metadata
+
+import breezy
+from breezy import plugin
+
+#: Those of Breezy 3.3, for an installation that does not list its files (Debian's).
+_BUNDLED = frozenset(
+    (
+        *("bash_completion", "changelog_merge", "commitfromnews", "cvs", "darcs"),
+        *("email", "fastimport", "flake8", "fossil", "github", "gitlab", "hg"),
+        *("launchpad", "mtn", "netrc_credential_store", "news_merge", "po_merge"),
+        *("propose", "pypi", "quilt", "repodebug", "rewrite", "stats", "svn"),
+        *("upload", "weave_fmt", "webdav", "zsh_completion"),
+    )
+)
+#: The name under which this one was loaded.
+_OURS = __name__.split(".")[2]
+
+
+@functools.lru_cache(maxsize=1)
+def bundled() -> frozenset[str]:
+    """The names of the plug-ins that come with Breezy."""
+    names: set[str] = set()
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        names.update(
+            file.parts[2]
+            for file in metadata.files("breezy") or ()
+            if file.parts[:2] == ("breezy", "plugins") and len(file.parts) > 3
+        )
+    return frozenset(names) or _BUNDLED
+
+
+def foreign() -> list[str]:
+    """The names of those that are loaded and neither Breezy's nor this one."""
+    place = os.path.join(os.path.dirname(breezy.__file__), "plugins")
+    return sorted(
+        name
+        for name, found in plugin.plugins().items()
+        if name != _OURS
+        and not (
+            name in bundled()
+            and os.path.dirname(os.path.abspath(found.path())) == place
+        )
+    )
+
+
+def directories() -> list[str]:
+    """Where those that are loaded are, or may be."""
+    found = [each.path() for each in plugin.plugins().values()]
+    return [*breezy.plugins.__path__, *map(os.path.abspath, found)]

@@ -1,0 +1,55 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Whose plug-ins are whose."""
+
+import os
+import sys
+import types
+from importlib import metadata
+
+import breezy
+from breezy.tests import TestCase
+
+from ..lpserve import plugins
+
+
+class TestPlugins(TestCase):
+    def load(self, name, path):
+        """Have the plug-in *name* loaded, from *path*."""
+        module = types.ModuleType(f"breezy.plugins.{name}")
+        module.__path__ = [path]
+        self.overrideAttr(sys, "modules", {**sys.modules, module.__name__: module})
+
+    def test_bundled(self):
+        self.assertIn("launchpad", plugins.bundled())
+        self.assertNotIn("lpserve", plugins.bundled())
+
+    def test_no_list_of_files(self):
+        """A package of a distribution does not say which files are in it."""
+        told = plugins.bundled()
+        self.addCleanup(plugins.bundled.cache_clear)
+        self.overrideAttr(metadata, "files", lambda name: None)
+        plugins.bundled.cache_clear()
+        self.assertEqual(set(), {*told} - {"__pycache__"} - plugins.bundled())
+
+    def test_foreign(self):
+        """One of our own in the place of one of Breezy's counts as foreign."""
+        before = plugins.foreign()
+        self.load("something", "/srv/something")
+        self.assertEqual(sorted([*before, "something"]), plugins.foreign())
+        place = os.path.join(os.path.dirname(breezy.__file__), "plugins")
+        self.load("email", os.path.join(place, "email"))
+        self.assertNotIn("email", plugins.foreign())
+        self.load("email", "/home/bzr/.config/breezy/plugins/email")
+        self.assertIn("email", plugins.foreign())
+
+    def test_ours(self):
+        self.assertNotIn("lpserve", plugins.foreign())
+        self.assertIn(
+            os.path.dirname(os.path.dirname(plugins.__file__)), plugins.directories()
+        )
