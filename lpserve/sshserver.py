@@ -179,8 +179,6 @@ class Server:
         :raises ConfigurationError: if that cannot be begun.
         """
         keys.check()
-        for _ in keys.renew():
-            pass  # before there is anybody who would wait for it
         checker = KeyChecker(keys, self.reactor)
         self.factory = Factory(self, host_key(key_file), checker)
         host, port = listen
@@ -193,6 +191,8 @@ class Server:
             fault = getattr(refused[0].value, "socketError", refused[0].value)
             reason = getattr(fault, "strerror", None) or str(fault)
             raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}")
+        for _ in keys.renew():
+            pass  # before there is anybody who would wait for it
         self.reactor.callWhenRunning(self._running)
         self.reactor.run()
 
