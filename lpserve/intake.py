@@ -238,7 +238,7 @@ def _slow_down(command: Any) -> None:
 def _abandon(command: Any) -> None:
     """End the insertion of a stream that will not be complete.
 
-    It cleans up; and Python does not exit while its thread waits.
+    It takes back what it has written.
     """
     thread = getattr(command, "insert_thread", None)
     if thread is not None:
