@@ -25,7 +25,7 @@ from stat import S_ISDIR
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
-from breezy import errors, transport, urlutils
+from breezy import config, errors, transport, urlutils
 from breezy.transport import FileExists, NoSuchFile
 from breezy.transport.local import LocalTransport
 
@@ -165,6 +165,22 @@ class _Files(LocalTransport):
         told = OSError(error.errno, error.strerror)
         super()._translate_error(told, self._scheme + path, raise_generic)
         raise error
+
+
+class BranchSection(config.Section):
+    """A section of a branch's configuration, which whoever writes to the branch writes.
+
+    Hooks that come with Breezy, "email" and "upload", run a program and write to a
+    directory that options name: those have to be in the account's configuration.
+    """
+
+    _NOT_OF_A_BRANCH = ("post_commit_mailer", "upload_location")
+
+    def get(self, name: str, default: Any = None, expand: bool = True) -> Any:
+        """The option, or *default*."""
+        if name in self._NOT_OF_A_BRANCH:
+            return default
+        return super().get(name, default, expand)
 
 
 def local_transport(path: str, possible_transports: Any = None) -> Any:

@@ -22,14 +22,14 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from breezy import lockdir, trace, transport
+from breezy import config, lockdir, trace, transport
 from breezy import ui as _mod_ui
 from breezy.bzr.smart import medium as smart_medium
 from breezy.bzr.smart import repository, request
 from breezy.bzr.smart import server as _mod_server
 
 from . import answers, memorylimit
-from .containment import Containment, local_transport
+from .containment import BranchSection, Containment, local_transport
 from .errors import ClientError, ConfigurationError, LpserveError
 from .location import is_remote
 from .medium import PipeMedium
@@ -98,6 +98,7 @@ _FOR_A_CONNECTION: tuple[tuple[Any, str, Any], ...] = (
         )
     ),
     (transport, "get_transport_from_path", local_transport),
+    (config.BranchStore, "readonly_section_class", BranchSection),
 )
 
 

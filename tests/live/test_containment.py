@@ -11,6 +11,7 @@ import os
 import select
 import time
 
+from breezy import urlutils
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ..harness import BY_DOOR, DEADLINE
@@ -113,4 +114,46 @@ class TestReadOnly(StayingCase):
         self.assertEqual(before, snapshot(self.root))
         answer, _ = self.request(connection, Request((b"hello",)))
         self.assertEqual([b"ok", b"2"], answer.words)
+        self.finish_by_hand(connection)
+
+
+class TestHooks(StayingCase):
+    """FAULT 37: hooks that come with Breezy ran what a branch said."""
+
+    warm = 0
+
+    def test_options_of_a_branch(self):
+        outside = os.path.join(self.test_dir, "outside")
+        os.mkdir(outside)
+        marks = [os.path.join(self.test_dir, name) for name in ("branch", "account")]
+        programs = [f"{mark}-program" for mark in marks]
+        for mark, program in zip(marks, programs, strict=True):
+            with open(program, "w") as file:
+                file.write(f"#!/bin/sh\nexec touch {mark}\n")
+            os.chmod(program, 0o700)
+        with open(self.config, "w") as file:
+            file.write(f"[DEFAULT]\npost_commit_mailer = {programs[1]}\n")
+        tip = self.make_branch("a")
+        self.start_service()
+        options = {
+            "upload_location": urlutils.local_path_to_url(outside),
+            "upload_auto": True,
+            "post_commit_mailer": programs[0],
+            "post_commit_to": "somebody",
+            "post_commit_push_pull": True,
+            "post_commit_sender": "somebody",
+        }
+        lines = "".join(f"{name} = {value}\n" for name, value in options.items())
+        verb, path = b"Branch.set_last_revision_info", b"a"
+        connection = self.connect("alice").open()
+        put = (b"put", b"a/.bzr/branch/branch.conf", b"")
+        answer, _ = self.request(connection, Request(put, lines.encode()))
+        self.assertTrue(answer.good, answer)
+        answer, _ = self.request(connection, Request((b"Branch.lock_write", path)))
+        locks = answer.words[1:]
+        changed, _ = self.request(connection, Request((verb, path, *locks, b"3", tip)))
+        self.request(connection, Request((b"Branch.unlock", path, *locks)))
+        self.assertEqual([], os.listdir(outside))
+        self.assertEqual([False, True], [os.path.exists(mark) for mark in marks])
+        self.assertEqual([b"ok"], changed.words)
         self.finish_by_hand(connection)
