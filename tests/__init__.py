@@ -29,6 +29,7 @@ MODULES = (
     "test_floods",
     "test_forksibling",
     "test_generation",
+    "test_gitalternates",
     "test_keydirectory",
     "test_keyindex",
     "test_knownstate",

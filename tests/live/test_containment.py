@@ -133,6 +133,7 @@ class TestHooks(StayingCase):
             os.chmod(program, 0o700)
         with open(self.config, "w") as file:
             file.write(f"[DEFAULT]\npost_commit_mailer = {programs[1]}\n")
+            file.write("lpserve.sandbox = off\n")  # the kernel would refuse it as well
         tip = self.make_branch("a")
         self.start_service()
         options = {
