@@ -96,12 +96,16 @@ class Children:
         """Watch the child *pid*; call *ended* once it has been reaped.
 
         :param leader: it makes itself the leader of a process group.
-        :raises OSError: if there is no descriptor for it (EMFILE).
+        :raises OSError: if it cannot be watched (EMFILE, ENOMEM).
         """
         pidfd = os.pidfd_open(pid)
         child = Child(pid, pidfd, ended, leader)
+        try:
+            self._loop.watch(pidfd, lambda: self._reap(child))
+        except OSError:
+            os.close(pidfd)
+            raise
         self._table[pid] = child
-        self._loop.watch(pidfd, lambda: self._reap(child))
         return child
 
     def let_go(self, child: Child) -> None:

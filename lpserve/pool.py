@@ -157,13 +157,14 @@ class Pool:
             worker.child = self._children.add(
                 pid, lambda end: self._worker_ended(worker, end), leader=True
             )
+            self._loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
         except OSError as error:
-            # Without its channel it ends; `Children` reaps it as a stranger.
+            # Without its channel it ends; `Children` reaps it, or as a stranger.
             self._log(f"cannot watch worker {pid}: {error.strerror}")
+            worker.retired = True
             worker.channel.close()
             self._refill_later(self.RETRY)
             return
-        self._loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
         self._offer(worker)
         self.refill()
 

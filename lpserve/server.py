@@ -213,8 +213,17 @@ class Service:
         while self._pool.waiting:
             self._pool.waiting.popleft().refuse(STOPPING, "the service is stopping")
         self._pool.signal_all(signal.SIGTERM)
-        self._loop.call_later(LET_GO, lambda: self._pool.signal_all(signal.SIGKILL))
+        self._loop.call_later(LET_GO, self._kill_rest)
         self._finish_if_done()
+
+    def _kill_rest(self) -> None:
+        """Kill what is told to end and does not; one that waits in the kernel stays."""
+        self._children.kill_all()
+        self._loop.call_later(LET_GO, self._leave_rest)
+
+    def _leave_rest(self) -> None:
+        log.error("%d processes cannot be killed", len(self._children))
+        self._loop.stop()
 
     def _finish_if_done(self) -> None:
         if not self.stopping or self._pool.busy or self._pool.waiting:
@@ -225,7 +234,7 @@ class Service:
         elif not self._finishing:
             # Let go, they end at once; one that is stopped or hangs does not.
             self._finishing = True
-            self._loop.call_later(LET_GO, self._children.kill_all)
+            self._loop.call_later(LET_GO, self._kill_rest)
 
     @property
     def settings(self) -> Settings:

@@ -90,6 +90,8 @@ class Warmer:
         self._began = -math.inf
         self._timer: Timer | None = None
         self._saved = ""
+        #: Why it could not be saved when that was tried last.
+        self._unsaved = ""
 
     # -- what happens ----------------------------------------------------------
 
@@ -114,15 +116,18 @@ class Warmer:
         text = self.set.dump()
         if text == self._saved:
             return
-        self._saved = text  # or not, and then it has been said
+        self._saved = text  # or not: that has been said
         # If we are killed the next service removes it.
         new = os.path.join(os.path.dirname(self._file), ".new-warm")
         try:
             with open(new, "w", opener=_private, encoding="utf-8") as file:
                 file.write(text)
             os.replace(new, self._file)
+            self._unsaved = ""
         except OSError as error:
-            log.warning("cannot write %s: %s", self._file, error.strerror)
+            before, self._unsaved = self._unsaved, error.strerror or str(error)
+            if self._unsaved != before:
+                log.warning("cannot write %s: %s", self._file, self._unsaved)
             with contextlib.suppress(OSError):
                 os.unlink(new)
 
@@ -291,6 +296,11 @@ class Warmer:
         if message["kind"] != "loaded" or not descriptors:
             self._failed(loader, str(message.get("text", "it sent nothing")))
             return
+        try:
+            kept = os.dup(descriptors[0])
+        except OSError as error:
+            self._postpone(loader, f"it cannot be kept: {error.strerror}")
+            return
         size, revisions = int(message["size"]), int(message["revisions"])
         seconds = float(message["seconds"])
         keep, gone = self.set.loaded(loader.path, size, revisions, seconds)
@@ -299,6 +309,7 @@ class Warmer:
             self._keep(path, None)
         entry = self.set.get(loader.path)
         if not keep:
+            os.close(kept)
             if loader.path in self._kept:
                 self._keep(loader.path, None)
             if entry is not None:
@@ -311,7 +322,7 @@ class Warmer:
                 size / (1 << 20),
                 seconds,
             )
-            self._keep(loader.path, os.dup(descriptors[0]))
+            self._keep(loader.path, kept)
         self.edition += 1
 
     def _postpone(self, loader: Loader, why: str) -> None:

@@ -52,6 +52,15 @@ if "--zygote" in sys.argv:
         system._clone = None
 """
 
+#: A service that can kill nobody, as if they waited in the kernel.
+UNKILLABLE = """
+import sys
+if "--fork-server" in sys.argv:
+    from breezy.plugins.lpserve.lpserve import children, server
+    children.Child.signal = lambda self, number: None
+    server.LET_GO = 0.5
+"""
+
 
 class HangingCase(LiveTestCase):
     def setUp(self):
@@ -242,3 +251,17 @@ class TestSpareWorker(HangingCase):
             lambda: self.kinds() == {"service": 1, "zygote": 1, "spare": 1},
             "nothing is left",
         )
+
+
+class TestUnkillable(LiveTestCase):
+    def test_service_ends(self):
+        """It does not wait for what the kernel does not let go."""
+        self.add_plugin("unkillable", UNKILLABLE)
+        service = self.start_service()
+        self.rest()
+        zygote = self.status()["zygote"]
+        os.kill(zygote, signal.SIGSTOP)
+        self.ask("shutdown", "now")
+        self.assertEqual(0, service.wait(DEADLINE))
+        self.assertIn("1 processes cannot be killed", self.log_text())
+        wait_until(lambda: is_gone(zygote), "it has ended with its parent")
