@@ -9,6 +9,7 @@
 
 import json
 import os
+import signal
 
 from ..harness import DEADLINE, LiveTestCase, wait_until
 
@@ -141,17 +142,20 @@ class TestErrors(ControlTestCase):
         control = os.path.join(self.runtime, "control")
         with open(control, "w"):
             pass
-        self.assertFails(self.control("hello"), 69, control, "not a FIFO")
+        wanted = f"control in {self.runtime} is not a FIFO"
+        self.assertFails(self.control("hello"), 69, wanted)
         self.assertEqual(0, os.path.getsize(control))
         os.unlink(control)
 
     def test_insecure_directory(self):
         """What others may write to is not trusted with a request."""
-        self.start_service()
+        service = self.start_service()
+        service.send_signal(signal.SIGSTOP)  # it would soon take that away
         os.chmod(self.runtime, 0o777)
         done = self.control("hello")
         self.assertFails(done, 69, "is writable by others", "0777", "chmod")
         os.chmod(self.runtime, 0o700)
+        service.send_signal(signal.SIGCONT)
 
     def test_no_answer(self):
         """A service that does not answer is given up, and nothing is left."""
