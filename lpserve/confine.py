@@ -187,7 +187,9 @@ class _Builder:
                 try:
                     ruleset.allow(path, access)
                 except OSError as error:
-                    if path in made.seen:
+                    # That what is served is not there the service says itself.
+                    missing = isinstance(error, FileNotFoundError)
+                    if path in made.seen and not (missing and path == self._top):
                         made.warnings.append(
                             f"lpserve.sandbox: no use of {path}: {error.strerror}"
                         )

@@ -283,8 +283,11 @@ class TestWrites(ConfineCase):
             self.assertIn(f"may change {bedding.config_dir()}", text)
             text = self.warnings(sandbox_paths=[os.path.abspath("code")])
             self.assertIn(f"may change {os.path.abspath('code')}", text)
-            text = self.warnings(directory=self.root + "/gone")
-            self.assertIn(f"no use of {self.root}/gone: No such file", text)
+            gone = self.root + "/gone"
+            text = self.warnings(sandbox_paths=[gone])
+            self.assertIn(f"no use of {gone}: No such file", text)
+            # The service says itself that what is served is not there.
+            self.assertEqual("", self.warnings(directory=gone))
         self.assertNotIn("may change", self.warnings(directory="/", allow_writes=False))
 
 
