@@ -249,7 +249,8 @@ def state():
             name: resource.getrlimit(getattr(resource, name)) for name in limits
         },
         "umask": _umask(),
-        "priority": [os.nice(0), open("/proc/self/oom_score_adj").read()],
+        # Not oom_score_adj: a worker has more than the service.
+        "priority": os.nice(0),
         "cwd": os.getcwd(),
         "environ": dict(os.environ),
         "locale": locale.setlocale(locale.LC_ALL),

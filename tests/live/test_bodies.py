@@ -149,6 +149,7 @@ class TestReadOnly(BodiesCase):
         for verb in (
             (b"append", b"a", b""),
             (b"put_non_atomic", b"a", b"", b"F", b""),
+            (b"Branch.set_tags_bytes", path, b"", b""),
             (b"Branch.put_config_file", path, b"token", b"token"),
             (b"Repository.add_signature_text", path, b"token", b"rev", b"token"),
             (b"Repository.insert_stream", path, b""),

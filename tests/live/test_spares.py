@@ -151,9 +151,9 @@ class TestPractice(SparesCase):
         self.start_service(HOLD=hold)
         before = self.rest(1)
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            (ready,) = wait_until(self.spares, "one has practised")
             with open(hold, "w"):
                 pass
-            (ready,) = self.spares()
             os.kill(ready, signal.SIGKILL)
             name = wait_until(lambda: glob.glob(f"{hold}-*"), "one practises")[0]
             connection = self.connect()
