@@ -137,7 +137,7 @@ class KeyChecker:
             or credentials.algName not in SIGNATURES
             # Twisted goes by what the signature says of itself.
             or (signature and not signature.startswith(NS(credentials.algName)))
-            or (signature and not _has_flags(key, signature, found.flags))
+            or (signature and not _has_flags(credentials.blob, signature, found.flags))
         ):
             # Now: Twisted's checker says of every key that it would do.
             return defer.fail(UnauthorizedLogin("no such account or key"))
@@ -150,19 +150,22 @@ class KeyChecker:
         return checked.addCallback(verified)
 
 
-def _has_flags(key: Key, signature: bytes, flags: int) -> bool:
+def _has_flags(blob: bytes, signature: bytes, flags: int) -> bool:
     """Whether a FIDO key's *signature* has these *flags* set; others need none.
 
     They are signed with the rest, which Twisted verifies, and does not look at them.
+
+    :param blob: the key, which Twisted has understood.
     """
-    if not key.isSecurityKey():
+    key_kind = getNS(blob)[0]
+    if not key_kind.startswith(b"sk-"):
         return True
     try:
         kind, _, rest = getNS(signature, 2)
     except struct.error:
         return False
     # The flags, and a counter that nobody here remembers.
-    return kind == key.sshType() and len(rest) == 5 and rest[0] & flags == flags
+    return kind == key_kind and len(rest) == 5 and rest[0] & flags == flags
 
 
 def fingerprint(key: Key) -> str:
