@@ -38,7 +38,7 @@ else:
 BUFFER = 1 << 16
 #: Most bytes that one write gives a socket: the kernel tells of a piece that was
 #: read, not of half of one.
-SOCKET_PIECE = 1 << 14
+SOCKET_PIECE = 1 << 15
 #: Seconds that standard error is waited for.
 STDERR_PATIENCE = 5.0
 # What poll(2) takes, in ms.
@@ -76,10 +76,12 @@ class Output:
 
     def write(self, data: bytes) -> None:
         """Write *data*, or keep it for the next time; see `flush`."""
-        self._pending.append(data)
         self._size += len(data)
-        if self._size >= BUFFER:
+        if self._size < BUFFER:
+            self._pending.append(data)
+        else:
             self.flush()
+            self._put(data)  # not copied
 
     def flush(self) -> None:
         """Write what is kept.
@@ -88,11 +90,13 @@ class Output:
         """
         if self.error is not None:
             raise self.error
-        if not self._pending:
-            return
-        data = b"".join(self._pending)
-        self._pending.clear()
         self._size = 0
+        if self._pending:
+            data = b"".join(self._pending)
+            self._pending.clear()
+            self._put(data)
+
+    def _put(self, data: bytes) -> None:
         try:
             # Where there is room at all there is room for so much.
             if not self._patience or (
