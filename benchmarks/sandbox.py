@@ -33,9 +33,11 @@ SANDBOXES: dict[str, dict[str, object]] = {
     "off": {"sandbox": "off"},
     "writes": {"sandbox": "writes"},
     "strict": {"sandbox": "strict"},
+    # What depends on the user cannot be made beforehand, sandbox or not.
+    "off, %u": {"sandbox": "off"},
     "strict, %u": {"sandbox": "strict"},
 }
-#: With which all are compared: how many spare workers, and in words.
+#: How many spare workers, and in words.
 SPARES = {2: "spare worker", 0: "forked when asked"}
 
 

@@ -218,6 +218,7 @@ class TestRuleset(LandlockTestCase):
             ruleset.allow("inside", WRITE)
             with contextlib.suppress(FileNotFoundError):
                 ruleset.allow("nothing", WRITE)
+            landlock.forgo_privileges()
             ruleset.restrict()
             ruleset.close()
             return [inherited, system.open_descriptors() == before]
