@@ -169,7 +169,7 @@ class TestSuccession(LifeCase):
         for connection in opened:
             self.assertEqual(HELLO, connection.hello())
             connection.close()
-        self.assertEqual(0, old.wait(DEADLINE))
+        self.assertEqual(3, old.wait(DEADLINE))
         self.assertEqual(f"pid={new.pid}", self.ask("hello")[3])
         self.finish(*self.serve("bob", "carol"))
 

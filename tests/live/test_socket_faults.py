@@ -310,7 +310,7 @@ class TestKeepingHouse(SocketTestCase):
         self.wait_for_log("/socket is not ours any more: stopping")
         self.assertEqual(HELLO, kept.hello())
         self.assertEqual([["exit", "0"]], kept.end())
-        self.assertEqual(0, self.service.wait(DEADLINE))
+        self.assertEqual(3, self.service.wait(DEADLINE))
 
     def test_replaced(self):
         """FAULT 17: what is in its place stays; of a killed one nothing does."""
