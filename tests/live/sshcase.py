@@ -210,8 +210,8 @@ class SshTestCase(SshClientCase):
             texts = [out.decode(), err.decode()]
             for name, value in names.items():
                 texts = [text.replace(value, f"({name})") for text in texts]
-            # What Breezy calls a transport has its address in memory.
-            texts = [re.sub(r"filtered-\d+", "filtered", text) for text in texts]
+            # Breezy tells a client what it calls a transport, and we the path in it.
+            texts = [re.sub(r"filtered-\d+://", "", text) for text in texts]
             if not ordered:
                 texts = ["\n".join(sorted(text.split("\n"))) for text in texts]
             results.append((process.returncode, *texts))
