@@ -123,7 +123,7 @@ class TestWorker(SandboxCase):
             shutil.__file__,
         ]
         lines = [f"os.open({name!r}, os.O_RDWR | os.O_CREAT, 0o644)" for name in names]
-        lines += [f"os.mkdir({name + '/made'!r})" for name in (self.home, PLUGIN)]
+        lines += [f"os.mkdir({self.home + '/made'!r})"]
         lines += [
             f"os.unlink({self.config!r})",
             f"os.unlink({self.runtime + '/lock'!r})",
