@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import select
 
 
 def open_standard_descriptors() -> None:
@@ -43,3 +44,10 @@ def count_descriptors() -> int:
         import resource  # which Windows, where --inet works, does not have
 
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def is_readable(descriptor: int) -> bool:
+    """Whether a read of *descriptor*, or accept(2), would not wait."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))

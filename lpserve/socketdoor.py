@@ -17,6 +17,7 @@ import struct
 import time
 from collections.abc import Callable, Collection
 
+from .descriptors import is_readable
 from .doors import Door, Handler, Reply, nothing
 from .location import socket_address
 from .loop import Callback, Loop
@@ -367,7 +368,8 @@ class SocketDoor(Door):
             except ConnectionAbortedError:  # it is gone already
                 continue
             except OSError as error:
-                if self._give_up_oldest():
+                # The kernel wants a descriptor although nobody may be waiting.
+                if is_readable(self._listener.fileno()) and self._give_up_oldest():
                     continue
                 if self._watched:
                     self._log(f"cannot accept a connection: {error.strerror}")
