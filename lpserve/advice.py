@@ -17,6 +17,7 @@ from breezy import config
 
 from .. import OPTIONS
 from .options import RENAMED
+from .root import shared_part
 
 _PREFIX = "lpserve."
 
@@ -61,8 +62,7 @@ def _unknown(name: str) -> str:
 
 def odd_directory(directory: str) -> str:
     """What there is to say of ``lpserve.directory``; of ``%u``, what is above it."""
-    fixed, user, _ = directory.replace("%%", "\0").partition("%u")
-    path = (os.path.dirname(fixed) if user else fixed).replace("\0", "%")
+    path = shared_part(directory)
     if os.path.isdir(path):
         return ""
     why = "is not a directory" if os.path.exists(path) else "is not there"

@@ -27,8 +27,7 @@ from typing import Any
 import breezy
 from breezy import bedding, trace
 
-from . import landlock, plugins
-from .errors import ConfigurationError
+from . import landlock, plugins, root
 from .landlock import READ, WRITE, Access, Ruleset, Scope
 from .sandbox import DATA, MAX_LOG, NOTHING, TREE, Sandbox, identity, served
 
@@ -100,30 +99,6 @@ def _stay_out(made: Sandbox, why: str) -> Sandbox:
     return made
 
 
-def parse_paths(entries: tuple[str, ...] | list[str]) -> Iterator[tuple[str, bool]]:
-    """``lpserve.sandbox_paths``: each path, and whether it may be written.
-
-    :raises ConfigurationError: for one that is not absolute.
-    """
-    for entry in entries:
-        path = os.path.expanduser(entry.removesuffix(":ro"))
-        if not os.path.isabs(path):
-            raise ConfigurationError(
-                f"lpserve.sandbox_paths must be absolute paths, not {entry!r}"
-            )
-        yield path, not entry.endswith(":ro")
-
-
-def above_users(directory: str) -> str:
-    """*directory* down to the first part that has a user in it."""
-    parts = []
-    for part in directory.split("/"):
-        if "%u" in part.replace("%%", ""):
-            break
-        parts.append(part.replace("%%", "%"))
-    return "/".join(parts) or "/"
-
-
 class _Builder:
     """Finds out what is allowed."""
 
@@ -133,7 +108,7 @@ class _Builder:
         self._made = made
         self._settings = settings
         self._directory = os.path.abspath(settings["directory"])
-        self._top = above_users(self._directory)
+        self._top = root.shared_part(self._directory)
         self._runtime_dir = runtime_dir
         self._strict = made.asked == "strict"
         self._precious = [*self._find_precious()]
@@ -147,7 +122,7 @@ class _Builder:
         made.handled = WRITE | READ if self._strict else WRITE
         if writes:
             self._warn_of(self._top)
-        for path, writable in parse_paths(self._settings["sandbox_paths"]):
+        for path, writable in root.parse_sandbox_paths(self._settings["sandbox_paths"]):
             self._allow(path, (TREE if writable else NOTHING) | READ, named=True)
             if writable:
                 self._warn_of(path)
@@ -161,7 +136,7 @@ class _Builder:
                 self._allow(path, READ)
             for path in _configuration():
                 self._allow(path, DATA)
-            if "%u" in self._directory.replace("%%", ""):
+            if not root.is_shared(self._directory):
                 self._narrow_later()
         # Not in `made.rules`: to be narrowed is to have a user's in place of it.
         made.seen[self._top] = identity(self._top)

@@ -12,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from importlib import metadata
 
 import breezy
 from breezy import plugin
 
-#: Those of Breezy 3.3, for an installation that does not list its files (Debian's).
-_BUNDLED = frozenset(
+#: Those of Breezy 3.3; an installation need not list its files (Debian's).
+_KNOWN = frozenset(
     (
         *("bash_completion", "changelog_merge", "commitfromnews", "cvs", "darcs"),
         *("email", "fastimport", "flake8", "fossil", "github", "gitlab", "hg"),
@@ -31,9 +30,16 @@ _BUNDLED = frozenset(
 _OURS = __name__.split(".")[2]
 
 
+def is_bundled(name: str) -> bool:
+    """Whether a plug-in of that name comes with Breezy."""
+    return name in _KNOWN or name in _listed()
+
+
 @functools.lru_cache(maxsize=1)
-def bundled() -> frozenset[str]:
-    """The names of the plug-ins that come with Breezy."""
+def _listed() -> frozenset[str]:
+    """Those that the list of Breezy's files has: none where there is none."""
+    from importlib import metadata  # a megabyte in each zygote, seldom needed
+
     names: set[str] = set()
     with contextlib.suppress(metadata.PackageNotFoundError):
         names.update(
@@ -41,7 +47,7 @@ def bundled() -> frozenset[str]:
             for file in metadata.files("breezy") or ()
             if file.parts[:2] == ("breezy", "plugins") and len(file.parts) > 3
         )
-    return frozenset(names) or _BUNDLED
+    return frozenset(names)
 
 
 def foreign() -> list[str]:
@@ -52,8 +58,7 @@ def foreign() -> list[str]:
         for name, found in plugin.plugins().items()
         if name != _OURS
         and not (
-            name in bundled()
-            and os.path.dirname(os.path.abspath(found.path())) == place
+            is_bundled(name) and os.path.dirname(os.path.abspath(found.path())) == place
         )
     )
 

@@ -173,12 +173,11 @@ def remove_hooks() -> None:
     Those that come with Breezy stay: they do nothing that is not configured,
     and a rehearsal has an empty configuration.
     """
-    bundled = plugins.bundled()
     for callbacks in hooks._lazy_hooks.values():
         callbacks[:] = [
             each
             for each in callbacks
-            if (plugin := _plugin_of(each[0])) is None or plugin in bundled
+            if (plugin := _plugin_of(each[0])) is None or plugins.is_bundled(plugin)
         ]
 
 

@@ -20,13 +20,10 @@ from __future__ import annotations
 
 import _signal
 import contextlib
-import errno
 import locale
-import logging
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -45,7 +42,7 @@ from breezy import (
 )
 from breezy.bzr import generate_ids
 
-from . import serving
+from . import brzlog, serving
 from .location import LPSERVE_USER
 from .system import open_descriptors, set_title
 
@@ -247,54 +244,9 @@ def reset_streams(context: Context) -> None:
     serving.silence_ui()
 
 
-class LogFile:
-    """A brz.log of its own, opened (and rolled over) when there is something to log.
-
-    Most connections have nothing.
-    """
-
-    def __init__(self) -> None:
-        self._file: Any = None
-        self._opened = False
-
-    def _open(self) -> Any:
-        if not self._opened:
-            self._opened = True
-            # As in `trace.enable_default_logging`. It tells itself if it cannot.
-            self._file = trace._open_brz_log()
-            if self._file is not None:
-                begun = osutils.format_local_date(
-                    trace._brz_log_start_time, timezone="local"
-                )
-                self._file.write(f"{begun}\n".encode())
-        return self._file
-
-    def write(self, data: bytes) -> None:
-        """Log *data*; nothing where the log cannot be opened."""
-        if (file := self._open()) is not None:
-            file.write(data)
-
-    def flush(self) -> None:
-        """It is not buffered."""
-
-    def fileno(self) -> int:
-        """The descriptor; OSError if it cannot be opened."""
-        if (file := self._open()) is None:
-            raise OSError(errno.EBADF, "there is no log")
-        number: int = file.fileno()
-        return number
-
-
 def reset_log(context: Context) -> None:
     """A log of its own."""
-    logger = logging.getLogger("brz")
-    logger.handlers.clear()
-    trace.push_log_file(
-        LogFile(),
-        "[%(process)5d] %(asctime)s.%(msecs)03d %(levelname)s: %(message)s",
-        "%Y-%m-%d %H:%M:%S",
-    )
-    logger.addHandler(logging.StreamHandler(sys.stderr))
+    brzlog.open_late()
     trace.be_quiet(False)  # not DEBUG on stderr
 
 
@@ -375,18 +327,3 @@ AT_CONNECTION: list[Reset] = [
     reset_configuration,
     reset_title,
 ]
-
-
-def forget_log() -> None:
-    """Log to standard error only: a service and a zygote outlive a brz.log.
-
-    Breezy flushes the file object when it ends, so that stays; what it is open
-    on does not.
-    """
-    opened = trace._trace_file
-    logging.getLogger("brz").handlers[:] = [logging.StreamHandler(sys.stderr)]
-    trace._trace_file = None
-    if opened is not None:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, opened.fileno(), inheritable=False)
-        os.close(null)

@@ -22,9 +22,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import serving
 from .errors import ConfigurationError
 from .landlock import WRITE, Access, Ruleset
+from .root import find
 
 #: Bytes after which Breezy begins brz.log anew, which takes another zygote.
 MAX_LOG = 4 << 20
@@ -121,7 +121,7 @@ class Sandbox:
         """
         if self._narrow is None:
             return
-        root = serving.root_of(self.directory, user)
+        root = find(self.directory, user)
         try:
             self._narrow.allow(root, served(allow_writes))
             self._narrow.restrict()

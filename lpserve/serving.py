@@ -28,9 +28,9 @@ from breezy.bzr.smart import medium as smart_medium
 from breezy.bzr.smart import repository, request
 from breezy.bzr.smart import server as _mod_server
 
-from . import answers, memorylimit
+from . import answers, memorylimit, root
 from .containment import BranchSection, Containment, local_transport
-from .errors import ClientError, ConfigurationError, LpserveError
+from .errors import ClientError, LpserveError
 from .location import is_remote
 from .medium import PipeMedium
 from .patience import STDERR_PATIENCE, StandardError, write_aside
@@ -62,28 +62,26 @@ class ConnectionServer:
     ) -> None:
         """Serve one connection; the numbers of seconds are those of `PipeMedium`."""
         medium = PipeMedium(in_fd, out_fd, self.transport, timeout, patience)
-        before = [getattr(owner, name) for owner, name, _ in _FOR_A_CONNECTION]
-        handler = None
+        before = _adapt()
+        ui, handler = _mod_ui.ui_factory, None
         try:
-            for owner, name, value in _FOR_A_CONNECTION:
-                setattr(owner, name, value)
             silence_ui()
             if hasattr(signal, "SIGHUP"):
                 # The C function: the one around it makes enums.
                 handler = _signal.signal(signal.SIGHUP, medium.hang_up)
             medium.serve()
         finally:
-            for (owner, name, _), value in zip(_FOR_A_CONNECTION, before, strict=True):
+            _mod_ui.ui_factory = ui
+            for owner, name, value in before:
                 setattr(owner, name, value)
             if handler is not None:
                 _signal.signal(signal.SIGHUP, handler)
 
 
-#: What is different in Breezy while a connection is served: nobody is asked (see
-#: `silence_ui`), no lock is waited for, every error becomes an answer, what writes is
-#: refused before it begins, and no path of the host that a client wrote is opened.
-_FOR_A_CONNECTION: tuple[tuple[Any, str, Any], ...] = (
-    (_mod_ui, "ui_factory", None),
+#: What is different in Breezy while a connection is served: no lock is waited for,
+#: every error becomes an answer, what writes is refused before it begins, and no path
+#: of the host that a client wrote is opened.
+_ADAPTED: tuple[tuple[Any, str, Any], ...] = (
     (lockdir, "_DEFAULT_TIMEOUT_SECONDS", 0),
     (smart_medium, "_get_protocol_factory_for_bytes", answers.protocol_of),
     (request, "_translate_error", answers.translate),
@@ -102,31 +100,23 @@ _FOR_A_CONNECTION: tuple[tuple[Any, str, Any], ...] = (
 )
 
 
-def root_of(directory: str | None, user: str) -> str:
-    """The directory that is served to *user*: ``%u`` is USER, ``%%`` is ``%``.
+def _adapt() -> list[tuple[Any, str, Any]]:
+    """Have Breezy as `_ADAPTED` says; what has changed, as it was before."""
+    changed = []
+    for owner, name, value in _ADAPTED:
+        if (found := getattr(owner, name)) is not value:
+            changed.append((owner, name, found))
+            setattr(owner, name, value)
+    return changed
 
-    :param directory: an absolute path.
-    :raises ConfigurationError: if there is none or it cannot be served.
+
+def adapt_breezy() -> None:
+    """Have Breezy as connections need it, for ever.
+
+    For a zygote: to change a class takes back what Python has specialized for it, in
+    each worker anew.
     """
-    if not directory:
-        raise ConfigurationError(
-            "no directory to serve: give --directory or set lpserve.directory in "
-            "breezy.conf"
-        )
-    parts = directory.split("%%")
-    path = "%".join(part.replace("%u", user) for part in parts)
-    if any("%" in part.replace("%u", "") for part in parts):
-        text = "only %u and %% may follow a %"
-        raise ConfigurationError(f"{text} in {directory!r}", text)
-    _check_root(path)
-    return path
-
-
-def _check_root(path: str) -> None:
-    if not os.path.isdir(path):
-        raise ConfigurationError(
-            f"there is no directory {path} to serve", "there is no directory to serve"
-        )
+    _adapt()
 
 
 def prepare(directory: str | None, allow_writes: bool) -> ConnectionServer | None:
@@ -134,9 +124,9 @@ def prepare(directory: str | None, allow_writes: bool) -> ConnectionServer | Non
 
     :returns: something for `serve`; None if *directory* depends on the user.
     """
-    if not directory or "%" in directory:
+    if not directory or not root.is_shared(directory):
         return None
-    return ConnectionServer(directory, allow_writes)
+    return ConnectionServer(root.expand(directory, ""), allow_writes)
 
 
 def serve(
@@ -157,9 +147,9 @@ def serve(
     :raises ConfigurationError: if *directory* cannot be served.
     """
     if prepared is None:
-        server = ConnectionServer(root_of(directory, user), allow_writes)
+        server = ConnectionServer(root.find(directory, user), allow_writes)
     else:
-        _check_root(prepared.root)
+        root.check(prepared.root)
         server = prepared
     try:
         server.serve(in_fd, out_fd, client_timeout, request_timeout)

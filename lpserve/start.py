@@ -18,8 +18,9 @@ from typing import Any
 
 from breezy import bedding
 
-from . import confine, reset, system
+from . import root, system
 from .advice import odd_directory, odd_options
+from .brzlog import forget_log
 from .errors import ConfigurationError, LpserveError, os_fault
 from .generation import Launch
 from .location import LPSERVE_USER, runtime_directory
@@ -68,7 +69,7 @@ def run_service(
     directory = RuntimeDirectory(runtime_directory(runtime_dir, settings.runtime_dir))
     pid_path = os.path.abspath(pid_file) if pid_file else None
     environ = _zygote_environment()
-    reset.forget_log()
+    forget_log()
     if not daemon:
         log_file = LogFile(None)
         _run(
@@ -109,17 +110,12 @@ def load_settings(chosen: dict[str, Any]) -> Settings:
     :raises ConfigurationError: if it could not serve anything.
     """
     settings = read_settings(**chosen)
-    if not settings.directory:
-        raise ConfigurationError(
-            "no directory to serve: give --directory or set lpserve.directory in "
-            "breezy.conf"
-        )
-    if not os.path.isabs(settings.directory):
+    if not os.path.isabs(root.expand(settings.directory, "user")):
         raise ConfigurationError(
             f"lpserve.directory must be an absolute path, not {settings.directory!r}"
         )
     _ = settings.allowed_uids  # it may name nobody
-    list(confine.parse_paths(settings.sandbox_paths))
+    root.parse_sandbox_paths(settings.sandbox_paths)
     return settings
 
 

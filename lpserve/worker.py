@@ -152,11 +152,11 @@ class Ready:
 
 
 def warm_up(ready: Ready) -> None:
-    """Serve greetings to nobody, in the first version of the protocol and the last."""
+    """Serve a greeting to nobody, in the version of the protocol that clients use."""
     intake.writing_requests()  # which is remembered
     ends = (*os.pipe(), *os.pipe())
     try:
-        os.write(ends[1], b"hello\n" + _GREETING)
+        os.write(ends[1], _GREETING)
         os.close(ends[1])
         server = ready.server or serving.ConnectionServer("/", False)
         server.serve(ends[0], ends[3], 1.0, 1.0)
@@ -175,11 +175,7 @@ def practise(context: reset.Context, ready: Ready) -> None:
     email, log = os.environ.get("BRZ_EMAIL"), trace._trace_file
     trace._trace_file = None  # to be opened by the one who has something to log
     try:
-        ours, theirs = channel.pair()
-        with ours, theirs:
-            channel.send(ours, "serve", (0,), user="spare", env={})
-            context.message, descriptors = channel.receive(theirs)
-            _become(descriptors[0], 0)
+        context.message = {"user": "spare", "env": {}}
         for step in reset.AT_CONNECTION:
             step(context)
         warm_up(ready)

@@ -23,11 +23,13 @@ import traceback
 from typing import Any, NoReturn
 
 from . import (
+    brzlog,
     channel,
     confine,
     medium,
     rehearsal,
     reset,
+    serving,
     system,
     warm,
     warmload,
@@ -88,6 +90,7 @@ class Zygote:
             return
         self._settle()
         unrehearsed = rehearsal.rehearse(self._start)
+        serving.adapt_breezy()
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()
@@ -126,7 +129,7 @@ class Zygote:
         os.setsid()
         system.set_title("lp-zygote")
         os.dup2(2, 1)
-        reset.forget_log()
+        brzlog.forget_log()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

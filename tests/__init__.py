@@ -44,6 +44,7 @@ MODULES = (
     "test_plugins",
     "test_pool",
     "test_report",
+    "test_root",
     "test_revisiongraph",
     "test_sandbox",
     "test_serving",

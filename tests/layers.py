@@ -45,6 +45,8 @@ LAYERS = (
     "patience",
     "landlock",
     "report",
+    "root",
+    "brzlog",
     "options",
     "settings",
     "advice",
@@ -102,7 +104,7 @@ WITH_TWISTED = (
 
 #: They get along without Breezy: the service itself, and what it is made of.
 WITHOUT_BREEZY = (
-    *LAYERS[: LAYERS.index("report") + 1],
+    *LAYERS[: LAYERS.index("root") + 1],
     "reloads",
     "verbs",
     "housekeeping",

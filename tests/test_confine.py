@@ -12,37 +12,11 @@ import os
 import tempfile
 
 from breezy import bedding
-from breezy.tests import TestCase, TestCaseInTempDir
+from breezy.tests import TestCaseInTempDir
 
 from ..lpserve import confine, landlock, plugins
-from ..lpserve.errors import ConfigurationError
 from .forked import attempt, in_child
 from .test_landlock import DENIED, kernel, write
-
-
-class TestPaths(TestCase):
-    def test_above_users(self):
-        for directory, above in (
-            ("/srv/bzr", "/srv/bzr"),
-            ("/srv/%u", "/srv"),
-            ("/srv/bzr-%u/%u", "/srv"),
-            ("/%u", "/"),
-            ("/srv/100%%u/x", "/srv/100%u/x"),
-            ("/srv/%%%u/x", "/srv"),
-        ):
-            self.assertEqual(above, confine.above_users(directory), directory)
-
-    def test_parse(self):
-        self.assertEqual(
-            [("/a:b", True), ("/c", False), (os.path.expanduser("~/d"), True)],
-            [*confine.parse_paths(["/a:b", "/c:ro", "~/d"])],
-        )
-
-    def test_relative(self):
-        for entry in ("a", "", ":ro", "rw:/a"):
-            parse = confine.parse_paths([entry])
-            error = self.assertRaises(ConfigurationError, next, parse)
-            self.assertIn("lpserve.sandbox_paths must be absolute", str(error))
 
 
 class ConfineCase(TestCaseInTempDir):

@@ -18,7 +18,7 @@ from breezy.tests.scenarios import load_tests_apply_scenarios
 from breezy.transport import FileExists, NoSuchFile
 
 from ..lpserve.containment import descend
-from ..lpserve.serving import root_of
+from ..lpserve.root import find
 from .smartcase import Request, SmartTestCase
 from .smartverbs import CHANGES, REVISION, VERBS, requests
 
@@ -100,7 +100,7 @@ class TestOutside(SmartTestCase):
         served = self.root.replace("%u", "alice")
         os.makedirs(served)
         shutil.copytree("base/outside/kept", os.path.join(served, "inside"))
-        path = root_of(os.path.join(self.test_dir, self.root), "alice")
+        path = find(os.path.join(self.test_dir, self.root), "alice")
         self.server = self.make_server(path, self.writable)
         self.served = path
         self.base = os.path.join(self.test_dir, "base")

@@ -26,16 +26,20 @@ class TestPlugins(TestCase):
         self.overrideAttr(sys, "modules", {**sys.modules, module.__name__: module})
 
     def test_bundled(self):
-        self.assertIn("launchpad", plugins.bundled())
-        self.assertNotIn("lpserve", plugins.bundled())
+        self.assertTrue(plugins.is_bundled("launchpad"))
+        self.assertFalse(plugins.is_bundled("lpserve"))
 
-    def test_no_list_of_files(self):
+    def test_known(self):
         """A package of a distribution does not say which files are in it."""
-        told = plugins.bundled()
-        self.addCleanup(plugins.bundled.cache_clear)
-        self.overrideAttr(metadata, "files", lambda name: None)
-        plugins.bundled.cache_clear()
-        self.assertEqual(set(), {*told} - {"__pycache__"} - plugins.bundled())
+        self.assertEqual(set(), plugins._listed() - {"__pycache__"} - plugins._KNOWN)
+
+    def test_newer(self):
+        """What comes with a later Breezy is in the list of its files."""
+        files = [metadata.PackagePath("breezy/plugins/newer/__init__.py")]
+        self.overrideAttr(metadata, "files", lambda name: files)
+        plugins._listed.cache_clear()
+        self.addCleanup(plugins._listed.cache_clear)
+        self.assertTrue(plugins.is_bundled("newer"))
 
     def test_foreign(self):
         """One of our own in the place of one of Breezy's counts as foreign."""

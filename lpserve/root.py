@@ -1,0 +1,88 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The paths that the settings name: what is served to whom, and what is allowed beside.
+
+In ``lpserve.directory`` ``%u`` stands for USER and ``%%`` for ``%``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from .errors import ConfigurationError
+
+
+def expand(directory: str | None, user: str) -> str:
+    """The directory that is served to *user*.
+
+    :param directory: ``lpserve.directory``, an absolute path.
+    :raises ConfigurationError: if there is none, or ``%`` means nothing in it.
+    """
+    if not directory:
+        raise ConfigurationError(
+            "no directory to serve: give --directory or set lpserve.directory in "
+            "breezy.conf"
+        )
+    parts = directory.split("%%")
+    if any("%" in part.replace("%u", "") for part in parts):
+        text = "only %u and %% may follow a %"
+        raise ConfigurationError(f"{text} in {directory!r}", text)
+    return "%".join(part.replace("%u", user) for part in parts)
+
+
+def find(directory: str | None, user: str) -> str:
+    """`expand`, but it is there.
+
+    :raises ConfigurationError: as `expand`, or if it is not.
+    """
+    path = expand(directory, user)
+    check(path)
+    return path
+
+
+def check(path: str) -> None:
+    """Find *path* to be a directory.
+
+    :raises ConfigurationError: if it is not.
+    """
+    if not os.path.isdir(path):
+        raise ConfigurationError(
+            f"there is no directory {path} to serve", "there is no directory to serve"
+        )
+
+
+def is_shared(directory: str) -> bool:
+    """Whether all users are served the same."""
+    return "%u" not in directory.replace("%%", "")
+
+
+def shared_part(directory: str) -> str:
+    """*directory* down to the first part that has a user in it."""
+    parts = []
+    for part in directory.split("/"):
+        if not is_shared(part):
+            break
+        parts.append(part.replace("%%", "%"))
+    return "/".join(parts) or "/"
+
+
+def parse_sandbox_paths(entries: Iterable[str]) -> list[tuple[str, bool]]:
+    """``lpserve.sandbox_paths``: each path, and whether it may be written.
+
+    :raises ConfigurationError: for one that is not absolute.
+    """
+    found = []
+    for entry in entries:
+        path = os.path.expanduser(entry.removesuffix(":ro"))
+        if not os.path.isabs(path):
+            raise ConfigurationError(
+                f"lpserve.sandbox_paths must be absolute paths, not {entry!r}"
+            )
+        found.append((path, not entry.endswith(":ro")))
+    return found

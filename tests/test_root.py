@@ -1,0 +1,74 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The paths that the settings name."""
+
+import os
+
+from breezy.tests import TestCase, TestCaseInTempDir
+
+from ..lpserve import root
+from ..lpserve.errors import ConfigurationError
+
+
+class TestFind(TestCaseInTempDir):
+    def setUp(self):
+        super().setUp()
+        os.makedirs("srv/alice/100%")
+
+    def path(self, *names):
+        return os.path.join(self.test_dir, "srv", *names)
+
+    def test_plain(self):
+        self.assertEqual(self.path(), root.find(self.path(), "alice"))
+
+    def test_user(self):
+        self.assertEqual(self.path("alice"), root.find(self.path("%u"), "alice"))
+
+    def test_percent(self):
+        self.assertEqual(
+            self.path("alice", "100%"), root.find(self.path("%u", "100%%"), "alice")
+        )
+
+    def refused(self, directory, expected):
+        error = self.assertRaises(ConfigurationError, root.find, directory, "alice")
+        self.assertIn(expected, str(error))
+
+    def test_none(self):
+        self.refused(None, "lpserve.directory")
+
+    def test_missing(self):
+        self.refused(self.path("bob"), "there is no directory")
+
+    def test_unknown_token(self):
+        self.refused(self.path("%h"), "only %u and %%")
+
+
+class TestPaths(TestCase):
+    def test_shared_part(self):
+        for directory, above in (
+            ("/srv/bzr", "/srv/bzr"),
+            ("/srv/%u", "/srv"),
+            ("/srv/bzr-%u/%u", "/srv"),
+            ("/%u", "/"),
+            ("/srv/100%%u/x", "/srv/100%u/x"),
+            ("/srv/%%%u/x", "/srv"),
+        ):
+            self.assertEqual(above, root.shared_part(directory), directory)
+
+    def test_parse(self):
+        self.assertEqual(
+            [("/a:b", True), ("/c", False), (os.path.expanduser("~/d"), True)],
+            root.parse_sandbox_paths(["/a:b", "/c:ro", "~/d"]),
+        )
+
+    def test_relative(self):
+        for entry in ("a", "", ":ro", "rw:/a"):
+            error = self.assertRaises(
+                ConfigurationError, root.parse_sandbox_paths, [entry]
+            )
+            self.assertIn("lpserve.sandbox_paths must be absolute", str(error))
