@@ -9,7 +9,8 @@
 
 Both run in one go and in turn, each with services of its own: the first byte in
 this process and from the exec of the native client, the CPU of a connection, and
-the PSS of idle ones. What counts is the ratio of the two in each round, the new one to
+the PSS of idle ones. All say ``hello`` as Breezy's clients would, in the third version
+of the protocol. What counts is the ratio of the two in each round, the new one to
 the base. Where the confidence interval of its median has the allowed ratio in it the
 machine is too noisy to tell.
 """
@@ -27,7 +28,15 @@ from typing import Any
 
 from accounts import group, pss
 from common import add_number, arguments, run
-from connections import DOORS, begin, finish_all, hold, say_hello
+from connections import (
+    AS_MESSAGE,
+    DOORS,
+    Connection,
+    begin,
+    finish_all,
+    hold,
+    say_hello,
+)
 from cpu import Account
 from figures import median, table
 from programs import Program
@@ -108,6 +117,7 @@ def alternately(number: int) -> tuple[str, str]:
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
+    Connection.greeting = AS_MESSAGE
     plugins = {BASE: export(chosen.base, os.path.join(stage.path, BASE)), NEW: PLUGIN}
     found: dict[str, Rounds] = {}
     times(stage, plugins, chosen, found)
@@ -213,6 +223,7 @@ def memory(
             service = stage.service(
                 f"memory-{name}-{number}", plugins[name], max_spare_workers=2
             )
+            service.let_configuration_age()
             with service:
                 service.settle()
                 alone = pss([service.pid, *service.children()])

@@ -21,6 +21,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from stage import (
     DEADLINE,
@@ -34,6 +35,26 @@ from stage import (
 )
 
 DOORS = (SOCKET, FIFO)
+#: The first line of the third version of the protocol.
+_VERSION_THREE = b"bzr message 3 (bzr 1.6)\n"
+
+
+class Greeting(NamedTuple):
+    """``hello``, how the answer begins and how it ends."""
+
+    request: bytes
+    beginning: bytes
+    end: bytes
+
+
+#: In the first version of the protocol.
+AS_LINE = Greeting(b"hello\n", HELLO, HELLO)
+#: In the third, which Breezy's clients speak; the answer tells its version.
+AS_MESSAGE = Greeting(
+    _VERSION_THREE + b"\0\0\0\x02de" + b"s\0\0\0\x09l5:helloe" + b"e",
+    _VERSION_THREE,
+    b"oSs\0\0\0\x09l2:ok1:2ee",
+)
 
 
 class Connection:
@@ -48,6 +69,8 @@ class Connection:
     """
 
     descriptor: int
+    #: What all of them say.
+    greeting = AS_LINE
 
     def __init__(self) -> None:
         self.came: float | None = None
@@ -76,9 +99,10 @@ class Connection:
 
         :raises BenchmarkError: if it is not its beginning either.
         """
-        if not HELLO.startswith(data):
+        beginning = self.greeting.beginning
+        if data[: len(beginning)] != beginning[: len(data)]:
             raise BenchmarkError(f"the answer to hello is {data!r}")
-        return data == HELLO
+        return data.endswith(self.greeting.end)
 
     def why(self) -> str:
         """What is known of why it failed."""
@@ -163,7 +187,7 @@ class FifoConnection(Connection):
         if self.ends:
             return super().hear()
         if self.open():
-            os.write(self.ends[0], b"hello\n")
+            os.write(self.ends[0], self.greeting.request)
         return False
 
     def open(self) -> bool:
@@ -224,7 +248,7 @@ class SocketConnection(Connection):
                 ends = os.pipe()
                 theirs.append(ends[0 if number == 0 else 1])
                 self._ours.append(ends[1 if number == 0 else 0])
-            os.write(self._ours[0], b"hello\n")
+            os.write(self._ours[0], self.greeting.request)
             self._link.connect(directory + "/socket")
             attached = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", theirs))
             self._link.sendmsg([b"spawn %s\n" % user.encode()], [attached])

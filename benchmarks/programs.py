@@ -22,7 +22,8 @@ class Program(Connection):
     """Through a program that is started for it, from before its exec.
 
     :param words: what is executed.
-    :param greeting: what it is told; b"" where it speaks first.
+    :param greeting: what it is told if not `Connection.greeting`; b"" where it speaks
+        first.
     :param farewell: what it is told before the end of file.
     :param answers: whether some bytes are its whole answer; as `is_answer`.
     :param errors: a file to which its standard error is appended.
@@ -33,7 +34,7 @@ class Program(Connection):
         self,
         words: Sequence[str],
         environ: dict[str, str],
-        greeting: bytes = b"hello\n",
+        greeting: bytes | None = None,
         farewell: bytes = b"",
         answers: Callable[[bytes], bool] | None = None,
         errors: str = os.devnull,
@@ -69,7 +70,9 @@ class Program(Connection):
             os.close(stdout)
         self.descriptor = self._read
         with contextlib.suppress(BrokenPipeError):  # the answer will be missing
-            os.write(self._write, greeting)
+            os.write(
+                self._write, self.greeting.request if greeting is None else greeting
+            )
 
     def is_answer(self, data: bytes) -> bool:
         return (self._answers or super().is_answer)(data)

@@ -148,11 +148,23 @@ class Service:
             **settings,
         }
         self.spares = int(str(settings.get("spare_workers", 2)))
-        path = os.path.join(self.environ["HOME"], "breezy", "breezy.conf")
-        with open(path, "w") as file:
+        home = self.environ["HOME"]
+        self._configuration = os.path.join(home, "breezy", "breezy.conf")
+        with open(self._configuration, "w") as file:
             file.write("[DEFAULT]\n")
             for option, value in settings.items():
                 file.write(f"lpserve.{option} = {value}\n")
+
+    def let_configuration_age(self) -> None:
+        """Wait until nobody doubts what is read of its breezy.conf, as is usual.
+
+        A worker reads anew a file that was written just now: what is written to it in
+        the same tick of the clock does not show in its times.
+        """
+        from lpserve.reset import SETTLED  # Breezy's modules, which others do not need
+
+        age = time.time() - os.stat(self._configuration).st_ctime
+        time.sleep(max(0.0, SETTLED - age) + 0.1)
 
     def __enter__(self) -> Service:
         with open(self._log_path, "wb") as log:
