@@ -14,7 +14,7 @@ from typing import Any
 from breezy import config
 
 from .location import CONNECT_TIMEOUT, ENVIRONMENT
-from .sshlimits import (
+from .loginrules import (
     parse_max_startups,
     parse_netblock_size,
     parse_networks,

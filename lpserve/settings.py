@@ -20,7 +20,7 @@ from breezy import config, errors
 from .. import OPTIONS
 from .errors import ConfigurationError
 from .location import CONNECT_TIMEOUT, runtime_directory
-from .sshlimits import (
+from .loginrules import (
     NetBlockSize,
     Network,
     Penalties,

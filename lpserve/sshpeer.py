@@ -101,7 +101,7 @@ class Peer(SSHServerTransport):
     :ivar cut: why it was cut, if it was.
     :ivar tries: how often it has tried to log in.
     :ivar fault: what it has done wrong if it does not log in: one of
-        `sshlimits.REASONS`.
+        `loginrules.REASONS`.
     """
 
     #: An `sshserver.Factory`.

@@ -28,10 +28,11 @@ from . import system
 from .conch import ForkService
 from .errors import ConfigurationError
 from .keydirectory import KeyDirectory
+from .loginrules import REASONS
 from .settings import Settings
 from .sshconnection import Connection, User
 from .sshkeys import KeyChecker, Login, host_key
-from .sshlimits import REASONS, Limits
+from .sshlimits import Limits
 from .sshpeer import Authentication, Peer, join_address
 from .sshsession import Session
 

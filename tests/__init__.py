@@ -35,6 +35,7 @@ MODULES = (
     "test_knownstate",
     "test_landlock",
     "test_location",
+    "test_loginrules",
     "test_logs",
     "test_loop",
     "test_medium",

@@ -41,6 +41,7 @@ LAYERS = (
     "revisiongraph",
     "pool",
     "stuck",
+    "loginrules",
     "sshlimits",
     "patience",
     "landlock",

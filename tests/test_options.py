@@ -15,7 +15,7 @@ from breezy import config
 from breezy.tests import TestCase, TestCaseInTempDir
 
 from .. import __doc__ as PLUGIN_HELP
-from ..lpserve import location, options, sshlimits
+from ..lpserve import location, loginrules, options
 from ..lpserve.errors import ConfigurationError
 from ..lpserve.settings import (
     OPTIONS,
@@ -119,7 +119,7 @@ class TestSettings(TestCaseInTempDir):
                 max_startups=(10, 30, 500),
                 per_source_max_startups=None,
                 per_source_netblock_size=(32, 128),
-                per_source_penalties=sshlimits.Penalties(),
+                per_source_penalties=loginrules.Penalties(),
                 per_source_penalty_exempt_list=(),
                 max_auth_tries=6,
                 keepalive_interval=60.0,
