@@ -22,7 +22,7 @@ CHECKOUT = BRZ_PLUGINS_AT=lpserve@$(CURDIR)
 # Most tests wait most of the time: more of them at once than there are processors.
 SELFTEST = $(CHECKOUT) BRZ_CONCURRENCY=4 PYTHONWARNINGS="error:This process:DeprecationWarning" \
 	$(BIN)/brz selftest -s bp.lpserve
-# 'make test TESTS=live.test_life' runs some of them.
+# 'make test TESTS=live.stopping.test_life' runs some of them.
 TESTS =
 # Which conditions 'make check-odd' makes.
 ODD =
@@ -62,8 +62,8 @@ check-odd: $(VENV)/ready
 soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
 	LPSERVE_WARM_STEPS=10000 LPSERVE_FUZZ_INPUTS=1000000 LPSERVE_FUZZ_SECONDS=300 \
-	$(SELFTEST) live.test_fuzz live.test_native_fuzz live.test_chaos \
-	live.test_warm_walk </dev/null
+	$(SELFTEST) live.faults.test_fuzz live.client.test_native_fuzz live.faults.test_chaos \
+	live.warm.test_walk </dev/null
 
 bench: $(VENV)/drawing
 	$(BIN)/python benchmarks/report.py $(BENCH)
@@ -85,7 +85,7 @@ $(VENV)/ready: setup.py pyproject.toml
 	@touch $@
 
 # The project as a user installs it.
-$(VENV)/installed: $(VENV)/ready __init__.py $(wildcard lpserve/*.py bin/*)
+$(VENV)/installed: $(VENV)/ready __init__.py $(wildcard lpserve/*.py lpserve/*/*.py bin/*)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --force-reinstall --no-deps .
 	@touch $@

@@ -175,6 +175,16 @@ def _native_client():
     return found
 
 
+def _packages():
+    """The plug-in, and the folders of modules in it."""
+    found = [_package]
+    for top in ("lpserve", "tests"):
+        for path in glob.glob(f"{top}/**/__init__.py", root_dir=_here, recursive=True):
+            folder = os.path.dirname(path).replace(os.sep, ".")
+            found.append(f"{_package}.{folder}")
+    return sorted(found)
+
+
 def _commands():
     """What setuptools has to do differently for the native client.
 
@@ -248,13 +258,7 @@ if __name__ == "__main__":
         platforms=["Linux"],
         python_requires=">=3.10",
         package_dir={_package: "."},
-        packages=[
-            _package,
-            f"{_package}.lpserve",
-            f"{_package}.tests",
-            f"{_package}.tests.blackbox",
-            f"{_package}.tests.live",
-        ],
+        packages=_packages(),
         scripts=["bin/lp-serve-client"],
         install_requires=["breezy>=3.3,<3.4"],
         extras_require={

@@ -19,10 +19,10 @@ import tempfile
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: What is inherited matters to these, of all kinds.
 TESTS = (
-    "test_knownstate test_paths test_logs test_system test_socketdoor_life "
-    "test_socketconversation test_lp_serve.TestForkServer live.test_client "
-    "live.test_life.TestReaping test_conch.TestWorker live.test_reset.T "
-    "live.test_sshd live.test_stopping"
+    "test_knownstate test_paths test_logs test_system service.test_socketdoor_life "
+    "client.test_socketconversation test_lp_serve.TestForkServer "
+    "live.client.test_client live.stopping.test_life.TestReaping test_conch.TestWorker "
+    "live.spawning.test_reset.T live.ssh.test_sshd live.stopping.test_stopping"
 )
 ENVIRONMENT = {
     "BRZ_EMAIL": "Odd <odd@example.com>",

@@ -38,7 +38,7 @@ from stage import PLUGIN, USER, Stage, wait_until
 
 sys.path.insert(0, PLUGIN)
 
-from lpserve.keydirectory import KeyDirectory
+from lpserve.ssh.keydirectory import KeyDirectory
 
 #: Connections on which nobody logs in, and files of keys.
 MANY = 1000

@@ -26,7 +26,7 @@ PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if PLUGIN not in sys.path:
     sys.path.insert(0, PLUGIN)
 
-from lpserve import conversation  # noqa: E402
+from lpserve.client import conversation  # noqa: E402
 
 #: Seconds until something that should happen is taken not to.
 DEADLINE = 120.0
@@ -161,7 +161,9 @@ class Service:
         A worker reads anew a file that was written just now: what is written to it in
         the same tick of the clock does not show in its times.
         """
-        from lpserve.reset import SETTLED  # Breezy's modules, which others do not need
+        from lpserve.zygote.reset import (
+            SETTLED,  # Breezy's modules, which others do not need
+        )
 
         age = time.time() - os.stat(self._configuration).st_ctime
         time.sleep(max(0.0, SETTLED - age) + 0.1)

@@ -31,7 +31,9 @@ _OUTPUT = "LPSERVE_STEPS"
 _PLUGIN = '''\
 """Takes the time after each step of a worker."""
 import functools, json, os, resource, time
-from breezy.plugins.lpserve.lpserve import channel, medium, reset, worker
+from breezy.plugins.lpserve.lpserve import channel
+from breezy.plugins.lpserve.lpserve.serving import medium
+from breezy.plugins.lpserve.lpserve.zygote import reset, worker
 
 steps = []
 

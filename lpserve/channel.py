@@ -31,6 +31,9 @@ VERSION = 4
 
 # Somewhat less than what malloc(3) would get a mapping of its own for.
 _MAX_MESSAGE = (1 << 17) - 256
+#: What a worker found of a repository in memory, in ``used``: what it needed, something
+#: that was not the same any more, or nothing.
+HIT, STALE, COLD = OUTCOMES = ("hit", "stale", "cold")
 #: That may be attached to one message.
 MAX_DESCRIPTORS = 8
 

@@ -64,7 +64,7 @@ class _ClientCommand(_LpserveCommand):
     """A client of the service; what it needs is not there on every system."""
 
     def run(self, *args: Any, **kwargs: Any) -> int | None:
-        from . import conversation
+        from .client import conversation
 
         try:
             return super().run(*args, **kwargs)
@@ -137,7 +137,7 @@ class cmd_lp_serve(_LpserveCommand):
         zygote: int | None = None,
     ) -> int | None:
         if zygote is not None:
-            from .zygote import main
+            from .zygote.zygote import main
 
             main(zygote)
         if inet == fork_server:
@@ -152,13 +152,15 @@ class cmd_lp_serve(_LpserveCommand):
         if user is not None:
             raise _mod_errors.CommandError("--fork-server serves every user, not one")
         system.check_platform()
-        from .start import run_service
+        from .service.start import run_service
 
         run_service(runtime_dir, chosen, brz_words(), __version__, daemon, pid_file)
         return 0
 
     def _serve_one(self, user: str | None, settings: Settings) -> int:
-        from . import confine, memorylimit, serving, wire
+        from . import wire
+        from .sandbox import confine
+        from .serving import memorylimit, smartserver
 
         if user is None or not wire.is_user(user):
             raise _mod_errors.CommandError(
@@ -166,15 +168,15 @@ class cmd_lp_serve(_LpserveCommand):
             )
         os.environ.setdefault("BRZ_EMAIL", user)
         os.environ[LPSERVE_USER] = user
-        serving.protect_protocol()
+        smartserver.protect_protocol()
         system.disable_debugger()
         memorylimit.limit_connection(settings.worker_memory)
         logging.getLogger("brz").handlers[1:] = [logging.StreamHandler(sys.stderr)]
         try:
             confine.confine(settings.for_worker(), user)
         except LpserveError as error:
-            return serving.report_error(error)
-        return serving.serve_and_report(
+            return smartserver.report_error(error)
+        return smartserver.serve_and_report(
             user,
             0,
             1,
@@ -223,7 +225,7 @@ class cmd_lp_serve_client(_ClientCommand):
         door: str | None = None,
         no_fallback: bool = False,
     ) -> int:
-        from . import client
+        from .client import client
 
         system.disable_debugger()
         client.check_door(door)
@@ -273,8 +275,8 @@ class cmd_lp_serve_control(_ClientCommand):
         json: bool = False,
         now: bool = False,
     ) -> int:
-        from . import conversation
-        from .client import EX_UNAVAILABLE, open_door
+        from .client import conversation
+        from .client.client import EX_UNAVAILABLE, open_door
 
         if verb not in ("hello", "status", "reload", "shutdown"):
             raise _mod_errors.CommandError(
@@ -375,7 +377,7 @@ class cmd_lp_serve_ssh(_LpserveCommand):
             raise _mod_errors.CommandError(
                 "lp-serve-ssh needs Twisted; install it: pip install 'Twisted[conch]'"
             ) from None
-        from .sshstart import run_server
+        from .ssh.start import run_server
 
         chosen = {
             "listen": listen,

@@ -20,13 +20,7 @@ from breezy import config, errors
 from .. import OPTIONS
 from .errors import ConfigurationError
 from .location import CONNECT_TIMEOUT, runtime_directory
-from .loginrules import (
-    NetBlockSize,
-    Network,
-    Penalties,
-    Rules,
-    Startups,
-)
+from .loginrules import NetBlockSize, Network, Penalties, Rules, Startups
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@
 /*
  * lp-serve-client: ask the lpserve fork service for a worker, and be its stdio.
  *
- * 'brz help lp-serve-client' says what it does, ../lpserve/client.py does the same.
+ * 'brz help lp-serve-client' says what it does, ../lpserve/client/client.py does the same.
  */
 
 #include "client.h"

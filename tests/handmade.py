@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..lpserve import conversation, socketconversation
+from ..lpserve.client import conversation, socketconversation
 from .waiting import DEADLINE, read_line
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from breezy.tests import TestCaseInTempDir
 
-from ..lpserve import conversation
+from ..lpserve.client import conversation
 from .handmade import Connection, SocketConnection
 from .waiting import DEADLINE, read_line, wait_until  # noqa: F401 - for tests
 
@@ -240,6 +240,19 @@ class LiveTestCase(TestCaseInTempDir):
             return status
 
         return wait_until(settled, "the service has come to rest")
+
+    def wait_for_totals(self, **expected: int) -> None:
+        """Wait until the service has counted so many.
+
+        A worker that says that it leaves is not busy any more; its connection is
+        counted when it is reaped.
+        """
+
+        def counted() -> bool:
+            totals = self.status()["totals"]
+            return all(totals[name] == number for name, number in expected.items())
+
+        wait_until(counted, f"it has counted {expected}")
 
     def rest(self, spares: int = 2, descriptors: int | None = None) -> int:
         """Wait until this many workers are spare and no others; open descriptors.

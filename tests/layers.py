@@ -5,120 +5,69 @@
 # the Free Software Foundation; either version 2 of the License, or
 # (at your option) any later version.
 
-"""The layers of the house; ``test_source.py`` checks that they are kept."""
+"""The architecture, as ``test_source.py`` checks it."""
 
-#: Each module of the plug-in may import those above it, and none below.
-LAYERS = (
-    "errors",
-    "location",
-    "relay",
-    "sshcommand",
-    "conversation",
-    "socketconversation",
-    "autostart",
-    "client",
-    "wire",
-    "loop",
-    "channel",
-    "paths",
-    "descriptors",
-    "logs",
-    "pidfile",
-    "system",
-    "shortage",
-    "oomscore",
-    "children",
-    "doors",
-    "peers",
-    "stdio",
-    "socketdoor",
-    "generation",
-    "zygotes",
-    "warmset",
-    "warmer",
-    "connection",
-    "demand",
-    "revisiongraph",
-    "pool",
-    "stuck",
-    "loginrules",
-    "sshlimits",
-    "patience",
-    "landlock",
-    "report",
-    "root",
-    "brzlog",
-    "options",
-    "settings",
-    "advice",
-    "intake",
-    "memorylimit",
-    "containment",
-    "answers",
-    "plugins",
-    "medium",
-    "serving",
-    "sandbox",
-    "confine",
-    "reset",
-    "warm",
-    "wrapping",
-    "warmload",
-    "worker",
-    "rehearsal",
-    "zygote",
-    "reloads",
-    "verbs",
-    "housekeeping",
-    "server",
-    "start",
-    "fifos",
-    "pipes",
-    "asking",
-    "conch",
-    "authorizedkeys",
-    "keydirectory",
-    "sshrecord",
-    "sshkeys",
-    "sshsession",
-    "sshconnection",
-    "sshpeer",
-    "sshserver",
-    "sshstart",
-    "program",
-    "cmds",
+#: What each folder may import, beside what is in it. "shared", "settings" and "command"
+#: are the modules beside the folders: see below.
+ARROWS = {
+    "shared": (),
+    "settings": ("shared",),
+    # Every connection waits for what it imports.
+    "client": ("location",),
+    "service": ("shared", "settings"),
+    "serving": ("shared",),
+    "sandbox": ("shared", "settings"),
+    "warm": ("shared", "serving"),
+    "zygote": ("shared", "settings", "serving", "sandbox", "warm"),
+    "conch": ("shared", "client"),
+    "ssh": ("shared", "settings", "client", "conch"),
+    "command": (
+        *("shared", "settings", "client", "service", "serving", "sandbox"),
+        *("zygote", "ssh"),
+    ),
+}
+
+#: What processes share. It knows neither Breezy nor a loop.
+SHARED = (
+    *("channel", "descriptors", "errors", "location", "loginrules", "logs", "paths"),
+    *("report", "root", "system", "wire"),
 )
+#: What Breezy is asked about itself: its configuration, plug-ins, log and program.
+SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
+#: Nothing imports it.
+COMMAND = ("cmds",)
 
-#: The Conch server and the transport for others: Twisted is an extra.
+#: Folders in which a module imports only those before it.
+ORDERED = {
+    "client": (
+        *("relay", "sshcommand", "conversation", "socketconversation", "autostart"),
+        "client",
+    ),
+    "service": (
+        *("loop", "pidfile", "shortage", "oomscore", "children", "doors", "peers"),
+        *("stdio", "socketdoor", "generation", "zygotes", "warmset", "warmer"),
+        *("connection", "demand", "pool", "stuck", "reloads", "verbs", "housekeeping"),
+        *("server", "start"),
+    ),
+    "serving": (
+        *("patience", "memorylimit", "intake", "containment", "answers", "medium"),
+        "smartserver",
+    ),
+    "sandbox": ("landlock", "sandbox", "confine"),
+    "warm": ("revisiongraph", "memory", "wrapping", "loader"),
+    "zygote": ("reset", "worker", "rehearsal", "zygote"),
+    "conch": ("fifos", "pipes", "asking", "transport"),
+    "ssh": (
+        *("limits", "authorizedkeys", "keydirectory", "record", "keys", "session"),
+        *("connection", "peer", "server", "start"),
+    ),
+}
+
+#: Of the service, what imports Breezy: it reads the settings and begins.
+WITH_BREEZY = ("service.start",)
+
+#: The only modules that import Twisted, which is an extra.
 WITH_TWISTED = (
-    "fifos",
-    "pipes",
-    "asking",
-    "conch",
-    "sshkeys",
-    "sshsession",
-    "sshconnection",
-    "sshpeer",
-    "sshserver",
-    "sshstart",
-)
-
-#: They get along without Breezy: the service itself, and what it is made of.
-WITHOUT_BREEZY = (
-    *LAYERS[: LAYERS.index("root") + 1],
-    "reloads",
-    "verbs",
-    "housekeeping",
-    "server",
-)
-
-#: The stand-alone client: the standard library and each other.
-CLIENT = (
-    "client",
-    "autostart",
-    "conversation",
-    "socketconversation",
-    "relay",
-    "location",
-    "sshcommand",
+    *("conch.fifos", "conch.pipes", "conch.asking", "conch.transport", "ssh.keys"),
+    *("ssh.session", "ssh.connection", "ssh.peer", "ssh.server", "ssh.start"),
 )

@@ -17,12 +17,7 @@ from breezy.tests import TestCase, TestCaseInTempDir
 from .. import __doc__ as PLUGIN_HELP
 from ..lpserve import location, loginrules, options
 from ..lpserve.errors import ConfigurationError
-from ..lpserve.settings import (
-    OPTIONS,
-    Settings,
-    read_meeting_place,
-    read_settings,
-)
+from ..lpserve.settings import OPTIONS, Settings, read_meeting_place, read_settings
 
 
 class TestOptions(TestCase):

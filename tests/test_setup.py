@@ -16,8 +16,8 @@ import zipfile
 
 from breezy.tests import TestCaseInTempDir, features
 
+from .client.nativeclient import compiler, load_setup, readelf
 from .harness import PLUGIN
-from .nativeclient import compiler, load_setup, readelf
 
 #: A compiler that refuses some flags, as others do.
 PICKY = """\

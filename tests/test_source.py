@@ -8,6 +8,7 @@
 """The layering of the house is checked, not hoped for."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -15,9 +16,16 @@ import sys
 
 from breezy.tests import TestCase
 
-from . import MODULES, blackbox, live
 from .harness import DEADLINE, PLUGIN
-from .layers import CLIENT, LAYERS, WITH_TWISTED, WITHOUT_BREEZY
+from .layers import (
+    ARROWS,
+    COMMAND,
+    ORDERED,
+    SETTINGS,
+    SHARED,
+    WITH_BREEZY,
+    WITH_TWISTED,
+)
 
 #: What the stand-alone client cannot afford: each costs it a few milliseconds.
 SLOW = (
@@ -43,41 +51,41 @@ STARTING = {
     ("system", "fork"),
     ("system", "daemonize"),
     # exec at once, so that nothing of the service is in a zygote.
-    ("generation", "_launch"),
+    ("service.generation", "_launch"),
     # autostart: the client starts a service.
-    ("autostart", "_run"),
+    ("client.autostart", "_run"),
 }
 
 #: Where children are waited for. In the service that is `children` alone.
 REAPING = {
-    ("children", "_reap"),
-    ("children", "reap_strangers"),
+    ("service.children", "_reap"),
+    ("service.children", "reap_strangers"),
     # In the zygote, where it needs one: a process that does nothing but fork.
     ("system", "_fork_through_a_middle_process"),
     # In the zygote, before it is ready: the actors of the rehearsal.
-    ("rehearsal", "_check_end"),
-    ("rehearsal", "_perform"),
+    ("zygote.rehearsal", "_check_end"),
+    ("zygote.rehearsal", "_perform"),
     # In the foreground process, which waits until the daemon is ready.
     ("system", "daemonize"),
     # In the client: a service that puts itself into the background.
-    ("autostart", "_run"),
+    ("client.autostart", "_run"),
 }
 
 #: Signal handlers that do more than to wake a loop.
 HANDLERS = {
     # In a worker: nobody opened its FIFOs in time.
-    ("worker", "too_late"),
+    ("zygote.worker", "too_late"),
     # In a worker: Breezy's handler, and an end to waiting for a request.
-    ("serving", "medium.hang_up"),
+    ("serving.smartserver", "medium.hang_up"),
     # What was there before that.
-    ("serving", "handler"),
+    ("serving.smartserver", "handler"),
     # In a worker: whether its client still reads, and what was there before that.
-    ("patience", "self._look"),
-    ("patience", "before"),
+    ("serving.patience", "self._look"),
+    ("serving.patience", "before"),
     # In a worker: as Python has them when it starts.
-    ("reset", "wanted"),
+    ("zygote.reset", "wanted"),
     # In the SSH server: the way in which Twisted wakes its loop.
-    ("sshserver", "wake"),
+    ("ssh.server", "wake"),
 }
 
 
@@ -100,8 +108,11 @@ def parse_inside():
     inside = os.path.join(PLUGIN, "lpserve")
     for path in walk_sources(inside):
         name = os.path.relpath(path, inside)[: -len(".py")].replace(os.sep, ".")
-        if name != "__init__":
+        if not name.endswith("__init__"):
             yield name, ast.parse(read(path))
+
+
+MODULE_NAMES = frozenset(name for name, _ in parse_inside())
 
 
 def absolute_imports(tree):
@@ -113,14 +124,30 @@ def absolute_imports(tree):
             yield node.module
 
 
-def relative_imports(tree):
-    """The modules of the same package that *tree* imports, by their names."""
+def relative_imports(name, tree):
+    """The modules of the plug-in that the module *name* imports, by their names."""
+    package = name.split(".")[:-1]
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            if node.module:
-                yield node.module.split(".")[0]
-            else:
-                yield from (alias.name for alias in node.names)
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        if node.level > len(package) + 1:
+            continue  # of the plug-in itself: its options
+        above = package[: len(package) + 1 - node.level]
+        found = ".".join([*above, *(node.module or "").split(".")]).strip(".")
+        if found in MODULE_NAMES:
+            yield found
+        else:
+            for alias in node.names:
+                yield f"{found}.{alias.name}".strip(".")
+
+
+def layer_of(name):
+    """The layer of a module: its folder, or the list of `layers` that it is in."""
+    folder, _, _ = name.rpartition(".")
+    if folder:
+        return folder
+    layers = {"shared": SHARED, "settings": SETTINGS, "command": COMMAND}
+    return next((layer for layer, names in layers.items() if name in names), None)
 
 
 def calls(tree, function="<module>"):
@@ -142,12 +169,30 @@ def called(node):
 class TestImports(TestCase):
     """Which module may import what."""
 
-    def test_layers(self):
+    def test_arrows(self):
         for name, tree in parse_inside():
-            self.assertIn(name, LAYERS, "say in LAYERS where it belongs")
-            above = LAYERS[: LAYERS.index(name)]
-            for imported in relative_imports(tree):
-                self.assertIn(imported, above, f"{name} imports {imported}")
+            layer = layer_of(name)
+            self.assertIn(layer, ARROWS, f"say in layers.py where {name} belongs")
+            allowed = {layer, *ARROWS[layer]} - {"command"}
+            for imported in relative_imports(name, tree):
+                self.assertIn(imported, MODULE_NAMES, name)
+                self.assertTrue(
+                    {imported, layer_of(imported)} & allowed,
+                    f"{name} imports {imported}",
+                )
+
+    def test_order(self):
+        for name, tree in parse_inside():
+            folder, _, last = name.rpartition(".")
+            if not folder:
+                continue
+            order = ORDERED[folder]
+            self.assertIn(last, order, f"say in layers.py where {name} belongs")
+            before = order[: order.index(last)]
+            for imported in relative_imports(name, tree):
+                other, _, module = imported.rpartition(".")
+                if other == folder:
+                    self.assertIn(module, before, f"{name} imports {imported}")
 
     def test_our_own_relatively(self):
         """Under whatever name the plug-in is loaded, it is loaded once."""
@@ -162,12 +207,18 @@ class TestImports(TestCase):
                 self.assertNotIn(first, ("lpserve", "tests"), path)
                 self.assertFalse(name.startswith("breezy.plugins.lpserve"), path)
 
-    def test_without_breezy(self):
+    def without_breezy(self):
+        """The names of what gets along without Breezy, with its trees."""
         for name, tree in parse_inside():
-            if name in WITHOUT_BREEZY:
-                for imported in absolute_imports(tree):
-                    first = imported.split(".")[0]
-                    self.assertIn(first, sys.stdlib_module_names, name)
+            layer = layer_of(name)
+            if layer in ("shared", "client", "service") and name not in WITH_BREEZY:
+                yield name, tree
+
+    def test_without_breezy(self):
+        for name, tree in self.without_breezy():
+            for imported in absolute_imports(tree):
+                first = imported.split(".")[0]
+                self.assertIn(first, sys.stdlib_module_names, name)
 
     def test_without_breezy_when_run(self):
         """Nor does one of them by way of another."""
@@ -178,23 +229,18 @@ class TestImports(TestCase):
             "    importlib.import_module('lpserve.' + name)\n"
             "sys.exit('breezy' in sys.modules)\n"
         )
-        words = [sys.executable, "-I", "-c", script, PLUGIN, *WITHOUT_BREEZY]
+        names = [name for name, _ in self.without_breezy()]
+        words = [sys.executable, "-I", "-c", script, PLUGIN, *names]
         self.assertEqual(
             0, subprocess.run(words, timeout=DEADLINE, check=False).returncode
         )
-
-    def test_client(self):
-        for name, tree in parse_inside():
-            if name in CLIENT:
-                for imported in relative_imports(tree):
-                    self.assertIn(imported, CLIENT, name)
 
     def test_client_is_light(self):
         """Up to where it looks for the service it imports nothing slow."""
         script = (
             "import sys\n"
             "sys.path.insert(0, sys.argv.pop(1))\n"
-            "from lpserve.client import main\n"
+            "from lpserve.client.client import main\n"
             "main(sys.argv[1:])\n"
         )
         python = [sys.executable, "-I", "-S", "-X", "importtime", "-c", script]
@@ -209,7 +255,7 @@ class TestImports(TestCase):
         )
         self.assertEqual(69, done.returncode, done.stderr)
         imported = re.findall(r"(?m)^import time: .*\| +(\S+)$", done.stderr)
-        self.assertIn("lpserve.client", imported)
+        self.assertIn("lpserve.client.client", imported)
         self.assertEqual([], [name for name in SLOW if name in imported])
 
     def test_twisted(self):
@@ -222,7 +268,9 @@ class TestImports(TestCase):
     def test_loading_costs_nothing(self):
         """The plug-in itself imports nothing of its inside."""
         tree = ast.parse(read(os.path.join(PLUGIN, "__init__.py")))
-        self.assertEqual([], list(relative_imports(tree)))
+        self.assertEqual(
+            [], [node for node in ast.walk(tree) if getattr(node, "level", 0)]
+        )
         firsts = {name.split(".")[0] for name in absolute_imports(tree)}
         self.assertEqual({"breezy"}, firsts)
 
@@ -289,7 +337,7 @@ class TestProcesses(TestCase):
             for _, node in calls(tree)
             if called(node).endswith(".set_wakeup_fd")
         }
-        self.assertEqual({"loop", "relay", "reset"}, found)
+        self.assertEqual({"service.loop", "client.relay", "zygote.reset"}, found)
 
     def test_no_print(self):
         """FAULT 23: standard output is the protocol's."""
@@ -327,11 +375,14 @@ class TestFiles(TestCase):
     def test_every_test_is_run(self):
         """A module of tests that is not registered would never run."""
         here = os.path.join(PLUGIN, "tests")
-        for directory, registered in (
-            (here, MODULES),
-            (os.path.join(here, "blackbox"), blackbox.MODULES),
-            (os.path.join(here, "live"), live.MODULES),
-        ):
-            for name in sorted(os.listdir(directory)):
-                if name.startswith("test_") and name.endswith(".py"):
-                    self.assertIn(name[: -len(".py")], registered)
+        for directory, _, names in os.walk(here):
+            found = [name[:-3] for name in names if re.match(r"test_.*\.py$", name)]
+            if not found:
+                continue
+            folder = os.path.relpath(directory, here).replace(os.sep, ".").strip(".")
+            package = __package__ + (f".{folder}" if folder else "")
+            registered = importlib.import_module(package).MODULES
+            self.assertEqual(set(), set(found) - set(registered), package)
+            above, _, last = package.rpartition(".")
+            if folder:
+                self.assertIn(last, importlib.import_module(above).MODULES)

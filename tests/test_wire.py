@@ -13,7 +13,8 @@ import shlex
 
 from breezy.tests import TestCase
 
-from ..lpserve import conversation, wire
+from ..lpserve import wire
+from ..lpserve.client import conversation
 from ..lpserve.wire import Request, RequestError, RequestReader
 
 

@@ -18,7 +18,7 @@ from breezy import errors, transport
 from breezy.bzr.smart import medium
 from breezy.transport.remote import RemoteTransport
 
-from ...lpserve import conversation
+from ...lpserve.client import conversation
 from ..harness import DEADLINE, LiveTestCase, descriptors_of, read_line, wait_until
 
 HELLO = b"ok\x012\n"

@@ -17,7 +17,7 @@ import sys
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ..harness import DEADLINE, PLUGIN
-from ..live.fake_service import DOORS, HELLO, ClientTestCase, FakeService
+from ..live.client.fake_service import DOORS, HELLO, ClientTestCase, FakeService
 
 load_tests = load_tests_apply_scenarios
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 from ..harness import DEADLINE, LiveTestCase, descriptors_of, read_line, wait_until
-from ..live.conchcase import ConchServer, ConchTestCase
+from ..live.ssh.conchcase import ConchServer, ConchTestCase
 
 BANNER = b"SSH-2.0-lpserve\r\n"
 

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 
-_MODULE = "breezy.plugins.lpserve.lpserve.rehearsal"
+_MODULE = "breezy.plugins.lpserve.lpserve.zygote.rehearsal"
 
 
 class _Finder:

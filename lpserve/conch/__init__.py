@@ -1,0 +1,15 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Workers of the fork service as processes of Twisted's reactor.
+
+`spawnProcess` and `ForkService` are for programs; `transport` says how they are used.
+"""
+
+from .transport import ForkService, WorkerTransport, spawnProcess
+
+__all__ = ["ForkService", "WorkerTransport", "spawnProcess"]

@@ -1,0 +1,231 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""How a reactor asks the service for a worker, and starts it: without waiting."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from ..client.autostart import PAUSE, last_line, starting
+from ..client.conversation import ClientError, Conversation, NoService, service_fault
+from .fifos import Watch, close_soon
+
+
+class Service(Protocol):
+    """What has to be known of the service (see `conch.ForkService`)."""
+
+    reactor: Any
+    directory: str
+    connect_timeout: float
+    brz: tuple[str, ...]
+
+
+class Asking:
+    """A request for a worker, from the request to the worker's end.
+
+    :param words: returns those of the request, or raises a `ClientError`.
+    :param answered: called with the words of each answer: ``ok``, or ``error``
+        if it is the requester's; then how the worker ended, which is ``gone``
+        where neither the service nor the worker lived to say so.
+    :param failed: called instead, with a `NoService`, where there is no service
+        that gives a worker, or with a `ClientError` where none can be asked.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        words: Callable[[], list[str]],
+        answered: Callable[[list[str]], None],
+        failed: Callable[[NoService | ClientError], None],
+    ):
+        self._reactor = reactor = service.reactor
+        self._directory = service.directory
+        self._answered = answered
+        self._failed = failed
+        self._started = self._stopped = self._service_gone = False
+        self._pidfd = -1
+        self._watches: list[Watch] = []
+        self._timer: Any = None
+        self._conversation: Conversation | None = None
+        # A reactor may be stopped before all its processes have ended.
+        self._trigger = reactor.addSystemEventTrigger("after", "shutdown", self.stop)
+        try:
+            self._conversation = conversation = Conversation(service.directory)
+            conversation.prepare(words())
+            room = None if conversation.write() else self._write
+        except (NoService, ClientError) as fault:
+            self._timer = reactor.callLater(0, self._fail, fault)
+            return
+        self._control = Watch(reactor, conversation.control, self._gone, room)
+        self._watches = [
+            self._control,
+            Watch(reactor, conversation.reply, self._read),
+        ]
+        fault = conversation.fault(" does not answer")
+        self._timer = reactor.callLater(service.connect_timeout, self._fail, fault)
+
+    def watch_worker(self, pidfd: int) -> None:
+        """Notice the worker's end by *pidfd* where the service does not tell of it."""
+        self._pidfd = pidfd
+
+    def stop(self) -> None:
+        """Leave nothing of it behind; may be called again."""
+        if not self._stopped:
+            self._stopped = True
+            with contextlib.suppress(ValueError):  # it is what has called us
+                self._reactor.removeSystemEventTrigger(self._trigger)
+        while self._watches:
+            self._watches.pop().stop()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if (conversation := self._conversation) is not None:
+            close_soon(self._reactor, conversation.control)
+            close_soon(self._reactor, conversation.reply)
+            conversation.control = conversation.reply = -1
+            conversation.close()
+
+    def _fail(self, fault: NoService | ClientError) -> None:
+        self.stop()
+        self._failed(fault)
+
+    def _write(self) -> None:
+        assert self._conversation is not None
+        try:
+            if self._conversation.write():
+                self._control.no_more_room_wanted()
+        except NoService as fault:
+            self._fail(fault)
+
+    def _read(self) -> None:
+        assert self._conversation is not None
+        try:
+            while not self._stopped:
+                answer = self._conversation.read_answer()
+                if answer is None:
+                    return
+                self._take(answer)
+        except NoService as fault:
+            self._lose(fault)
+        except (ValueError, IndexError, KeyError):
+            self._lose(self._conversation.not_understood())
+
+    def _take(self, answer: list[str]) -> None:
+        if not self._started and answer[0] == "error":
+            if answer[1] in ("stopping", "failed"):
+                rest = f" says {': '.join(answer[1:])}"
+                self._fail(service_fault(self._directory, "the service", rest))
+                return
+        elif not self._started:
+            if answer[0] != "ok":
+                raise ValueError(answer[0])
+            self._started = True
+            self._timer.cancel()
+        self._answered(answer)
+
+    def _gone(self) -> None:
+        """Nobody has the control FIFO open for reading any more."""
+        if self._service_gone:
+            return
+        self._service_gone = True
+        self._control.stop()
+        self._read()
+        if self._stopped:
+            return
+        if self._pidfd >= 0:
+            # It goes on, and says itself how it ends.
+            watch = Watch(self._reactor, self._pidfd, self._all_gone)
+            self._watches.append(watch)
+        else:
+            self._all_gone()
+
+    def _all_gone(self) -> None:
+        """What there is to read now is all that there will be."""
+        self._read()
+        if not self._stopped:
+            assert self._conversation is not None
+            self._lose(self._conversation.ended())
+
+    def _lose(self, fault: NoService) -> None:
+        if self._started:
+            self.stop()
+            self._answered(["gone"])
+        else:
+            self._fail(fault)
+
+
+class Starting:
+    """The start of the service, once however many ask for it (`autostart`).
+
+    :param ready: called when it is ready.
+    :param failed: called instead, with a `NoService` that says why it is not.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        ready: Callable[[], None],
+        failed: Callable[[NoService], None],
+    ):
+        self._reactor = service.reactor
+        self._ready = ready
+        self._failed = failed
+        self._steps = starting(service.directory, service.brz)
+        self._done = False
+        fault = NoService("the service is still being started")
+        self._timer = self._reactor.callLater(
+            service.connect_timeout, self._end, failed, fault
+        )
+        self._go_on(None)
+
+    def _end(self, call: Callable[..., None], *args: Any) -> None:
+        self._done = True
+        self._steps.close()
+        if self._timer.active():
+            self._timer.cancel()
+        call(*args)
+
+    def _go_on(self, result: str | None) -> None:
+        if self._done:
+            return
+        try:
+            words = self._steps.send(result)
+        except StopIteration:
+            self._end(self._ready)
+        except NoService as fault:
+            self._end(self._failed, fault)
+        else:
+            if words is None:
+                self._reactor.callLater(PAUSE, self._go_on, None)
+            else:
+                self._run(words)
+
+    def _run(self, words: list[str]) -> None:
+        try:
+            self._reactor.spawnProcess(_Daemon(self._go_on), words[0], words, None)
+        except OSError as error:
+            self._go_on(f"cannot run {words[0]}: {error.strerror}")
+
+
+class _Daemon(ProcessProtocol):
+    """The command that puts the service into the background."""
+
+    def __init__(self, ended: Callable[[str | None], None]):
+        self._ended = ended
+        self._said = b""
+
+    def errReceived(self, data: bytes) -> None:
+        self._said = (self._said + data)[-4096:]
+
+    def processEnded(self, reason: Failure) -> None:
+        self._ended(None if reason.check(ProcessDone) else last_line(self._said))

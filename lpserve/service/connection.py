@@ -1,0 +1,92 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""A connection and a worker, as the service knows them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import channel
+from ..wire import encode_error
+from .children import Child
+from .doors import Reply
+from .loop import Timer
+from .peers import describe_peer
+
+log = logging.getLogger("lpserve")
+
+
+class Worker:
+    """A worker that was asked for; a spare one while it has no connection.
+
+    :ivar generation: the number of the generation whose zygote forks it.
+    """
+
+    #: Messages of one worker that are read before others have their turn.
+    MESSAGES_AT_ONCE = 64
+
+    def __init__(self, generation: int, ours: socket.socket):
+        self.generation = generation
+        self.channel = ours
+        self.child: Child | None = None
+        self.connection: Connection | None = None
+        self.retired = False
+        #: Whether it says itself how it ends.
+        self.left = False
+        #: Pings in a row that it has not answered, as a spare one, and since when.
+        self.silent, self.silent_since = 0, 0.0
+
+    def heard(self) -> Iterator[dict[str, Any] | None]:
+        """What it has said, without waiting; None when it has gone."""
+        for _ in range(self.MESSAGES_AT_ONCE):
+            if self.retired:
+                return
+            try:
+                message, descriptors = channel.receive(self.channel)
+            except BlockingIOError:
+                return
+            except ValueError:
+                continue  # it is out of its mind
+            for descriptor in descriptors:
+                os.close(descriptor)
+            yield message
+
+
+@dataclass
+class Connection:
+    """One connection: what was asked for, and what became of it.
+
+    :ivar path: the directory of its FIFOs, once there was one.
+    :ivar worker: the one that serves it.
+    :ivar timer: what it may have to be given up by, or ended.
+    :ivar gone: whether its client went away before it had ended.
+    """
+
+    user: str
+    env: dict[str, str]
+    reply: Reply
+    started: float = field(default_factory=time.monotonic)
+    path: str | None = None
+    worker: Worker | None = None
+    timer: Timer | None = None
+    gone: bool = False
+
+    def refuse(self, code: str, text: str) -> None:
+        """Answer with an error; the connection never was."""
+        if self.timer is not None:
+            self.timer.cancel()
+        by = describe_peer(self.reply)
+        log.warning("refused: %s: %s; asked by %s for %s", code, text, by, self.user)
+        self.reply.send(encode_error(code, text))
+        self.reply.close()

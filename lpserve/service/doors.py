@@ -1,0 +1,347 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The doors: ways in for requests, and ways back for their answers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Callable
+
+from ..paths import RuntimeDirectory
+from ..wire import Request, RequestError, RequestReader
+from .loop import Callback, Loop, Timer
+
+#: Seconds that a reply FIFO may take to find a reader: a shell that writes the
+#: request before it starts ``cat`` is served too.
+REPLY_GRACE = 2.0
+#: How many requests may wait for that at once; more are dropped.
+MOST_WAIT = 256
+#: How many lines are understood before the loop looks at something else.
+_AT_ONCE = 64
+
+_blank_lines = re.compile(rb"\n\s*\n")
+
+
+def nothing() -> None:
+    """What is called where there is nothing to do."""
+
+
+class Reply:
+    """The way back for the answers to one request; this one leads nowhere.
+
+    :ivar path: of the reply FIFO, where there is one.
+    :ivar peer: the pid and the uid of whoever asked, where the kernel tells them:
+        at the socket (SO_PEERCRED of socket(7)).
+    :ivar attached: descriptors for a worker, at the socket: the connection on
+        which it answers, and its standard input, output and error.
+    :ivar gone: called when whoever asked has gone before the last answer.
+    """
+
+    path: str | None = None
+    peer: tuple[int, int] | None = None
+    attached: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self.gone: Callback = nothing
+
+    def hand_over(self) -> None:
+        """A worker has got what is attached."""
+
+    def send(self, line: bytes) -> bool:
+        """Send *line* without waiting; whether somebody is there to read it."""
+        return True
+
+    def close(self) -> None:
+        """There are no more answers."""
+
+
+Handler = Callable[["Request | RequestError", Reply], None]
+
+
+class FifoReply(Reply):
+    """A reply FIFO with a reader; made by `ControlFifo`."""
+
+    def __init__(self, loop: Loop, path: str, descriptor: int):
+        super().__init__()
+        self.path = path
+        self._loop = loop
+        self._descriptor = descriptor
+        self._unsent = b""
+        self._watching = False
+        self._closing = False
+
+    def send(self, line: bytes) -> bool:
+        """Write *line* without waiting; whether there is still a reader."""
+        self._unsent += line
+        if self._descriptor >= 0 and not self._watching:
+            self._write()
+        return self._descriptor >= 0
+
+    def close(self) -> None:
+        """No more answers; what could not be written yet is written first."""
+        self._closing = True
+        if not self._watching:
+            self._release()
+
+    def _write(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._descriptor, self._unsent) :]
+        except BlockingIOError:
+            if not self._watching:
+                self._watching = True
+                self._loop.watch_writable(self._descriptor, self._write)
+            return
+        except OSError:  # the reader has gone
+            self._release()
+            return
+        if self._watching:
+            self._watching = False
+            self._loop.forget(self._descriptor)
+        if self._closing:
+            self._release()
+
+    def _release(self) -> None:
+        if self._descriptor >= 0:
+            if self._watching:
+                self._watching = False
+                self._loop.forget(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class Door:
+    """A way in for requests: ours for as long as its path names what we made."""
+
+    #: Of `status`.
+    name = ""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._identity: tuple[int, int] | None = None
+
+    def put_in_place(self, temporary: str) -> None:
+        """Give what was made at the path *temporary* its name."""
+        found = os.stat(temporary)
+        self._identity = (found.st_dev, found.st_ino)
+        try:
+            os.rename(temporary, self.path)
+        except OSError:
+            self._identity = None
+            os.unlink(temporary)
+            raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been put in its place."""
+        return self._identity is not None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the path still names what was put there."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def open(self) -> None:
+        """Make it, put it in its place and watch it; OSError if that fails."""
+
+    def close(self) -> None:
+        """Answer what has been asked, then remove it."""
+
+    def admit(self) -> None:
+        """Let those get to it who are let in."""
+
+    def sweep(self) -> None:
+        """Forget what has taken too long."""
+
+    def remove(self) -> None:
+        """Remove it if it is still ours."""
+        if self.in_place:
+            with contextlib.suppress(OSError):  # nothing listens at it any more
+                os.unlink(self.path)
+        self._identity = None
+
+
+class Doors:
+    """All the doors of a service."""
+
+    def __init__(self, *doors: Door):
+        self._doors = doors
+
+    @property
+    def names(self) -> list[str]:
+        """Of those that are open."""
+        return [door.name for door in self._doors if door.is_open]
+
+    def open(self) -> None:
+        """Open them; OSError if one cannot be."""
+        for door in self._doors:
+            door.open()
+
+    def admit(self) -> None:
+        """Let those in who are let in now."""
+        for door in self._doors:
+            if door.is_open:
+                door.admit()
+
+    def sweep(self) -> str | None:
+        """Keep house; the path of a door that is not ours any more, or None."""
+        for door in self._doors:
+            if door.is_open and not door.in_place:
+                return door.path
+            door.sweep()
+        return None
+
+    def close(self) -> None:
+        """Answer what has been asked, and let nobody in any more."""
+        for door in self._doors:
+            door.close()
+
+
+class ControlFifo(Door):
+    """The control FIFO.
+
+    :param handle: called with every request, or with why it is none, and the
+        way back for its answer.
+    :param log: called with a line about what was dropped.
+    """
+
+    name = "control"
+
+    def __init__(
+        self,
+        loop: Loop,
+        directory: RuntimeDirectory,
+        handle: Handler,
+        log: Callable[[str], None],
+    ):
+        super().__init__(directory.control)
+        self._loop = loop
+        self._directory = directory
+        self._handle = handle
+        self._log = log
+        self._reader = RequestReader()
+        # What has been read and is not understood yet.
+        self._read_ahead = b""
+        self._expiry: Timer | None = None
+        self._descriptor = -1
+        self._looking = 0
+
+    def open(self) -> None:
+        """Make the FIFO and watch it.
+
+        :raises OSError: if it cannot be made.
+        """
+        temporary = os.path.join(self._directory.path, ".new-control")
+        os.mkfifo(temporary, 0o600)
+        # For both, so that it never reports an end of file: writers come and go.
+        self._descriptor = os.open(temporary, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            self.put_in_place(temporary)
+        except OSError:
+            os.close(self._descriptor)
+            raise
+        self._loop.watch(self._descriptor, self._read)
+
+    def close(self) -> None:
+        """Answer what has been written, then remove the FIFO if it is ours."""
+        if not self.is_open:
+            return
+        self.remove()
+        self._understand_all()
+        self._read()
+        self._understand_all()
+        self._loop.forget(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _read(self) -> None:
+        if self._read_ahead:
+            return  # others have their turn first
+        try:
+            # All that a pipe holds: no request is cut in two by us.
+            data = os.read(self._descriptor, 1 << 16)
+        except BlockingIOError:
+            return
+        # At once: a pipe that is full of empty lines has 65536 of them.
+        self._read_ahead = _blank_lines.sub(b"\n", data)
+        self._understand()
+
+    def _understand_all(self) -> None:
+        while self._read_ahead:
+            self._understand()
+
+    def _understand(self) -> None:
+        """Understand some of what was read; the rest in the next round of the loop."""
+        *lines, rest = self._read_ahead.split(b"\n", _AT_ONCE)
+        if len(lines) < _AT_ONCE:
+            data, self._read_ahead = self._read_ahead, b""
+        else:
+            data, self._read_ahead = b"\n".join([*lines, b""]), rest
+        if self._read_ahead:
+            self._loop.call_later(0, self._understand)
+        for each in self._reader.feed(data, time.monotonic()):
+            self._arrived(each)
+        if self._reader.waiting and self._expiry is None:
+            self._expiry = self._loop.call_later(RequestReader.HOLD, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        error = self._reader.expire(time.monotonic())
+        if error is not None:
+            self._arrived(error)
+        elif self._reader.waiting:
+            self._expiry = self._loop.call_later(RequestReader.HOLD / 4, self._expire)
+
+    def _arrived(self, request: Request | RequestError) -> None:
+        if request.reply is None:
+            self._handle(request, Reply())
+        else:
+            self._find_reader(request, request.reply, 0.002, 0.0)
+
+    def _find_reader(
+        self, request: Request | RequestError, name: str, pause: float, waited: float
+    ) -> None:
+        path = os.path.join(self._directory.replies, name)
+        reply = self._open_reply(path, name)
+        if isinstance(reply, FifoReply):
+            self._handle(request, reply)
+        elif (
+            reply == errno.ENXIO and waited < REPLY_GRACE and self._looking < MOST_WAIT
+        ):
+            self._looking += 1
+
+            def again() -> None:
+                self._looking -= 1
+                self._find_reader(request, name, min(pause * 2, 0.1), waited + pause)
+
+            self._loop.call_later(pause, again)
+        else:
+            self._log(f"dropped a request: nobody reads replies/{name}")
+
+    def _open_reply(self, path: str, name: str) -> FifoReply | int:
+        """The opened reply, or the errno that says why not."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._log(f"cannot open replies/{name}: {error.strerror}")
+                return errno.ENXIO
+            return error.errno or errno.EIO
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return FifoReply(self._loop, path, descriptor)
+        os.close(descriptor)
+        return errno.EINVAL

@@ -1,0 +1,399 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The workers as the service sees them: spare ones, and who gets which."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .. import channel
+from ..paths import RuntimeDirectory, remove_connection
+from ..wire import FAILED, encode_answer
+from .children import Children, End
+from .connection import Connection, Worker
+from .demand import Demand
+from .doors import nothing
+from .loop import Loop, Timer
+
+
+class Pool:
+    """Hands connections to workers, spare ones first.
+
+    :param request_fork: called with serial numbers, the workers' ends of their
+        channels and whether nobody waits for them; returns the number of the
+        generation that it asked; raises OSError if there is none to ask now.
+    :param ended: called with a connection and how it ended.
+    :param log: called with a line.
+    :param used: called with what a worker says of a repository that it has used.
+    """
+
+    #: Seconds until that is tried again which failed for want of descriptors:
+    #: nothing tells when there are some.
+    RETRY = 0.2
+    #: The same for a fork that failed, which doubles from `RETRY` to this.
+    RETRY_AT_MOST = 30.0
+    #: Seconds until a spare worker that was taken is replaced while others are
+    #: left: the connection that took it comes first.
+    SETTLE = 0.02
+    #: Forks that a zygote is asked for before it has answered.
+    MAX_IN_FLIGHT = 16
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        directory: RuntimeDirectory,
+        request_fork: Callable[[list[int], list[socket.socket], bool], int],
+        ended: Callable[[Connection, Worker, End], None],
+        log: Callable[[str], None],
+        used: Callable[[dict[str, Any]], None] = lambda message: None,
+    ):
+        self.demand = Demand()
+        self.hangup_timeout = 0.0
+        self.stopping = False
+        self.busy: dict[int, Worker] = {}
+        self.waiting: deque[Connection] = deque()
+        self.spares: deque[Worker] = deque()
+        self.in_flight: dict[int, Worker] = {}
+        self._loop = loop
+        self._children = children
+        self._directory = directory
+        self._request_fork = request_fork
+        self._ended = ended
+        self._log = log
+        self._used = used
+        self._serial = 0
+        self._missed: set[str] = set()
+        self._retry: Timer | None = None
+        self._pause = self.RETRY
+        self._shrinking: Timer | None = None
+
+    def submit(self, connection: Connection, patience: float) -> None:
+        """Give *connection* a worker, now or within *patience* seconds."""
+        self.demand.arrived()
+        connection.reply.gone = lambda: self._abandoned(connection)
+        while self.spares:
+            worker = self.spares.popleft()
+            if self._assign(worker, connection):
+                if worker.connection is None:
+                    self._offer(worker)
+                break
+        else:
+            self.waiting.append(connection)
+            connection.timer = self._loop.call_later(
+                patience, lambda: self._give_up(connection)
+            )
+        # After the answer, so that nobody waits for it.
+        if self.spares:
+            self._refill_later(self.SETTLE)
+        else:
+            self.refill()
+
+    def refill(self) -> None:
+        """Ask for the workers that are missing."""
+        wanted = len(self.waiting)
+        if not self.stopping:
+            wanted += max(0, self.demand.wanted - len(self.spares))
+        missing = min(wanted, self.MAX_IN_FLIGHT) - len(self.in_flight)
+        while missing > 0:
+            urgent = len(self.waiting) - len(self.in_flight)
+            number = min(urgent if urgent > 0 else missing, channel.MAX_DESCRIPTORS)
+            if not self._request(number, spare=urgent <= 0):
+                return
+            missing -= number
+
+    def _request(self, number: int, spare: bool) -> bool:
+        """Ask for *number* workers; False if nobody can be asked now."""
+        pairs: list[tuple[socket.socket, socket.socket]] = []
+        try:
+            for _ in range(number):
+                pairs.append(channel.pair())
+        except OSError as error:
+            self._log(f"cannot make a channel: {error.strerror}")
+            self._refill_later(self.RETRY)
+        serials = list(range(self._serial + 1, self._serial + 1 + len(pairs)))
+        self._serial += len(pairs)
+        theirs = [each for _, each in pairs]
+        try:
+            if not pairs:
+                return False
+            generation = self._request_fork(serials, theirs, spare)
+        except OSError:
+            for ours, _ in pairs:
+                ours.close()
+            return False  # no zygote now: the next one brings us here again
+        finally:
+            for each in theirs:
+                each.close()
+        for serial, (ours, _) in zip(serials, pairs, strict=True):
+            ours.setblocking(False)
+            self.in_flight[serial] = Worker(generation, ours)
+        return len(pairs) == number
+
+    def _refill_later(self, seconds: float) -> None:
+        if self._retry is None:
+            self._retry = self._loop.call_later(seconds, self._refill_now)
+
+    def _refill_now(self) -> None:
+        self._retry = None
+        self.refill()
+
+    def forked(self, serial: int, pid: int) -> None:
+        """The worker asked for under *serial* is there, as our child *pid*."""
+        worker = self.in_flight.pop(serial)
+        self._pause = self.RETRY
+        try:
+            worker.child = self._children.add(
+                pid, lambda end: self._worker_ended(worker, end), leader=True
+            )
+            self._loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
+        except OSError as error:
+            # Without its channel it ends; `Children` reaps it, or as a stranger.
+            self._log(f"cannot watch worker {pid}: {error.strerror}")
+            worker.retired = True
+            worker.channel.close()
+            self._refill_later(self.RETRY)
+            return
+        self._offer(worker)
+        self.refill()
+
+    def _offer(self, worker: Worker) -> None:
+        while self.waiting:
+            connection = self.waiting.popleft()
+            if self._assign(worker, connection):
+                if worker.connection is not None:
+                    return
+            elif worker.retired:
+                self.waiting.appendleft(connection)
+                return
+        if self.stopping or len(self.spares) >= self.demand.wanted:
+            self._retire(worker)
+            return
+        self.spares.append(worker)
+        if len(self.spares) > self.demand.least and self._shrinking is None:
+            self._shrinking = self._loop.call_later(Demand.HALF_LIFE, self._shrink)
+
+    def _shrink(self) -> None:
+        """Let spare workers end that are not wanted any more."""
+        self._shrinking = None
+        while len(self.spares) > self.demand.wanted:
+            self._retire(self.spares.pop())
+        if len(self.spares) > self.demand.least:
+            self._shrinking = self._loop.call_later(Demand.HALF_LIFE, self._shrink)
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """There will be no worker for *serial*: tell whoever waited longest."""
+        self.in_flight.pop(serial).channel.close()
+        self._log(f"cannot fork a worker: {why}")
+        if self.waiting:
+            self.waiting.popleft().refuse(FAILED, f"cannot fork a worker: {why}")
+        # It may never succeed: a plug-in that starts a thread, a limit.
+        self._refill_later(self._pause)
+        self._pause = min(self._pause * 2, self.RETRY_AT_MOST)
+
+    def zygote_gone(self, generation: int) -> None:
+        """Forget the forks that *generation* was asked for."""
+        for serial, worker in list(self.in_flight.items()):
+            if worker.generation == generation:
+                del self.in_flight[serial]
+                worker.channel.close()
+
+    def retire_before(self, generation: int) -> None:
+        """Let the spare workers of older generations end."""
+        for worker in list(self.spares):
+            if worker.generation < generation:
+                self.spares.remove(worker)
+                self._retire(worker)
+
+    def resize(self, least: int, most: int = 0) -> None:
+        """Keep *least* spare workers from now on, and up to *most* on demand."""
+        self.demand.least, self.demand.most = least, most
+        while len(self.spares) > self.demand.wanted:
+            self._retire(self.spares.popleft())
+        self.refill()
+
+    def counts(self) -> dict[str, int]:
+        """How many workers there are of each kind, and how many wait for one."""
+        return {
+            "spare": len(self.spares),
+            "busy": len(self.busy),
+            "waiting": len(self.waiting),
+            "starting": len(self.in_flight),
+        }
+
+    def signal_all(self, number: int) -> None:
+        """Send a signal to every worker that serves."""
+        for worker in self.busy.values():
+            if worker.child is not None:
+                worker.child.signal(number)
+
+    def _give_up(self, connection: Connection) -> None:
+        if connection in self.waiting:
+            self.waiting.remove(connection)
+            connection.refuse(FAILED, "no worker could be started in time")
+
+    def _abandoned(self, connection: Connection) -> None:
+        """Whoever asked for *connection* has gone: as if an sshd had."""
+        if connection in self.waiting:
+            self.waiting.remove(connection)
+            connection.refuse(FAILED, "nobody is there")
+            return
+        worker = connection.worker
+        if worker is None or worker.child is None:
+            return
+        self._heard(worker)  # it may have said that it ends
+        if worker.child.pid in self.busy:
+            child = worker.child
+            connection.gone = True
+            child.signal(signal.SIGHUP)
+            connection.timer = self._loop.call_later(
+                self.hangup_timeout, lambda: self._children.terminate(child)
+            )
+
+    def _assign(self, worker: Worker, connection: Connection) -> bool:
+        """Hand *connection* over; False if it needs another worker.
+
+        Where it is the service that cannot, the connection is refused, which
+        is an answer too, and *worker* stays as it is.
+        """
+        assert worker.child is not None
+        if connection.reply.attached:
+            # The worker answers itself: it has the connection at the socket.
+            handed = self._tell(worker, connection, connection.reply.attached)
+            answer = None
+        else:
+            try:
+                made = self._directory.make_connection()
+            except OSError as error:
+                connection.refuse(FAILED, f"cannot make FIFOs: {error.strerror}")
+                return True
+            paths = {"path": made.path, "reply": connection.reply.path}
+            handed = self._tell(worker, connection, (made.stdin, made.held), **paths)
+            made.close()
+            if handed:
+                connection.path = made.path
+            else:
+                remove_connection(made.path)
+            answer = encode_answer("ok", worker.child.pid, *made.fifos)
+        if not handed:
+            self._retire(worker)  # it died as a spare
+            return False
+        if connection.timer is not None:
+            connection.timer.cancel()
+        worker.connection, connection.worker = connection, worker
+        self.busy[worker.child.pid] = worker
+        connection.reply.hand_over()
+        if answer is not None and not connection.reply.send(answer):
+            connection.gone = True  # nobody will open them
+            self._children.terminate(worker.child)
+        return True
+
+    @staticmethod
+    def _tell(
+        worker: Worker,
+        connection: Connection,
+        descriptors: tuple[int, ...],
+        **fields: Any,
+    ) -> bool:
+        """Send *worker* its connection; False if it is not there."""
+        try:
+            channel.send(
+                worker.channel,
+                "serve",
+                descriptors,
+                user=connection.user,
+                env=connection.env,
+                **fields,
+            )
+        except OSError:
+            return False
+        return True
+
+    def _retire(self, worker: Worker) -> None:
+        """Close its channel: a worker without connection and channel ends."""
+        if not worker.retired:
+            worker.retired = True
+            self._loop.forget(worker.channel.fileno())
+            worker.channel.close()
+            if worker.connection is None and worker.child is not None:
+                self._children.let_go(worker.child)
+
+    def discard(self, worker: Worker) -> None:
+        """Kill a spare worker; another one takes its place."""
+        assert worker.child is not None
+        self.spares.remove(worker)
+        worker.child.signal(signal.SIGKILL)
+        self._retire(worker)
+        self.refill()
+
+    def tell_spares(self, path: str, descriptor: int | None) -> None:
+        """Have the spare workers know a repository; see `Generation.keep`."""
+        descriptors = () if descriptor is None else (descriptor,)
+        for worker in self.spares:
+            with contextlib.suppress(OSError):  # it does without
+                channel.send(worker.channel, "warm", descriptors, path=path)
+
+    def _heard(self, worker: Worker) -> None:
+        for message in worker.heard():
+            self._told(worker, message)
+
+    def _told(self, worker: Worker, message: dict[str, Any] | None) -> None:
+        if message is None:
+            if worker in self.spares:
+                self.spares.remove(worker)
+            self._retire(worker)
+        elif message["kind"] == "stayed":
+            worker.left = False
+        elif message["kind"] == "left" and worker.child is not None:
+            worker.left = True
+            # Its client may be back before we have reaped it.
+            self.busy.pop(worker.child.pid, None)
+        elif message["kind"] == "pong":
+            worker.silent = 0
+        elif message["kind"] == "gone" and worker.connection is not None:
+            worker.connection.gone = True
+        elif message["kind"] == "imported":
+            self._tell_missed(message.get("names"))
+        elif message["kind"] == "used":
+            self._used(message)
+
+    def _tell_missed(self, names: Any) -> None:
+        """Log modules that connections have to import themselves, once each."""
+        found = names if isinstance(names, list) else []
+        new = sorted({str(each) for each in found} - self._missed)
+        if new:
+            self._missed.update(new)
+            self._log(f"rehearsal missed modules: {' '.join(new)}")
+
+    def _worker_ended(self, worker: Worker, end: End) -> None:
+        self._heard(worker)  # its last words may not have been read yet
+        if worker in self.spares:
+            self.spares.remove(worker)
+        self._retire(worker)
+        connection = worker.connection
+        if connection is not None and worker.child is not None:
+            self.busy.pop(worker.child.pid, None)
+            if connection.path is not None and os.path.lexists(connection.path):
+                remove_connection(connection.path)
+            if end.kind == "signal" or not worker.left:
+                connection.reply.send(encode_answer(end.kind, end.number))
+            connection.reply.close()
+            if connection.timer is not None:
+                connection.timer.cancel()
+            # They know each other: without this only the collector frees them.
+            connection.reply.gone = nothing
+            connection.worker = None
+            self._ended(connection, worker, end)
+        worker.child = worker.connection = None
+        self.refill()

@@ -1,0 +1,354 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The service: answers requests, and keeps a zygote alive behind them.
+
+It is one thread around one `Loop`. It reads requests, hands them to workers,
+reaps and reports; it never touches a repository and never blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..descriptors import count_descriptors
+from ..errors import (
+    LpserveError,
+    NotOursAnyMore,
+    RuntimeDirectoryError,
+    ZygoteError,
+    os_fault,
+)
+from ..logs import LogFile
+from ..paths import RuntimeDirectory
+from ..system import notify, stopping_signals
+from ..wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
+from . import oomscore
+from .children import LET_GO, Children, End, kill_orphans
+from .doors import ControlFifo, Doors, Reply
+from .generation import Generation, Launch
+from .housekeeping import HOUSEKEEPING, House
+from .loop import Loop
+from .pool import Connection, Pool, Worker
+from .reloads import Reloads
+from .shortage import Shortages
+from .socketdoor import SocketDoor
+from .verbs import Verbs
+from .warmer import Warmer
+from .zygotes import Zygotes
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+log = logging.getLogger("lpserve")
+
+
+class Service:
+    """The fork service.
+
+    :param directory: prepared and locked.
+    :param load_settings: reads the options afresh; raises ConfigurationError.
+    :param launch: how to start a zygote.
+    :param version: of lpserve.
+    :param opened: called once, when the doors are open.
+    :param log_file: where standard error goes.
+    """
+
+    def __init__(
+        self,
+        directory: RuntimeDirectory,
+        load_settings: Callable[[], Settings],
+        launch: Launch,
+        version: str,
+        opened: Callable[[], None],
+        log_file: LogFile,
+    ):
+        self._directory = directory
+        self._version = version
+        self._opened = opened
+        self._log_file = log_file
+        self._reloads = Reloads(load_settings)
+        self._started = time.monotonic()
+        self._loop = Loop(self._callback_failed)
+        self._children = Children(self._loop, self._finish_if_done)
+        inside = (self._loop, directory, self._arrived, log.warning)
+        self._doors = Doors(
+            ControlFifo(*inside),
+            SocketDoor(*inside, lambda: self.settings.allowed_uids),
+        )
+        self._pool = Pool(
+            self._loop,
+            self._children,
+            directory,
+            self._request_fork,
+            self._connection_ended,
+            log.warning,
+            lambda message: self._warmer.heard(message),
+        )
+        self._zygotes = Zygotes(
+            self._loop,
+            self._children,
+            lambda: launch.using(self.settings.for_worker()),
+            self,
+            lambda: not self.stopping or self._pool.waiting,
+        )
+        self._warmer = Warmer(
+            self._loop, self._children, directory.warm, self._pool.tell_spares
+        )
+        self.stopping = False
+        self._open = False
+        self._finishing = False
+        self._totals: Counter[str] = Counter()
+        self._shortages = Shortages()
+        self._house = House(
+            directory,
+            self._children,
+            self._pool,
+            self._zygotes,
+            self._loop.call,
+            lambda: self.settings,
+        )
+        self._verbs = Verbs(self, self._pool, version, self._totals)
+        self._fault: LpserveError | None = None
+
+    # -- life ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        :raises ZygoteError: if the first zygote cannot be started.
+        :raises RuntimeDirectoryError: if the doors cannot be made.
+        :raises NotOursAnyMore: if they were taken away later.
+        """
+        # As we were started it may be ignored, and then there is nothing to reap.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in stopping_signals():
+            # One more does not wait.
+            self._loop.on_signal(
+                number, lambda name=number.name: self.shutdown(self.stopping, name)
+            )
+        self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply(), "SIGHUP"))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._directory.clear_leftovers()
+        kill_orphans()
+        self._warmer.start()
+        self._zygotes.replace()
+        self._loop.call_later(HOUSEKEEPING, self._keep_house)
+        try:
+            self._loop.run()
+        finally:
+            self._doors.close()
+            self._loop.close()
+        if self._fault is not None:
+            raise self._fault
+        log.info("stopped")
+
+    def _open_doors(self) -> None:
+        try:
+            self._doors.open()
+        except OSError as error:
+            self._fault = RuntimeDirectoryError(
+                f"cannot open the doors: {os_fault(error)}"
+            )
+            self._stop(now=True)
+            return
+        self._open = True
+        self._opened()
+        notify("READY=1", f"MAINPID={os.getpid()}")
+
+    def _callback_failed(self, error: Exception) -> None:
+        if self._shortages.explain(error):
+            return
+        self._totals["faults"] += 1
+        log.error("unexpected: %s", error, exc_info=error)
+
+    def _keep_house(self) -> None:
+        self._loop.call_later(HOUSEKEEPING, self._keep_house)
+        lost = self._doors.sweep()
+        if lost is None and not self._directory.is_ours:
+            lost = self._directory.path
+        if lost is not None and not self.stopping:
+            self._fault = NotOursAnyMore(f"{lost} is not ours any more")
+            log.error("%s: stopping", self._fault)
+            self._stop(now=False)
+            return
+        self._house.keep()
+        self._loop.call(self._warmer.save)
+        self._loop.call(self._log_file.roll_over)
+
+    def zygote_ended(self) -> None:
+        """See `zygotes.Keeper`."""
+        self._house.clear_rehearsals()
+
+    def shutdown(self, now: bool, asked_by: str) -> None:
+        """See `verbs.Life`."""
+        log.info("shutdown%s, asked for by %s", " now" if now else "", asked_by)
+        self._stop(now)
+
+    def _stop(self, now: bool) -> None:
+        if not self.stopping:
+            self.stopping = self._pool.stopping = True
+            notify("STOPPING=1")
+            log.info("stopping; %d connections to finish", len(self._pool.busy))
+            self._pool.resize(0)
+            self._warmer.stop()
+            self._reloads.stop()
+            self._loop.call_later(self.settings.shutdown_timeout, self._terminate)
+        if now:
+            self._terminate()
+        self._finish_if_done()
+
+    def _terminate(self) -> None:
+        while self._pool.waiting:
+            self._pool.waiting.popleft().refuse(STOPPING, "the service is stopping")
+        self._pool.signal_all(signal.SIGTERM)
+        self._loop.call_later(LET_GO, self._kill_rest)
+        self._finish_if_done()
+
+    def _kill_rest(self) -> None:
+        """Kill what is told to end and does not; one that waits in the kernel stays."""
+        self._children.kill_all()
+        self._loop.call_later(LET_GO, self._leave_rest)
+
+    def _leave_rest(self) -> None:
+        log.error("%d processes cannot be killed", len(self._children))
+        self._loop.stop()
+
+    def _finish_if_done(self) -> None:
+        if not self.stopping or self._pool.busy or self._pool.waiting:
+            return
+        self._zygotes.retire()
+        if not len(self._children):
+            self._loop.stop()
+        elif not self._finishing:
+            # Let go, they end at once; one that is stopped or hangs does not.
+            self._finishing = True
+            self._loop.call_later(LET_GO, self._kill_rest)
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._reloads.settings
+
+    def reload(self, reply: Reply, asked_by: str) -> None:
+        """See `verbs.Life`."""
+        log.info("reload, asked for by %s", asked_by)
+        # First: the administrator moved the old one away, whatever else is wrong.
+        self._log_file.reopen()
+        self._reloads.ask(self._zygotes, reply)
+
+    def _arrived(self, request: Request | RequestError, reply: Reply) -> None:
+        self._verbs.arrived(request, reply)
+
+    # -- zygotes ---------------------------------------------------------------
+
+    def zygote_ready(self, new: Generation, old: Generation | None) -> None:
+        """See `zygotes.Keeper`."""
+        if old is not None:
+            self._pool.zygote_gone(old.number)
+            self._pool.retire_before(new.number)
+        if not self.stopping:
+            self._use_settings()
+        self._warmer.use(new)
+        if not self._open and not self.stopping:
+            self._open_doors()
+        self._reloads.end(self._zygotes, encode_answer("ok"))
+
+    def _use_settings(self) -> None:
+        settings = self.settings
+        self._pool.hangup_timeout = settings.hangup_timeout
+        self._pool.resize(settings.spare_workers, settings.max_spare_workers)
+        self._warmer.limit(
+            settings.warm_repositories,
+            settings.warm_memory << 20,
+            settings.warm_interval,
+            settings.warm_preload,
+        )
+        try:
+            self._doors.admit()
+        except OSError as error:
+            log.error("cannot let others in, or keep them out: %s", os_fault(error))
+
+    def zygote_gone(self, generation: Generation) -> None:
+        """See `zygotes.Keeper`."""
+        self._pool.zygote_gone(generation.number)
+        self._warmer.use(None)
+
+    def zygote_failed(self, why: str) -> None:
+        """See `zygotes.Keeper`."""
+        if not self._open:
+            self._fault = ZygoteError(why)
+            self._loop.stop()
+            return
+        self._reloads.end(self._zygotes, encode_error(FAILED, why))
+        while self._zygotes.present is None and self._pool.waiting:
+            self._pool.waiting.popleft().refuse(FAILED, "no zygote; the log says why")
+
+    def _request_fork(
+        self, serials: list[int], ends: list[socket.socket], spare: bool
+    ) -> int:
+        zygote = self._zygotes.present
+        if zygote is None:
+            raise OSError("no zygote")
+        zygote.fork(serials, ends, spare)
+        return zygote.number
+
+    def forked(self, serial: int, pid: int) -> None:
+        """See `zygotes.Keeper`."""
+        (self._warmer if serial < 0 else self._pool).forked(serial, pid)
+        oomscore.offer(pid)  # after the worker has been handed its connection
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """See `zygotes.Keeper`."""
+        (self._warmer if serial < 0 else self._pool).fork_failed(serial, why)
+
+    def _connection_ended(
+        self, connection: Connection, worker: Worker, end: End
+    ) -> None:
+        how = "ended" if end.clean else "gone" if connection.gone else "failed"
+        self._totals[how] += 1
+        assert worker.child is not None
+        log.info(
+            "worker %d for %s: %s after %.3f s",
+            worker.child.pid,
+            connection.user,
+            end,
+            time.monotonic() - connection.started,
+        )
+
+    def status(self) -> dict[str, object]:
+        """What ``status`` answers; ``doc/protocol.txt`` lists the fields."""
+        zygote = self._zygotes.present
+        return {
+            "pid": os.getpid(),
+            "version": self._version,
+            "uptime": round(time.monotonic() - self._started, 3),
+            "runtime_dir": self._directory.path,
+            "doors": self._doors.names,
+            "state": "stopping" if self.stopping else "running",
+            "generation": zygote.number if zygote else None,
+            "zygote": zygote.pid if zygote else None,
+            "modules": zygote.modules if zygote else None,
+            "rehearsal": self._zygotes.rehearsal(),
+            "sandbox": zygote.sandbox if zygote else None,
+            "workers": self._pool.counts(),
+            "totals": {
+                name: self._totals[name]
+                for name in ("requests", "spawned", "ended", "gone", "failed", "faults")
+            },
+            "refused": dict(self._verbs.refused),
+            "descriptors": count_descriptors(),
+            "warnings": self._house.warnings,
+            **self._warmer.status(),
+        }

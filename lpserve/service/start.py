@@ -1,0 +1,211 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Starts the service: from a command line to a running loop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+from breezy import bedding
+
+from .. import root, system
+from ..advice import odd_directory, odd_options
+from ..brzlog import forget_log
+from ..errors import ConfigurationError, LpserveError, os_fault
+from ..location import LPSERVE_USER, runtime_directory
+from ..logs import LogFile, log_to_stderr
+from ..paths import RuntimeDirectory
+from ..settings import Settings, read_settings
+from .generation import Launch
+from .pidfile import remove_pid_file, write_pid_file
+from .server import Service
+
+log = logging.getLogger("lpserve")
+
+#: Of our environment, what is about us and not about our workers.
+_OURS = (
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "MAINPID",
+    "MANAGERPID",
+    "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
+
+
+def run_service(
+    runtime_dir: str | None,
+    chosen: dict[str, Any],
+    brz: list[str],
+    version: str,
+    daemon: bool,
+    pid_file: str | None,
+) -> None:
+    """Run the service until it is told to stop.
+
+    :param runtime_dir: what ``--runtime-dir`` says, or None.
+    :param chosen: settings from the command line, None for those not given.
+    :param brz: the words that run Breezy.
+    :raises LpserveError: if it cannot be started; with *daemon* the foreground
+        process says so instead and exits with status 3.
+    """
+    settings = load_settings(chosen)
+    directory = RuntimeDirectory(runtime_directory(runtime_dir, settings.runtime_dir))
+    pid_path = os.path.abspath(pid_file) if pid_file else None
+    environ = _zygote_environment()
+    forget_log()
+    if not daemon:
+        log_file = LogFile(None)
+        _run(
+            directory,
+            chosen,
+            brz,
+            version,
+            pid_path,
+            environ,
+            log_file,
+            lambda text: None,
+        )
+        return
+    name = settings.log_file or os.path.join(bedding.cache_dir(), "lpserve.log")
+    path = os.path.abspath(os.path.expanduser(name))
+    try:
+        report = system.daemonize(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from None
+    status = 3
+    try:
+        log_file = LogFile(path)
+        _run(directory, chosen, brz, version, pid_path, environ, log_file, report)
+        status = 0
+    except LpserveError as error:
+        report(str(error))
+        log.error("%s", error)
+    except BaseException as error:
+        report(f"{type(error).__name__}: {error}")
+        log.exception("the service failed")
+    finally:
+        os._exit(status)
+
+
+def load_settings(chosen: dict[str, Any]) -> Settings:
+    """The settings of a service.
+
+    :raises ConfigurationError: if it could not serve anything.
+    """
+    settings = read_settings(**chosen)
+    if not os.path.isabs(root.expand(settings.directory, "user")):
+        raise ConfigurationError(
+            f"lpserve.directory must be an absolute path, not {settings.directory!r}"
+        )
+    _ = settings.allowed_uids  # it may name nobody
+    root.parse_sandbox_paths(settings.sandbox_paths)
+    return settings
+
+
+class _Reader:
+    """Reads the settings of a running service, and warns of what is odd.
+
+    :param chosen: settings from the command line.
+    """
+
+    def __init__(self, chosen: dict[str, Any]):
+        self._chosen = chosen
+        self._directory = ""
+
+    def read(self) -> Settings:
+        """The settings now.
+
+        :raises ConfigurationError: as `load_settings`.
+        """
+        settings = load_settings(self._chosen)
+        for line in odd_options():
+            log.warning("%s", line)
+        if LPSERVE_USER in settings.environment:
+            log.warning("lpserve.environment: no request can set %s", LPSERVE_USER)
+        assert settings.directory is not None
+        if settings.directory != self._directory:
+            # Only then: it may be on a server that does not answer.
+            self._directory = settings.directory
+            if line := odd_directory(settings.directory):
+                log.warning("%s", line)
+        return settings
+
+
+def _zygote_environment() -> dict[str, str]:
+    """Our environment, as it is to be for zygotes and workers."""
+    environ = {name: value for name, value in os.environ.items() if name not in _OURS}
+    # Where plug-ins are may be said relative to where we were started.
+    if plugins := environ.get("BRZ_PLUGINS_AT"):
+        pairs = [each.partition("@") for each in plugins.split(os.pathsep)]
+        environ["BRZ_PLUGINS_AT"] = os.pathsep.join(
+            f"{name}@{os.path.abspath(path)}" if path else name
+            for name, _, path in pairs
+        )
+    return environ
+
+
+def _run(
+    directory: RuntimeDirectory,
+    chosen: dict[str, Any],
+    brz: list[str],
+    version: str,
+    pid_path: str | None,
+    environ: dict[str, str],
+    log_file: LogFile,
+    report: Callable[[str], None],
+) -> None:
+    log_to_stderr()
+    umask = os.umask(0o077)
+    try:
+        directory.prepare()
+        with contextlib.ExitStack() as held:
+            # The lock goes last: whoever gets it finds nothing of ours.
+            held.callback(os.close, directory.acquire())
+            if pid_path is not None:
+                write_pid_file(pid_path)
+                held.callback(remove_pid_file, pid_path)
+            system.become_subreaper()
+            system.set_title("lp-serve")
+            limit = system.raise_descriptor_limit()
+            held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limit)
+            start = {
+                "cwd": os.path.expanduser("~"),
+                "umask": umask,
+                "limits": {"RLIMIT_NOFILE": limit},
+                "runtime_dir": directory.path,
+            }
+
+            def opened() -> None:
+                system.keep_what_is_loaded()
+                log.info("Listening on %s", directory.control)
+                report("")
+
+            Service(
+                directory,
+                _Reader(chosen).read,
+                Launch((*brz, "lp-serve", "--zygote"), environ, start),
+                version,
+                opened,
+                log_file,
+            ).run()
+    except OSError as error:
+        raise LpserveError(f"the service cannot run: {os_fault(error)}") from error
+    finally:
+        os.umask(umask)

@@ -1,0 +1,178 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What somebody sends to the socket: lines, and descriptors with them."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import select
+import socket
+import stat
+from collections.abc import Collection
+
+from ..wire import BAD_REQUEST, FAILED, RequestError
+
+_NAMES = ("stdin", "stdout", "stderr")
+#: One more than there may be; the kernel closes what there is no room for.
+MAX_ATTACHED = len(_NAMES) + 1
+_int = array.array("i").itemsize
+
+
+class Attached:
+    """The descriptors that came with one line at the socket."""
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+        self.surplus = self.truncated = False
+
+    def __bool__(self) -> bool:
+        return bool(self.descriptors) or self.surplus or self.truncated
+
+    def take(self, content: bytes) -> None:
+        """Add those of an SCM_RIGHTS message."""
+        whole = len(content) - len(content) % _int
+        self.descriptors.extend(array.array("i", content[:whole]))
+        if len(self.descriptors) > len(_NAMES):
+            self.surplus = True
+            self.close()
+
+    def close(self) -> None:
+        """Close them."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors = []
+
+    def be_stdio(self, address: object) -> tuple[int, ...]:
+        """Hand them over as a worker's standard input, output and error.
+
+        :param address: that of the socket at which they arrived.
+        :raises RequestError: if they cannot be.
+        """
+        number = len(self.descriptors)
+        if self.truncated and not self.surplus:
+            raise RequestError(FAILED, "the service has no descriptors left")
+        if self.surplus or number != len(_NAMES):
+            raise RequestError(
+                BAD_REQUEST,
+                "spawn takes three descriptors on the socket (stdin, stdout, stderr), "
+                f"not {'more' if self.surplus else number}",
+            )
+        fault = stdio_fault(self.descriptors, address)
+        if fault is not None:
+            raise RequestError(BAD_REQUEST, fault)
+        stdio, self.descriptors = tuple(self.descriptors), []
+        return stdio
+
+
+class Received:
+    """What has come on one connection and has not been understood yet.
+
+    No more is kept of it than bytes, however many lines they are.
+
+    :ivar data: those bytes.
+    """
+
+    def __init__(self) -> None:
+        self.data = b""
+        # What came with the first line of it, and with the last.
+        self._first: Attached | None = None
+        self._last: Attached | None = None
+
+    def take(
+        self, data: bytes, attached: list[tuple[int, int, bytes]], flags: int
+    ) -> None:
+        """Add what `socket.socket.recvmsg` returned; only where no line is whole."""
+        self.data += data
+        if not (attached or flags & socket.MSG_CTRUNC):
+            return
+        # They came with the end of it: the kernel hands out what was sent before
+        # them as well, but nothing that was sent after (unix(7)).
+        holder = Attached()
+        if 0 <= self.data.find(b"\n") < len(self.data) - 1:
+            self._last = holder
+        elif self._first is None:
+            self._first = holder
+        else:
+            holder = self._first
+        holder.truncated |= bool(flags & socket.MSG_CTRUNC)
+        for level, kind, content in attached:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                holder.take(content)
+
+    def next_line(self) -> tuple[bytes, Attached] | None:
+        """The next line that is whole, and what came with it; None if there is none.
+
+        Lines of nothing are left out, all of them at once.
+        """
+        if self._first is None:
+            some = self.data.lstrip()
+            # Unless there are descriptors with it.
+            self.data = self.data[-1:] if self._last and not some else some
+        line, newline, rest = self.data.partition(b"\n")
+        if not newline:
+            if self._last is not None:
+                self._first, self._last = self._last, None
+            return None
+        self.data = rest
+        attached, self._first = self._first, None
+        if self._last is not None and b"\n" not in rest[:-1]:
+            # What is left is the line with which they came, if anything is.
+            if rest:
+                self._first = self._last
+            else:
+                attached = self._last
+            self._last = None
+        return line, attached or Attached()
+
+    def close(self) -> None:
+        """Forget it, and close what came with it."""
+        self.data = b""
+        for attached in self._first, self._last:
+            if attached is not None:
+                attached.close()
+        self._first = self._last = None
+
+
+def stdio_fault(descriptors: Collection[int], address: object) -> str | None:
+    """Why *descriptors* cannot be standard input, output and error; or None.
+
+    :param address: that of the service's socket. A worker that held the other end of
+        a connection to it would keep its own client, or another's, from being seen
+        to go.
+    """
+    poller = select.poll()
+    for number, name in zip(descriptors, _NAMES, strict=True):
+        flags = fcntl.fcntl(number, fcntl.F_GETFL)
+        useful = (os.O_RDONLY if name == "stdin" else os.O_WRONLY, os.O_RDWR)
+        if flags & os.O_PATH or flags & os.O_ACCMODE not in useful:
+            wanted = "reading" if name == "stdin" else "writing"
+            return f"the descriptor of {name} is not open for {wanted}"
+        poller.register(number, 0)  # POLLHUP is always told
+    gone = {number for number, _ in poller.poll(0)}
+    for number in descriptors:
+        # A pipe may be closed at the other end and have something to read.
+        if stat.S_ISSOCK(os.fstat(number).st_mode):
+            peer = None if number in gone else _peer_of(number)
+            if peer is None:
+                return "a descriptor is a socket that is not connected"
+            if peer == address:
+                return "a descriptor is a connection to the service"
+    return None
+
+
+def _peer_of(number: int) -> object:
+    """The address to which a socket is connected; None if it is not."""
+    link = socket.socket(fileno=number)  # of whatever family
+    try:
+        return link.getpeername()
+    except OSError:
+        return None
+    finally:
+        link.detach()

@@ -1,0 +1,134 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What each verb of the control protocol does; see doc/protocol.txt."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+from ..location import LPSERVE_USER
+from ..wire import (
+    BAD_REQUEST,
+    BUSY,
+    DENIED,
+    FAILED,
+    STOPPING,
+    Request,
+    RequestError,
+    encode_answer,
+    encode_error,
+)
+from .doors import Reply
+from .peers import describe_peer
+from .pool import Connection, Pool
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+log = logging.getLogger("lpserve")
+
+
+class Life(Protocol):
+    """The service, as far as a request may change it."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes no more connections."""
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+
+    def reload(self, reply: Reply, asked_by: str) -> None:
+        """Read everything afresh, and answer when that is done."""
+
+    def shutdown(self, now: bool, asked_by: str) -> None:
+        """Stop, when running connections have finished or at once."""
+
+    def status(self) -> dict[str, object]:
+        """What ``status`` answers."""
+
+
+class Verbs:
+    """Answers requests.
+
+    :param totals: counts "requests" and "spawned".
+    :ivar refused: how many requests were, by the code of the error.
+    """
+
+    def __init__(self, life: Life, pool: Pool, version: str, totals: Counter[str]):
+        self.refused: Counter[str] = Counter()
+        self._life = life
+        self._pool = pool
+        self._version = version
+        self._totals = totals
+
+    def arrived(self, request: Request | RequestError, reply: Reply) -> None:
+        """Answer *request*, which may be why it is none, by *reply*."""
+        try:
+            if isinstance(request, RequestError):
+                raise request
+            self._totals["requests"] += 1
+            getattr(self, "_do_" + request.verb)(request, reply)
+        except RequestError as error:
+            self.refused[error.code] += 1
+            log.warning("refused: %s; %s", error, _asked(request, reply))
+            reply.send(encode_error(error.code, error.text))
+            reply.close()
+        except Exception:
+            # What it says may name any path.
+            reply.send(encode_error(FAILED, "a fault; the service's log has it"))
+            reply.close()
+            raise
+
+    def _do_hello(self, request: Request, reply: Reply) -> None:
+        reply.send(encode_answer("ok", "lpserve", self._version, f"pid={os.getpid()}"))
+        reply.close()
+
+    def _do_spawn(self, request: Request, reply: Reply) -> None:
+        if self._life.stopping:
+            raise RequestError(STOPPING, "the service is stopping")
+        if not (reply.path or reply.attached):
+            raise RequestError(BAD_REQUEST, "spawn needs reply=NAME")
+        settings = self._life.settings
+        for name in request.env:
+            if name not in settings.environment or name == LPSERVE_USER:
+                raise RequestError(DENIED, f"{name} is not in lpserve.environment")
+        limit = settings.max_workers
+        if limit and len(self._pool.busy) + len(self._pool.waiting) >= limit:
+            raise RequestError(BUSY, f"{limit} connections are open (max_workers)")
+        self._totals["spawned"] += 1
+        connection = Connection(request.words[0], request.env, reply)
+        self._pool.submit(connection, settings.connect_timeout)
+
+    def _do_status(self, request: Request, reply: Reply) -> None:
+        reply.send(encode_answer("ok", json.dumps(self._life.status())))
+        reply.close()
+
+    def _do_reload(self, request: Request, reply: Reply) -> None:
+        if self._life.stopping:
+            raise RequestError(STOPPING, "the service is stopping")
+        self._life.reload(reply, describe_peer(reply))
+
+    def _do_shutdown(self, request: Request, reply: Reply) -> None:
+        asked_by = describe_peer(reply)
+        reply.send(encode_answer("ok"))
+        reply.close()
+        self._life.shutdown(request.words == ("now",), asked_by)
+
+
+def _asked(request: Request | RequestError, reply: Reply) -> str:
+    """What was asked for, as far as it was understood, and by whom."""
+    by = f"asked by {describe_peer(reply)}"
+    if isinstance(request, RequestError):
+        return by
+    return f"{by} for {' '.join((request.verb, *request.words))}"

@@ -1,0 +1,400 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Keeps repositories warm: hears what workers use, has it loaded, hands it on.
+
+The service itself reads no repository. A loader, forked by the zygote, makes a
+file in memory of one; the zygote maps it, and so do the workers forked from then
+on, and the spare ones that are there. Nobody waits for any of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import channel
+from . import warmset
+from .children import Child, Children, End
+from .generation import Generation
+from .loop import Loop, Timer
+from .warmset import LONGEST_FILE, Entry, WarmSet, is_path
+
+log = logging.getLogger("lpserve")
+
+#: Seconds that a loader may take.
+LOAD_TIMEOUT = 120.0
+#: Seconds until a zygote that does not keep up is told the rest.
+SEND_AGAIN = 0.02
+
+
+@dataclass
+class Loader:
+    """A process that loads the repository *path*."""
+
+    serial: int
+    path: str
+    channel: socket.socket
+    patience: Timer
+    child: Child | None = None
+    #: It has said what there is to say.
+    told: bool = False
+    why: str = ""
+
+
+class Warmer:
+    """See the module.
+
+    :param file: where the set is kept while no service runs.
+    :param tell_spares: gives each spare worker what the zygote is given: a path and
+        a descriptor, or None.
+    :ivar set: what is warm, or is to be.
+    :ivar edition: how often it has changed.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        file: str,
+        tell_spares: Callable[[str, int | None], None],
+    ):
+        self.set = WarmSet()
+        self.edition = 0
+        self._loop = loop
+        self._children = children
+        self._file = file
+        self._tell_spares = tell_spares
+        self._zygote: Generation | None = None
+        self._off = ""
+        self._stopped = False
+        self._interval = 0.0
+        self._kept: dict[str, int] = {}
+        self._unsent: dict[str, None] = {}
+        self._serial = 0
+        self._loader: Loader | None = None
+        # What was loaded since `_began`: each once.
+        self._turn: set[str] = set()
+        self._began = -math.inf
+        self._timer: Timer | None = None
+        self._saved = ""
+        #: Why it could not be saved when that was tried last.
+        self._unsaved = ""
+
+    # -- what happens ----------------------------------------------------------
+
+    def start(self) -> None:
+        """Go on with what an earlier service has used."""
+        with contextlib.suppress(OSError, ValueError):
+            with open(self._file, encoding="utf-8") as file:
+                self._saved = file.read(LONGEST_FILE)
+            self.set.restore(self._saved)
+
+    def stop(self) -> None:
+        """Load nothing more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loader is not None and self._loader.child is not None:
+            self._loader.child.signal(signal.SIGKILL)
+        self.save()
+
+    def save(self) -> None:
+        """Write down what a later service is to go on with."""
+        text = self.set.dump()
+        if text == self._saved:
+            return
+        self._saved = text  # or not: that has been said
+        # If we are killed the next service removes it.
+        new = os.path.join(os.path.dirname(self._file), ".new-warm")
+        try:
+            with open(new, "w", opener=_private, encoding="utf-8") as file:
+                file.write(text)
+            os.replace(new, self._file)
+            self._unsaved = ""
+        except OSError as error:
+            before, self._unsaved = self._unsaved, error.strerror or str(error)
+            if self._unsaved != before:
+                log.warning("cannot write %s: %s", self._file, self._unsaved)
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+
+    def limit(
+        self, most: int, room: int, interval: float, preload: Sequence[str]
+    ) -> None:
+        """Set what may be kept; see the options ``warm_...``.
+
+        :param room: in bytes.
+        """
+        self._interval = interval
+        # Each is a descriptor of ours, and connections need some too.
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most > files // 4:
+            most = files // 4
+            log.warning("warm: %d repositories at most, of %d open files", most, files)
+        for path in self.set.resize(most, room):
+            self._keep(path, None)
+        for path in preload:
+            if not is_path(path):
+                log.warning("lpserve.warm_preload: %r is not an absolute path", path)
+        # What is behind it only a loader looks at.
+        self.set.preload(os.path.normpath(path) for path in preload if is_path(path))
+        self._consider()
+
+    def use(self, zygote: Generation | None) -> None:
+        """There is another zygote now, or none."""
+        self._zygote = zygote
+        loader = self._loader
+        if loader is not None and loader.child is None:
+            self.set.postpone(loader.path)
+            self._finish(loader)
+        if zygote is None:
+            return
+        if zygote.cold and zygote.cold != self._off:
+            log.warning("repositories are not kept in memory: %s", zygote.cold)
+        self._off = zygote.cold
+        self._unsent = dict.fromkeys(self._kept)
+        self._send_all()
+        self._consider()
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """A worker has used a repository; *message* may be rubbish."""
+        path, outcome = message.get("path"), message.get("outcome")
+        if not is_path(path) or outcome not in channel.OUTCOMES:
+            return
+        entry = self.set.used(str(path), str(outcome))
+        if entry is not None and outcome == channel.HIT and entry.hits_of_this == 1:
+            log.info("warm: %s was found in memory", entry.path)
+        self._consider()
+
+    # -- loading ---------------------------------------------------------------
+
+    def _consider(self) -> None:
+        """Load what is wanted, if it is time."""
+        if self._loader or self._zygote is None or self._off or self._stopped:
+            return
+        entry = self.set.next_wanted(self._turn)
+        over = entry is None or len(self._turn) >= self.set.most
+        if self._turn and over:
+            self._turn.clear()
+            entry = self.set.next_wanted(self._turn)
+        if not self._turn:
+            wait = self._began + self._interval - time.monotonic()
+            if entry is None:
+                retry = self.set.next_retry()
+                if retry is None:
+                    return
+                wait = max(wait, retry)
+            if wait > 0:
+                self._consider_later(wait)
+                return
+            self._began = time.monotonic()
+        if entry is not None:
+            self._load(entry)
+
+    def _consider_later(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._consider)
+
+    def _load(self, entry: Entry) -> None:
+        assert self._zygote is not None
+        self._serial -= 1  # those of workers are positive
+        try:
+            ours, theirs = channel.pair()
+        except OSError:
+            self._consider_later(1.0)
+            return
+        try:
+            self._zygote.load(self._serial, theirs, entry.path, self.set.room)
+        except OSError:
+            ours.close()
+            self._consider_later(1.0)
+            return
+        finally:
+            theirs.close()
+        self.set.begin(entry)
+        self._turn.add(entry.path)
+        ours.setblocking(False)
+        patience = self._loop.call_later(LOAD_TIMEOUT, self._overdue)
+        loader = Loader(self._serial, entry.path, ours, patience)
+        self._loader = loader
+        self._loop.watch(ours.fileno(), lambda: self._read(loader))
+
+    def _overdue(self) -> None:
+        if self._loader is not None:
+            self._loader.why = f"it took more than {LOAD_TIMEOUT:.0f} s"
+            if self._loader.child is not None:
+                self._loader.child.signal(signal.SIGKILL)
+
+    def forked(self, serial: int, pid: int) -> None:
+        """The loader asked for under *serial* is our child *pid*."""
+        loader = self._loader
+        if loader is None or loader.serial != serial:
+            # `_finish` has closed its channel: it ends, and is reaped as a stranger.
+            return
+        try:
+            loader.child = self._children.add(pid, lambda end: self._ended(loader, end))
+        except OSError as error:
+            self.fork_failed(serial, f"cannot watch it: {error.strerror}")
+            return
+        if loader.why:
+            loader.child.signal(signal.SIGKILL)  # it is overdue already
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """There will be no loader for *serial*."""
+        loader = self._loader
+        if loader is not None and loader.serial == serial:
+            self._postpone(loader, f"there is no loader: {why}")
+            self._finish(loader)
+
+    def _read(self, loader: Loader) -> None:
+        """It has said something, or ended."""
+        try:
+            message, descriptors = channel.receive(loader.channel)
+        except BlockingIOError:
+            return
+        except ValueError:
+            message, descriptors = None, []
+        if message is None:
+            self._loop.forget(loader.channel.fileno())
+            loader.channel.close()  # `_ended` tells why
+            return
+        try:
+            self._told(loader, message, descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _told(
+        self, loader: Loader, message: dict[str, Any], descriptors: list[int]
+    ) -> None:
+        if loader.told:
+            return
+        loader.told = True
+        if message["kind"] == "changing":
+            self._postpone(loader, str(message.get("text")))
+            return
+        if message["kind"] == "gone":
+            if self.set.gone(loader.path):
+                log.info("warm: %s is not there any more", loader.path)
+            if loader.path in self._kept:
+                self._keep(loader.path, None)
+            return
+        if message["kind"] != "loaded" or not descriptors:
+            self._failed(loader, str(message.get("text", "it sent nothing")))
+            return
+        try:
+            kept = os.dup(descriptors[0])
+        except OSError as error:
+            self._postpone(loader, f"it cannot be kept: {error.strerror}")
+            return
+        size, revisions = int(message["size"]), int(message["revisions"])
+        seconds = float(message["seconds"])
+        keep, gone = self.set.loaded(loader.path, size, revisions, seconds)
+        for path in gone:
+            log.info("warm: %s is not kept any more", path)
+            self._keep(path, None)
+        entry = self.set.get(loader.path)
+        if not keep:
+            os.close(kept)
+            if loader.path in self._kept:
+                self._keep(loader.path, None)
+            if entry is not None:
+                log.warning("warm: %s is put aside: %s", loader.path, entry.why)
+        else:
+            log.info(
+                "warm: loaded %s (%d revisions, %.1f MiB, %.2f s)",
+                loader.path,
+                revisions,
+                size / (1 << 20),
+                seconds,
+            )
+            self._keep(loader.path, kept)
+        self.edition += 1
+
+    def _postpone(self, loader: Loader, why: str) -> None:
+        """Try again soon: it is nobody's fault."""
+        loader.told = True
+        self.set.postpone(loader.path, why, warmset.IN_A_MOMENT)
+        log.info("warm: %s is not loaded now: %s", loader.path, why)
+
+    def _failed(self, loader: Loader, why: str) -> None:
+        loader.told = True
+        seconds = self.set.failed(loader.path, why)
+        log.warning("warm: %s is put aside for %.0f s: %s", loader.path, seconds, why)
+
+    def _ended(self, loader: Loader, end: End) -> None:
+        if loader.channel.fileno() >= 0 and not loader.told:
+            self._read(loader)  # its last words may not have been read yet
+        if not loader.told and self._stopped:
+            loader.told = True
+        if not loader.told:
+            self._failed(loader, loader.why or f"its loader ended with {end}")
+        self._finish(loader)
+
+    def _finish(self, loader: Loader) -> None:
+        loader.patience.cancel()
+        if loader.channel.fileno() >= 0:
+            self._loop.forget(loader.channel.fileno())
+            loader.channel.close()
+        self._loader = None
+        self._consider()
+
+    # -- what is kept ----------------------------------------------------------
+
+    def _keep(self, path: str, descriptor: int | None) -> None:
+        """Have everybody know *path* by what is behind *descriptor*."""
+        before = self._kept.pop(path, None)
+        if before is not None:
+            os.close(before)
+        if descriptor is not None:
+            self._kept[path] = descriptor
+        self._send(path)
+        self._tell_spares(path, descriptor)
+
+    def _send(self, path: str) -> None:
+        self._unsent[path] = None
+        self._send_all()
+
+    def _send_all(self) -> None:
+        """Tell the zygote what it has not been told, as far as it keeps up."""
+        for path in list(self._unsent):
+            try:
+                if self._zygote is not None:
+                    self._zygote.keep(path, self._kept.get(path))
+            except BlockingIOError:
+                self._loop.call_later(SEND_AGAIN, self._send_all)
+                return
+            except OSError:
+                pass  # it is gone; the next one is told all
+            del self._unsent[path]
+
+    def status(self) -> dict[str, object]:
+        """What ``status`` says of it."""
+        return {
+            "warm": self.set.describe(),
+            "warm_set": {
+                "edition": self.edition,
+                "bytes": self.set.size,
+                "off": self._off,
+                "loading": self._loader.path if self._loader else None,
+            },
+        }
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

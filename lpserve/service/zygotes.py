@@ -1,0 +1,219 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Keeps a zygote there: one in use, and when it is to be replaced another beside it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import ZygoteError
+from .children import Children
+from .generation import Generation, Launch
+from .loop import Loop, Timer
+
+log = logging.getLogger("lpserve")
+
+#: Seconds until a zygote that has gone is replaced, and the longest wait: it
+#: doubles until one forks.
+RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
+#: The same until one whose rehearsal failed is replaced: it does its work, slowly.
+REHEARSE_AFTER, REHEARSE_AT_MOST = 60.0, 3600.0
+#: Seconds from one zygote that was outdated to the next.
+RENEW_AFTER = 60.0
+
+
+class Keeper(Protocol):
+    """What is told of zygotes, and to whom."""
+
+    def zygote_ready(self, new: Generation, old: Generation | None) -> None:
+        """*new* is in use now, and *old*, if there was one, is not."""
+
+    def zygote_gone(self, generation: Generation) -> None:
+        """The one in use has ended by itself."""
+
+    def zygote_failed(self, why: str) -> None:
+        """One that was started did not get ready."""
+
+    def zygote_ended(self) -> None:
+        """One has ended, whichever and however."""
+
+    def forked(self, serial: int, pid: int) -> None:
+        """See `generation.Owner`."""
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """See `generation.Owner`."""
+
+
+class Zygotes:
+    """See the module.
+
+    :param launch: how to start one now.
+    :param wanted: whether there is to be one.
+    :ivar present: the one in use.
+    :ivar successor: the one that is getting ready.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        launch: Callable[[], Launch],
+        keeper: Keeper,
+        wanted: Callable[[], object],
+    ):
+        self.present: Generation | None = None
+        self.successor: Generation | None = None
+        self._loop = loop
+        self._children = children
+        self._launch = launch
+        self._keeper = keeper
+        self._wanted = wanted
+        self._started = 0
+        self._restart_after = RESTART_AFTER
+        self._rehearse_after = REHEARSE_AFTER
+        self._rehearsal: Timer | None = None
+        self._renewed = -RENEW_AFTER
+        self._told: set[str] = set()
+
+    @property
+    def pids(self) -> list[int]:
+        """Those of the ones that are there."""
+        return [each.pid for each in (self.present, self.successor) if each]
+
+    def replace(self) -> None:
+        """Start one beside the present one, unless one is starting."""
+        if self.successor is not None or not self._wanted():
+            return
+        self._started += 1
+        try:
+            self.successor = Generation(
+                self._started, self._loop, self._children, self._launch(), self
+            )
+        except (ZygoteError, OSError) as error:
+            self._failed(str(error))
+
+    def ping(self) -> None:
+        """Have the present one show that it lives."""
+        if self.present is not None:
+            self.present.ping()
+
+    def rehearsal(self) -> dict[str, object] | None:
+        """Why that of the present one failed, and seconds until it is tried again."""
+        if self.present is None or not self.present.unrehearsed:
+            return None
+        due = self._rehearsal.due if self._rehearsal else 0.0
+        retry = max(0.0, due - time.monotonic())
+        return {"why": self.present.unrehearsed, "retry": round(retry, 3)}
+
+    def retire(self) -> None:
+        """Let all of them end."""
+        if self.present is not None:
+            self.present.retire()
+        if self.successor is not None:
+            self.successor.kill("the service is stopping")
+
+    def zygote_ready(self, generation: Generation) -> None:
+        """See `generation.Owner`."""
+        old, self.present, self.successor = self.present, generation, None
+        self._tell_once(generation)
+        log.info(
+            "generation %d is ready (zygote %d, %d modules)",
+            generation.number,
+            generation.pid,
+            generation.modules,
+        )
+        if old is not None:
+            old.retire()
+        if generation.unrehearsed:
+            log.error(
+                "the rehearsal of generation %d failed, so that connections take "
+                "longer: %s; trying again in %.0f s",
+                generation.number,
+                generation.unrehearsed,
+                self._rehearse_after,
+            )
+            self._rehearse_later()
+        else:
+            self._rehearse_after = REHEARSE_AFTER
+            self._cancel_rehearsal()
+        self._keeper.zygote_ready(generation, old)
+
+    def _tell_once(self, generation: Generation) -> None:
+        lines = list(generation.warnings)
+        if why := generation.sandbox["why"]:
+            lines.append(f"the sandbox (lpserve.sandbox) is off: {why}")
+        for line in lines:
+            if line not in self._told:
+                self._told.add(line)
+                log.warning("%s", line)
+
+    def zygote_outdated(self, generation: Generation, why: str) -> None:
+        """See `generation.Owner`."""
+        now = time.monotonic()
+        if generation is not self.present or self.successor is not None:
+            return
+        if now - self._renewed >= RENEW_AFTER:
+            self._renewed = now
+            log.info("%s; starting another zygote", why)
+            self.replace()
+
+    def zygote_ended(self, generation: Generation, why: str) -> None:
+        """See `generation.Owner`."""
+        if generation is self.successor:
+            self.successor = None
+            if self._wanted():
+                self._failed(why)
+        elif generation is self.present:
+            self.present = None
+            self._keeper.zygote_gone(generation)
+            if self._wanted():
+                log.error("the zygote is gone: %s; starting another", why)
+                self._restart_later()
+        self._keeper.zygote_ended()
+
+    def forked(self, serial: int, pid: int) -> None:
+        """See `generation.Owner`."""
+        self._restart_after = RESTART_AFTER
+        self._keeper.forked(serial, pid)
+
+    def fork_failed(self, serial: int, why: str) -> None:
+        """See `generation.Owner`."""
+        self._keeper.fork_failed(serial, why)
+
+    def _failed(self, why: str) -> None:
+        log.error("generation %d failed: %s", self._started, why)
+        self._keeper.zygote_failed(why)
+        if self.present is None:
+            self._restart_later()
+        elif self.present.unrehearsed and self._rehearsal is None:
+            self._rehearse_later()
+
+    def _restart_later(self) -> None:
+        self._loop.call_later(self._restart_after, self._restart)
+        self._restart_after = min(self._restart_after * 2, RESTART_AT_MOST)
+
+    def _restart(self) -> None:
+        if self.present is None:
+            self.replace()
+
+    def _rehearse_later(self) -> None:
+        self._cancel_rehearsal()
+        self._rehearsal = self._loop.call_later(self._rehearse_after, self._rehearse)
+        self._rehearse_after = min(self._rehearse_after * 2, REHEARSE_AT_MOST)
+
+    def _rehearse(self) -> None:
+        self._rehearsal = None
+        self.replace()
+
+    def _cancel_rehearsal(self) -> None:
+        if self._rehearsal is not None:
+            self._rehearsal.cancel()
+            self._rehearsal = None

@@ -1,0 +1,250 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Who may log in with which key: a directory of ``authorized_keys`` files.
+
+One file for each USER, whose name is the file's. What they contain is remembered, by
+file and by key. A key is only taken from a file that has been looked at just now, so
+what is removed from a file is gone at once; all files are looked at before a key is
+said to be nobody's, so what is added is there at once. The latter takes too long to
+be done in one go where others wait: `KeyDirectory.renew` does it in steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ..errors import ConfigurationError
+from ..wire import is_user
+from .authorizedkeys import AuthorizedKey, KeyLineError, parse_line
+
+log = logging.getLogger("lpserve")
+
+_MAX_FILE = 1 << 20
+#: Seconds for which a file that was changed is read again each time: its times may
+#: be so coarse that another change would not show.
+_SETTLED = 2.0
+#: What one step of `KeyDirectory.renew` may cost, where looking at a file costs 1,
+#: some five microseconds, and reading it as given.
+_STEP = 25
+_READING = 10
+
+
+class _File(NamedTuple):
+    """What is known of a file.
+
+    :ivar state: what `_state` said of it; None if it has to be read again.
+    :ivar keys: the first of its lines for each key, by the key's blob.
+    """
+
+    state: tuple[int, ...] | None
+    keys: dict[bytes, AuthorizedKey]
+
+
+_NOTHING = _File(None, {})
+
+
+class KeyDirectory:
+    """The directory.
+
+    :param path: where it is.
+    :param shared_account: the account in whose name every USER may log in, and
+        is known by the key; "" where there is none.
+    """
+
+    def __init__(self, path: str, shared_account: str):
+        self.path = path
+        self.shared_account = shared_account
+        self._files: dict[str, _File] = {}
+        #: By the blob of each key those who have it.
+        self._users: dict[bytes, set[str]] = {}
+        #: What the log has been told, so that not every login tells it again.
+        self._told: set[str] = set()
+
+    def check(self) -> None:
+        """Whether it can be used.
+
+        :raises ConfigurationError: if not.
+        """
+        try:
+            fault = _distrust(self.path, os.stat(self.path), stat.S_ISDIR, "directory")
+        except OSError as error:
+            fault = f"cannot read {self.path}: {error.strerror}"
+        if fault is not None:
+            raise ConfigurationError(
+                f"{fault} (--authorized-keys is a directory with a file of "
+                "public keys for each user)"
+            )
+
+    def has_account(self, account: str) -> bool:
+        """Whether anybody can log in as *account*."""
+        if account == self.shared_account or not _has_keys(account):
+            return account == self.shared_account != ""
+        return os.path.exists(os.path.join(self.path, account))
+
+    def find(self, account: str, blob: bytes) -> AuthorizedKey | None:
+        """Who logs in as *account* with the key *blob*, or None: nobody does."""
+        found = self.known(account, blob)
+        if found is None and self.is_shared(account):
+            for _ in self.renew():
+                pass
+            found = self.known(account, blob)
+        return found
+
+    def is_shared(self, account: str) -> bool:
+        """Whether the key says who it is: only `renew` may make it `known`."""
+        return account == self.shared_account != ""
+
+    def known(self, account: str, blob: bytes) -> AuthorizedKey | None:
+        """The same as `find`, as far as is known without looking at all files."""
+        if self.is_shared(account):
+            users = sorted(self._users.get(blob, ()))
+        else:
+            users = [account] if _has_keys(account) else []
+        if not users or not self._trusted(self.path, stat.S_ISDIR, "directory"):
+            return None
+        found = []
+        for user in users:
+            self._look_at(user)
+            key = self._files.get(user, _NOTHING).keys.get(blob)
+            if key is not None:
+                found.append(key)
+        if len(found) > 1:
+            self._tell(
+                f"{found[0].user} and {found[1].user} have the same key: who logs in "
+                f"as {account} with it cannot be told"
+            )
+            return None
+        return found[0] if found else None
+
+    def renew(self) -> Iterator[None]:
+        """Look at all files, and read those that have changed, in short steps."""
+        seen = set()
+        cost = 0
+        try:
+            if not self._trusted(self.path, stat.S_ISDIR, "directory"):
+                return
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    if _has_keys(entry.name):
+                        seen.add(entry.name)
+                        cost += _READING if self._look_at(entry.name) else 1
+                        if cost >= _STEP:
+                            cost = 0
+                            yield
+        except OSError as error:
+            self._tell(f"cannot read {self.path}: {error.strerror}")
+        for user in self._files.keys() - seen:
+            self._remember(user, _NOTHING)
+
+    # -- one file --------------------------------------------------------------
+
+    def _look_at(self, user: str) -> bool:
+        """Have its keys be those that are in the file now; whether it was read."""
+        path = os.path.join(self.path, user)
+        found = self._trusted(path, stat.S_ISREG, "file")
+        if found is None:
+            self._remember(user, _NOTHING)
+            return False
+        state = _state(found)
+        if self._files.get(user, _NOTHING).state == state:
+            return False
+        now = time.time()
+        lines = self._lines(path)
+        keys: dict[bytes, AuthorizedKey] = {}
+        for number, line in enumerate(lines or (), 1):
+            try:
+                key = parse_line(line, user)
+            except KeyLineError as error:
+                self._tell(f"{path}:{number}: {error}; the line lets nobody in")
+                continue
+            if key is not None:
+                keys.setdefault(key.blob, key)
+        settled = lines is not None and found.st_ctime < now - _SETTLED
+        self._remember(user, _File(state if settled else None, keys))
+        return True
+
+    def _remember(self, user: str, file: _File) -> None:
+        before = self._files.pop(user, _NOTHING)
+        for blob in before.keys.keys() - file.keys.keys():
+            users = self._users[blob]
+            users.discard(user)
+            if not users:
+                del self._users[blob]
+        for blob in file.keys.keys() - before.keys.keys():
+            self._users.setdefault(blob, set()).add(user)
+        if file is not _NOTHING:
+            self._files[user] = file
+
+    def _lines(self, path: str) -> list[str] | None:
+        """Those of a file; None if it could not be read."""
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read(_MAX_FILE + 1)
+        except OSError as error:
+            self._tell(f"cannot read {path}: {error.strerror}")
+            return None
+        lines = text.split("\n")
+        if len(text) > _MAX_FILE:
+            self._tell(f"{path} is longer than {_MAX_FILE}: its end lets nobody in")
+            del lines[-1]
+        return lines
+
+    def _trusted(
+        self, path: str, is_kind: Callable[[int], bool], kind: str
+    ) -> os.stat_result | None:
+        """What is at *path*, if nobody but the administrator can have written it."""
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            if kind == "directory" or not isinstance(error, FileNotFoundError):
+                self._tell(f"cannot read {path}: {error.strerror}")
+            return None
+        fault = _distrust(path, found, is_kind, kind)
+        if fault is not None:
+            self._tell(f"{fault}; it lets nobody in")
+            return None
+        return found
+
+    def _tell(self, text: str) -> None:
+        if len(self._told) > 1000:
+            self._told.clear()
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
+
+
+def _has_keys(name: str) -> bool:
+    """Whether *name* is a USER, and not that of a copy that an editor has kept."""
+    return is_user(name) and not name.endswith("~")
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    """What is another where a file has changed; its ctime can be set by nobody."""
+    return (
+        *(found.st_dev, found.st_ino, found.st_size),
+        *(found.st_mtime_ns, found.st_ctime_ns),
+    )
+
+
+def _distrust(
+    path: str, found: os.stat_result, is_kind: Callable[[int], bool], kind: str
+) -> str | None:
+    """Why others than the administrator may have written *path*, or None."""
+    if not is_kind(found.st_mode):
+        return f"{path} is not a {kind}"
+    if found.st_uid not in (0, os.geteuid()):
+        return f"{path} is owned by uid {found.st_uid}, not by uid {os.geteuid()}"
+    if found.st_mode & 0o022:
+        mode = stat.S_IMODE(found.st_mode)
+        return f"{path} is writable by others (mode {mode:04o})"
+    return None

@@ -1,0 +1,157 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Who may connect to the SSH server: who is counted, and who is remembered.
+
+Pure: neither a socket nor a clock nor Twisted. Times are seconds of a monotonic
+clock. `loginrules` says what a source is.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..loginrules import REASONS, Rules, mask, pack
+
+
+@dataclass
+class _Penalty:
+    """What is remembered of a source; *active* is whether it is refused."""
+
+    ends: float
+    active: bool
+    reason: str
+
+
+@dataclass
+class _Table:
+    """The penalties of one family of addresses.
+
+    :ivar order: a heap with one entry for each source, whose time is not later than
+        the end of its penalty: it may have grown since.
+    """
+
+    found: dict[bytes, _Penalty] = field(default_factory=dict)
+    order: list[tuple[float, bytes]] = field(default_factory=list)
+
+    def forget(self, now: float, most: int) -> None:
+        """Forget the penalties that are over, and more of them if above *most*."""
+        while self.order:
+            time, source = self.order[0]
+            ends = self.found[source].ends
+            if time < ends:
+                heapq.heapreplace(self.order, (ends, source))
+            elif ends <= now or len(self.found) > most:
+                heapq.heappop(self.order)
+                del self.found[source]
+            else:
+                break
+
+
+class Limits:
+    """Who is about to log in, and who may not even try for now.
+
+    :param rules: can be set anew at any time.
+    :param draw: returns a random number below the one that it is given.
+    :ivar count: of those that are about to log in.
+    """
+
+    def __init__(self, rules: Rules, draw: Callable[[int], int] = random.randrange):
+        self.rules = rules
+        self.count = 0
+        self._draw = draw
+        self._counts: dict[bytes, int] = {}
+        self._tables = {4: _Table(), 16: _Table()}
+
+    def source(self, host: str) -> bytes:
+        """The source that a client at *host* belongs to."""
+        packed = pack(host)
+        sizes = self.rules.netblock_size
+        return mask(packed, sizes.ipv4 if len(packed) == 4 else sizes.ipv6)
+
+    def refusal(self, host: str, now: float) -> str:
+        """Why a client at *host* is not let in now; "" if it is."""
+        source = self.source(host)
+        penalty = self._penalty(host, source, now)
+        if penalty:
+            return penalty
+        most = self.rules.most_of_a_source
+        if most and self._counts.get(source, 0) >= most:
+            return "past per_source_max_startups"
+        if self.rules.startups.drops(self.count, self._draw(100)):
+            return "past max_startups"
+        return ""
+
+    def _penalty(self, host: str, source: bytes, now: float) -> str:
+        rules = self.rules.penalties
+        if not rules.enabled or self._exempt(host):
+            return ""
+        table, most = self._table(source)
+        table.forget(now, most)
+        if rules.deny_all and len(table.found) >= most:
+            return "too many penalised addresses"
+        found = table.found.get(source)
+        return f"penalty: {found.reason}" if found and found.active else ""
+
+    def _table(self, source: bytes) -> tuple[_Table, int]:
+        rules = self.rules.penalties
+        most = rules.max_sources4 if len(source) == 4 else rules.max_sources6
+        return self._tables[len(source)], most
+
+    def _exempt(self, host: str) -> bool:
+        if not self.rules.exempt:
+            return False
+        packed = pack(host)
+        return any(
+            len(packed) == len(address) and mask(packed, bits) == address
+            for address, bits in self.rules.exempt
+        )
+
+    def begin(self, host: str) -> bytes:
+        """Somebody at *host* is about to log in; what to `end` with."""
+        source = self.source(host)
+        self.count += 1
+        self._counts[source] = self._counts.get(source, 0) + 1
+        return source
+
+    def end(self, source: bytes) -> None:
+        """One of *source* has logged in or gone."""
+        self.count -= 1
+        left = self._counts.pop(source) - 1
+        if left:
+            self._counts[source] = left
+
+    def penalise(self, host: str, kind: str, now: float) -> float:
+        """Remember what somebody at *host* has done wrong.
+
+        :param kind: one of `REASONS`.
+        :returns: the seconds for which its source is refused from now on, if it was
+            not refused before; else 0.
+        """
+        rules = self.rules.penalties
+        seconds: float = getattr(rules, kind)
+        if not rules.enabled or not seconds or self._exempt(host):
+            return 0
+        source = self.source(host)
+        table, most = self._table(source)
+        table.forget(now, most)
+        found = table.found.get(source)
+        if found is None:
+            if rules.deny_all and len(table.found) >= most:
+                return 0
+            found = table.found[source] = _Penalty(now, False, "")
+            heapq.heappush(table.order, (now, source))
+        found.ends = min(found.ends + seconds, now + rules.most)
+        found.reason = REASONS[kind]
+        table.forget(now, most)
+        if found.active or found.ends - now <= rules.least:
+            return 0
+        found.active = True
+        return found.ends - now

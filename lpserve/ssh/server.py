@@ -1,0 +1,267 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The SSH server: accepts, lets people log in, ends gracefully."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.conch.interfaces import IConchUser
+from twisted.conch.ssh.factory import SSHFactory
+from twisted.conch.ssh.keys import Key
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet import endpoints
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .. import system
+from ..conch.transport import ForkService
+from ..errors import ConfigurationError
+from ..loginrules import REASONS
+from ..settings import Settings
+from .connection import Connection, User
+from .keydirectory import KeyDirectory
+from .keys import KeyChecker, Login, host_key
+from .limits import Limits
+from .peer import Authentication, Peer, join_address
+from .session import Session
+
+log = logging.getLogger("lpserve")
+
+#: Seconds that workers have to end when their connections have been cut.
+_AFTER_CUT = 5.0
+#: Seconds between two lines in the log about connections that were dropped.
+_DROPS_INTERVAL = 10.0
+
+
+class Factory(SSHFactory):
+    """Makes a `Peer` of each connection that the limits let in.
+
+    :ivar checker: knows who may log in.
+    :ivar limits: who may try to.
+    :ivar peers: those that are connected.
+    """
+
+    protocol = Peer
+    noisy = False
+    services = {b"ssh-userauth": Authentication, b"ssh-connection": Connection}
+
+    def __init__(self, server: Server, key: Key, checker: KeyChecker):
+        self.server = server
+        self.checker = checker
+        self.portal = Portal(Realm(), [checker])
+        self.limits = Limits(server.settings.login_rules)
+        self.publicKeys = {key.sshType(): key.public()}
+        self.privateKeys = {key.sshType(): key}
+        self.peers: set[Peer] = set()
+        #: Those of them that have not logged in, and the source of each.
+        self._sources: dict[Peer, bytes] = {}
+        self._dropped = self._untold = 0
+        self._telling: Any = None
+
+    def buildProtocol(self, address: Any) -> Peer | None:
+        """A peer for the client at *address*, or None: not now."""
+        reason = self.limits.refusal(address.host, time.monotonic())
+        if reason:
+            self._tell_dropped(address, reason)
+            return None
+        peer: Peer = super().buildProtocol(address)
+        self.peers.add(peer)
+        self._sources[peer] = self.limits.begin(address.host)
+        return peer
+
+    def _tell_dropped(self, address: Any, reason: str) -> None:
+        """One line at once, and then one for all that are dropped in some time."""
+        self._dropped += 1
+        if self._telling is not None:
+            self._untold += 1
+            return
+        log.warning(
+            "drop connection #%d from %s: %s",
+            self._dropped,
+            join_address(address),
+            reason,
+        )
+        self._tell_later()
+
+    def _tell_later(self) -> None:
+        self._untold = 0
+        later = self.server.reactor.callLater
+        self._telling = later(_DROPS_INTERVAL, self._tell_all_dropped)
+
+    def _tell_all_dropped(self) -> None:
+        self._telling = None
+        if self._untold:
+            log.warning("%d more connections were dropped", self._untold)
+            self._tell_later()
+
+    def logged_in(self, peer: Peer) -> None:
+        """A client has logged in."""
+        self.limits.end(self._sources.pop(peer))
+
+    def lost(self, peer: Peer) -> None:
+        """A connection is over."""
+        self.peers.discard(peer)
+        source = self._sources.pop(peer, None)
+        if source is not None:
+            self.limits.end(source)
+            if not self.server.stopping:
+                self._penalise(peer)
+        self.server.end_if_over()
+
+    def _penalise(self, peer: Peer) -> None:
+        now = time.monotonic()
+        host = peer.transport.getPeer().host
+        seconds = self.limits.penalise(host, peer.fault, now)
+        if seconds:
+            reason = REASONS[peer.fault]
+            log.warning("%s is refused for %.0f s: %s", host, seconds, reason)
+
+
+@implementer(IRealm)
+class Realm:
+    """Who has logged in becomes a `User`."""
+
+    def requestAvatar(self, avatarId: Login, mind: Any, *interfaces: Any) -> Any:
+        """The user, for the one interface there is."""
+        return IConchUser, User(avatarId), lambda: None
+
+
+class Server:
+    """The server, from the start to the end of the process.
+
+    :param reactor: that of the process; it is run, once.
+    :param read: returns the settings, afresh each time.
+    :param brz: the words that run Breezy.
+    :param runtime_dir: the directory of the fork service.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        read: Callable[[], Settings],
+        brz: list[str],
+        runtime_dir: str,
+    ):
+        self.reactor = reactor
+        self._read = read
+        self._brz = brz
+        self._runtime_dir = runtime_dir
+        self.stopping = self._ended = False
+        self._sessions: set[Session] = set()
+        self._port: Any = None
+        self._configure(read())
+
+    def _configure(self, settings: Settings) -> None:
+        self.settings = settings
+        self.fork_service = ForkService(
+            self.reactor,
+            self._runtime_dir,
+            settings.environment,
+            settings.autostart,
+            settings.connect_timeout,
+            self._brz,
+        )
+
+    def run(self, listen: tuple[str, int], key_file: str, keys: KeyDirectory) -> None:
+        """Serve until told to stop.
+
+        :param listen: an address, not a name, and a port; 0 is any that is free.
+        :raises ConfigurationError: if that cannot be begun.
+        """
+        keys.check()
+        checker = KeyChecker(keys, self.reactor)
+        self.factory = Factory(self, host_key(key_file), checker)
+        host, port = listen
+        kind = endpoints.TCP6ServerEndpoint if ":" in host else None
+        kind = kind or endpoints.TCP4ServerEndpoint
+        refused: list[Failure] = []
+        made = kind(self.reactor, port, backlog=1024, interface=host)
+        made.listen(self.factory).addCallbacks(self._listening, refused.append)
+        if refused:
+            fault = getattr(refused[0].value, "socketError", refused[0].value)
+            reason = getattr(fault, "strerror", None) or str(fault)
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}")
+        for _ in keys.renew():
+            pass  # before there is anybody who would wait for it
+        self.reactor.callWhenRunning(self._running)
+        self.reactor.run()
+
+    def _listening(self, port: Any) -> None:
+        self._port = port
+
+    def _running(self) -> None:
+        def wake(number: int, frame: Any) -> None:
+            self.reactor.callFromThread(self._told, number)
+
+        for number in (*system.stopping_signals(), signal.SIGHUP):
+            signal.signal(number, wake)
+        system.disable_debugger()
+        system.keep_what_is_loaded()
+        system.set_title("lp-serve-ssh")
+        log.info("Listening on %s", join_address(self._port.getHost()))
+        system.notify("READY=1", f"MAINPID={os.getpid()}")
+
+    # -- the end ---------------------------------------------------------------
+
+    def _told(self, number: int) -> None:
+        """A signal has come."""
+        if number == signal.SIGHUP:
+            try:
+                self._configure(self._read())
+                self.factory.limits.rules = self.settings.login_rules
+                log.info("the configuration has been read afresh")
+            except ConfigurationError as error:
+                log.error("the configuration stays as it was: %s", error)
+        elif self.stopping:
+            self._cut("told twice to stop")
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Accept no more, and let the sessions finish."""
+        self.stopping = True
+        system.notify("STOPPING=1")
+        count = len(self._sessions)
+        log.info("stopping; sessions that may finish: %d", count)
+        self._port.stopListening()
+        timeout = self.settings.shutdown_timeout
+        self.reactor.callLater(timeout, self._cut, f"not over after {timeout:g} s")
+        for peer in list(self.factory.peers):
+            peer.end_if_idle()
+        self.end_if_over()
+
+    def _cut(self, why: str) -> None:
+        """Let nothing finish any more."""
+        for peer in list(self.factory.peers):
+            peer.give_up(why)
+        self.reactor.callLater(_AFTER_CUT, self._end)
+
+    def session_begins(self, session: Session) -> None:
+        """There is a worker, or will be, that has to be waited for."""
+        self._sessions.add(session)
+
+    def session_over(self, session: Session) -> None:
+        """That worker has ended."""
+        self._sessions.discard(session)
+        self.end_if_over()
+
+    def end_if_over(self) -> None:
+        """End when a stop has nothing more to wait for."""
+        if self.stopping and not self.factory.peers and not self._sessions:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self.reactor.stop()

@@ -1,0 +1,320 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The SSH server's sessions: a client's command becomes a worker's connection."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import time
+from dataclasses import replace
+from typing import Any
+
+from twisted.conch.interfaces import ISession
+from twisted.conch.ssh.common import getNS
+from twisted.conch.ssh.connection import EXTENDED_DATA_STDERR
+from twisted.conch.ssh.session import SSHSession
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..client.client import EX_TEMPFAIL, EX_USAGE
+from ..client.sshcommand import command_fault
+from ..conch.transport import WorkerTransport
+from .record import Record
+
+log = logging.getLogger("lpserve")
+
+#: Questions whether a client is there after which it is given up.
+MAX_UNANSWERED = 3
+#: Bytes that a client may send before the worker has taken them.
+_WINDOW = 1 << 20
+
+
+@implementer(IPushProducer)
+class Session(SSHSession):
+    """A session, which can only execute what a Bazaar client asks for.
+
+    As a producer it is what the client sends to the worker.
+
+    :ivar full: whether the worker has enough to read for now.
+    :ivar ended: whether the client is to be told that no more comes.
+    """
+
+    full = ended = False
+    refused = False
+    record: Record | None = None
+
+    def __init__(self, *args: Any, **keywords: Any):
+        super().__init__(*args, **keywords)
+        self.localWindowSize = self.localWindowLeft = _WINDOW
+        self._window_open = True
+        self._eof = self._deaf = False
+        self._stuck = 0
+
+    # -- requests of the client ------------------------------------------------
+
+    def request_exec(self, data: bytes) -> int:
+        """Serve the command if it is one of a Bazaar client's."""
+        try:
+            command = getNS(data)[0].decode("utf-8", "replace")
+        except struct.error:
+            return 0
+        if self.client is not None or self.refused:
+            return 0
+        peer = self.conn.transport
+        self.record = replace(peer.record, command=command)
+        peer.sessions += 1
+        fault = command_fault({"SSH_ORIGINAL_COMMAND": command}, False)
+        if fault is not None:
+            self._refuse(EX_USAGE, fault)
+            return 1
+        if peer.factory.server.stopping:
+            self._refuse(EX_TEMPFAIL, "the server is stopping")
+            return 1
+        served = super().request_exec(data)
+        if not served:
+            self.record.exit = "it could not be served"
+            self.write_record()
+        elif self._eof:
+            super().eofReceived()
+        return served
+
+    def _refuse(self, status: int, text: str) -> None:
+        self.refused = True
+        assert self.record is not None
+        self.record.exit = f"{status} ({text})"
+
+        def tell() -> None:
+            if not self.localClosed:
+                line = f"lp-serve-ssh: {text}\n".encode()
+                self.writeExtended(EXTENDED_DATA_STDERR, line)
+                number = struct.pack(">L", status)
+                self.conn.sendRequest(self, b"exit-status", number)
+                self.loseConnection()
+            self.write_record()
+
+        # After the answer to the request itself.
+        self.conn.transport.factory.server.reactor.callLater(0, tell)
+
+    def requestReceived(self, requestType: bytes, data: bytes) -> Any:
+        """What the client wants: there is nothing but commands."""
+        if requestType == b"exec":
+            return self.request_exec(data)
+        if requestType == b"eow@openssh.com":
+            self._read_no_more()
+            return 1
+        if requestType in (b"shell", b"subsystem"):
+            self.conn.transport.record.exit = f"{requestType.decode()} refused"
+        return 0
+
+    def write_record(self) -> None:
+        """The session is over for good: log it."""
+        if self.record is not None:
+            self.record.end = time.time()
+            if self.conn.transport.cut:
+                self.record.exit += f" ({self.conn.transport.cut})"
+            log.info("%s", self.record.line())
+            self.conn.transport.factory.server.session_over(self)
+            self.record = None
+
+    # -- from the client to the worker -----------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass on what the client has sent."""
+        if self.record is not None and not self.refused:
+            self.record.received += len(data)
+            super().dataReceived(data)
+
+    def eofReceived(self) -> None:
+        """The client sends no more; maybe it has not said yet what reads it."""
+        self._eof = True
+        super().eofReceived()
+
+    def extReceived(self, dataType: int, data: bytes) -> None:
+        """A client has no business to send this."""
+
+    def pauseProducing(self) -> None:
+        """The worker has enough to do: let the client send no more than it may."""
+        self.full = True
+
+    def resumeProducing(self) -> None:
+        """Let the client send more again."""
+        self.full = False
+        missing = self.localWindowSize - self.localWindowLeft
+        if missing > self.localWindowSize // 2 and not self.localClosed:
+            self.conn.adjustWindow(self, missing)
+
+    def stopProducing(self) -> None:
+        """The worker reads no more; what the client still sends is dropped."""
+        self.resumeProducing()
+
+    # -- from the worker to the client -----------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Pass on what the worker has written."""
+        if not self._deaf:
+            super().write(data)
+
+    def writeExtended(self, dataType: int, data: bytes) -> None:
+        """Pass on its errors."""
+        if not self._deaf:
+            super().writeExtended(dataType, data)
+
+    def _read_no_more(self) -> None:
+        """The client's output is closed (OpenSSH's PROTOCOL, section 2.1).
+
+        So has the worker's to be: there will be no room for it any more.
+        """
+        self._drop()
+        if self.client is not None and self.client.transport is not None:
+            self.client.transport.closeStdout()
+            self.update()
+
+    def _drop(self) -> None:
+        self._deaf, self.buf, self.extBuf = True, b"", []
+
+    def closeReceived(self) -> None:
+        """The client is done, and takes nothing more."""
+        self._drop()
+        super().closeReceived()
+
+    def stopWriting(self) -> None:
+        """The client's window is full."""
+        self._window_open = False
+        self.update()
+
+    def startWriting(self) -> None:
+        """There is room in it again."""
+        self._window_open = True
+        self._stuck = 0
+        self.update()
+
+    def end_if_stuck(self) -> None:
+        """End where the client's output is closed: OpenSSH's says so only to sshd."""
+        if self._eof and not self._window_open:
+            self._stuck += 1
+            if self._stuck > MAX_UNANSWERED:
+                self._drop()
+                self.loseConnection()
+
+    def addWindowBytes(self, data: int) -> None:
+        """The client takes so many bytes more: those that wait for it first."""
+        super().addWindowBytes(data)
+        if self.ended:
+            self.conn.sendEOF(self)
+
+    def update(self) -> None:
+        """Have the worker wait, or go on, as the client takes what it writes."""
+        if self.client is None or self.client.transport is None:
+            return
+        if self._deaf or (self._window_open and not self.conn.transport.full):
+            self.client.transport.resumeProducing()
+        else:
+            self.client.transport.pauseProducing()
+
+
+@implementer(ISession)
+class Execution:
+    """What a session executes: a connection to a worker."""
+
+    def __init__(self, avatar: Any):
+        self._avatar = avatar
+        self._transport: WorkerTransport | None = None
+
+    def execCommand(self, proto: Any, command: bytes) -> None:
+        """Have a worker serve the session; *proto* is its process protocol."""
+        session = proto.session
+        server = session.conn.transport.factory.server
+        environ = self._environment(session.conn.transport, command)
+        recorder = Recorder(proto, session)
+        server.session_begins(session)
+        self._transport = server.fork_service.spawnProcess(
+            recorder, env=environ, user=self._avatar.login.user
+        )
+        self._transport.registerProducer(session, True)
+        session.update()
+
+    def _environment(self, peer: Any, command: bytes) -> dict[str, str]:
+        login = self._avatar.login
+        client, local = peer.transport.getPeer(), peer.transport.getHost()
+        return {
+            **os.environ,
+            "BRZ_EMAIL": login.user,
+            **{
+                name: value
+                for name, value in login.environment.items()
+                if name in peer.factory.server.settings.environment
+            },
+            # As sshd sets them (ssh(1)).
+            "SSH_CLIENT": f"{client.host} {client.port} {local.port}",
+            "SSH_CONNECTION": f"{client.host} {client.port} {local.host} {local.port}",
+            "SSH_ORIGINAL_COMMAND": os.fsdecode(command),
+        }
+
+    def openShell(self, proto: Any) -> None:
+        """There is none."""
+        raise NotImplementedError
+
+    def getPty(self, term: Any, windowSize: Any, modes: Any) -> None:
+        """There is none."""
+        raise NotImplementedError
+
+    def windowChanged(self, newWindowSize: Any) -> None:
+        """There is none."""
+
+    def eofReceived(self) -> None:
+        """The client sends no more."""
+        if self._transport is not None:
+            self._transport.closeStdin()
+
+    def closed(self) -> None:
+        """The client has gone, or has all that it wanted."""
+        if self._transport is not None:
+            self._transport.loseConnection()
+
+
+class Recorder(ProcessProtocol):
+    """Passes all on to *proto*, and writes down what is logged."""
+
+    def __init__(self, proto: Any, session: Session):
+        self._proto = proto
+        self._session = session
+        assert session.record is not None
+        self._record = session.record
+
+    def connectionMade(self) -> None:
+        self._proto.makeConnection(self.transport)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if childFD == 1:
+            self._record.sent += len(data)
+            if self._record.first_byte is None:
+                self._record.first_byte = time.time()
+        self._proto.childDataReceived(childFD, data)
+
+    def childConnectionLost(self, childFD: int) -> None:
+        self._proto.childConnectionLost(childFD)
+
+    def processExited(self, reason: Failure) -> None:
+        record, transport = self._record, self.transport
+        value = reason.value
+        record.exit = f"signal {value.signal}" if value.signal else str(value.exitCode)
+        record.served = "process" if transport.fallback else "worker"
+        record.served += f" {transport.pid}"
+        # The reactor's clock need not be that of the log.
+        if transport.started is not None:
+            passed = self._session.conn.transport.factory.server.reactor.seconds()
+            record.ready = time.time() - (passed - transport.started)
+        self._proto.processExited(reason)
+
+    def processEnded(self, reason: Failure) -> None:
+        self._proto.processEnded(reason)
+        self._session.write_record()

@@ -1,0 +1,113 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Starts the SSH server: from a command line to a running reactor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+from breezy import bedding
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    STDLibLogObserver,
+    globalLogBeginner,
+)
+
+from .. import system
+from ..advice import odd_options
+from ..errors import ConfigurationError
+from ..location import runtime_directory
+from ..logs import LogFile, log_to_stderr
+from ..settings import Settings, read_settings
+from .keydirectory import KeyDirectory
+from .server import Server
+
+log = logging.getLogger("lpserve")
+
+
+def run_server(chosen: dict[str, Any], runtime_dir: str | None, brz: list[str]) -> None:
+    """Run the server until it is told to stop.
+
+    :param chosen: settings from the command line, None for those not given.
+    :param runtime_dir: what ``--runtime-dir`` says, or None.
+    :param brz: the words that run Breezy.
+    :raises ConfigurationError: if it cannot be started.
+    """
+    from twisted.internet import reactor
+
+    # Whatever we were started with.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    log_file = LogFile(None)
+
+    def read() -> Settings:
+        log_file.reopen()
+        settings = read_settings(**chosen)
+        for line in odd_options():
+            log.warning("%s", line)
+        return settings
+
+    _log()
+    system.raise_descriptor_limit()
+    settings = read_settings(**chosen)
+    beside = os.path.join(bedding.config_dir(), "lpserve")
+    keys = settings.authorized_keys or os.path.join(beside, "authorized_keys")
+    key_file = settings.host_key or os.path.join(beside, "ssh_host_ed25519_key")
+    directory = runtime_directory(runtime_dir, settings.runtime_dir)
+    Server(reactor, read, brz, directory).run(
+        parse_address(settings.listen),
+        os.path.abspath(os.path.expanduser(key_file)),
+        KeyDirectory(
+            os.path.abspath(os.path.expanduser(keys)), settings.shared_account
+        ),
+    )
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """The address and the port of ``HOST:PORT``; a name is looked up.
+
+    :raises ConfigurationError: if it is none.
+    """
+    host, separator, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not separator or not _is_port(port):
+        raise ConfigurationError(
+            f"listen must be HOST:PORT, as in 127.0.0.1:5022, not {text!r}"
+        )
+    try:
+        found = socket.getaddrinfo(
+            host or "0.0.0.0", int(port), type=socket.SOCK_STREAM
+        )
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {text}: {error.strerror}") from None
+    except UnicodeError:
+        raise ConfigurationError(f"cannot listen on {text}: no such name") from None
+    return found[0][4][0], int(port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
+
+
+def _log() -> None:
+    """What Twisted has to say only where something is wrong; we all that we say."""
+    log_to_stderr()
+    observer = STDLibLogObserver("lpserve")
+    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
+    levels.setLogLevelForNamespace("lpserve", LogLevel.info)
+    globalLogBeginner.beginLoggingTo(
+        [FilteringLogObserver(observer, [levels])],
+        redirectStandardIO=False,
+        discardBuffer=True,
+    )

@@ -1,0 +1,185 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The loader: a process that reads one repository for those that come after it.
+
+It is forked like a worker, and like one it may hang, eat memory or die without harm:
+the service then puts the repository aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from breezy import controldir, urlutils
+from breezy import transport as _mod_transport
+from breezy.bzr import pack_repo
+from breezy.bzr.smart import repository as smart
+
+from .. import channel, system
+from ..serving import memorylimit
+from . import memory
+from .memory import Known, Read
+from .revisiongraph import BadGraph, RevisionGraph, build
+
+#: Bytes that the loader may need for itself, and for each byte of the limit.
+MEMORY, MEMORY_FOR_EACH = 256 << 20, 4
+#: Nanoseconds in which a file may change again and look the same.
+YOUNG = 50_000_000
+#: How many heads of a graph get their answer beforehand.
+HEADS = 16
+
+
+class CannotLoad(Exception):
+    """It is not there, or none that is kept."""
+
+
+class Changing(CannotLoad):
+    """It is being written."""
+
+
+def main(end: socket.socket, path: str, room: int) -> int:
+    """The life of a loader; its exit status.
+
+    :param end: its end of the channel to the service.
+    :param path: of the repository.
+    :param room: how many bytes may be kept.
+    """
+    system.die_with_parent()
+    system.set_title("lp-loader")
+    os.setpgid(0, 0)  # who is in the zygote's group ends with it
+    with contextlib.suppress(OSError):
+        os.nice(10)  # nobody waits for it
+    if channel.is_closed(end):
+        return 0
+    began = time.monotonic()
+    try:
+        memorylimit.limit(MEMORY + MEMORY_FOR_EACH * room)
+        data, revisions = load(path)
+        descriptor = _share(data)
+    except MemoryError:
+        return _tell(end, "not-loaded", text="it takes too much memory")
+    except Changing as error:
+        return _tell(end, "changing", text=str(error))
+    except (CannotLoad, BadGraph) as error:
+        return _tell(end, "not-loaded", text=str(error))
+    except Exception as error:
+        if not os.path.exists(path + memory.CONTROL):
+            return _tell(end, "gone")
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return _tell(end, "not-loaded", text=text[:500])
+    return _tell(
+        end,
+        "loaded",
+        (descriptor,),
+        size=len(data),
+        revisions=revisions,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _tell(end: socket.socket, kind: str, descriptors: Any = (), **fields: Any) -> int:
+    with contextlib.suppress(OSError):
+        channel.send(end, kind, descriptors, **fields)
+    return 0
+
+
+def _share(data: bytes) -> int:
+    """A descriptor of a file in memory with *data*, which nobody can change."""
+    descriptor = os.memfd_create("lpserve-warm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
+    return descriptor
+
+
+def load(path: str) -> tuple[bytes, int]:
+    """What is kept of the repository at *path*, and its number of revisions.
+
+    :raises CannotLoad: if it is none of packs.
+    :raises Changing: if it is, or was a moment ago.
+    """
+    transport = _mod_transport.get_transport_from_url(urlutils.local_path_to_url(path))
+    repository = controldir.ControlDir.open_from_transport(transport).open_repository()
+    if not isinstance(repository, pack_repo.PackRepository):
+        raise CannotLoad(f"{repository._format} is not kept in memory")
+    directory = path + memory.INDICES
+    with repository.lock_read():
+        packs = repository._pack_collection
+        packs.ensure_loaded()
+        kept = _wait_until_old(directory, packs._names)
+        parent_map = _read(packs.revision_index.combined_index._indices)
+        if _identities(directory, packs._names) != kept:
+            raise Changing("it changes while it is read")
+        found = os.stat(directory)
+        facts = {"place": [found.st_dev, found.st_ino], "packs": kept}
+        answers = _answer(repository, RevisionGraph(build(parent_map, {}, facts)))
+    return build(parent_map, answers, facts), len(parent_map)
+
+
+def _read(indices: Iterable[Any]) -> dict[bytes, tuple[bytes, ...]]:
+    parent_map: dict[bytes, tuple[bytes, ...]] = {}
+    for index in indices:
+        for _, key, _, references in index.iter_all_entries():
+            parents = tuple(each[0] for each in references[0])
+            if parent_map.setdefault(key[0], parents) != parents:
+                raise CannotLoad(f"two packs disagree about revision {key[0]!r}")
+    return parent_map
+
+
+def _identities(directory: str, names: dict[str, Any]) -> dict[str, list[Any]]:
+    try:
+        return {
+            name: [list(sizes), list(memory.identity(f"{directory}/{name}.rix"))]
+            for name, sizes in names.items()
+        }
+    except OSError as error:
+        raise CannotLoad(f"cannot look at {error.filename}: {error.strerror}") from None
+
+
+def _wait_until_old(directory: str, names: dict[str, Any]) -> dict[str, list[Any]]:
+    """The identities of the indices, once a change would change these.
+
+    The kernel does not look at the clock for each write: a file may be changed
+    twice at one time, as far as can be seen.
+    """
+    deadline = time.monotonic() + 1.0
+    while True:
+        kept = _identities(directory, names)
+        newest = max((each[1][4] for each in kept.values()), default=0)
+        # One from the future stays young until its time has come.
+        if time.time_ns() - newest > YOUNG:
+            return kept
+        if time.monotonic() > deadline:
+            raise Changing("it has just been written")
+        time.sleep(YOUNG / 1e9)
+
+
+def _answer(repository: Any, graph: RevisionGraph) -> dict[bytes, bytes]:
+    """What a client gets that asks for a head, and knows nothing yet.
+
+    Breezy's own answers, but that it finds the parents in *graph*.
+    """
+    packs = repository._pack_collection
+    packs._lpserve_known = Known(frozenset(packs._names), graph, True, Read())
+    answers = {}
+    for head in graph.deepest_heads()[:HEADS]:
+        request = smart.SmartServerRepositoryGetParentMap(None, "/")
+        request._repository = repository
+        request._revision_ids = (b"include-missing:", head)
+        response = request._do_repository_request(memory.NOTHING_SEEN)
+        if response.args == (b"ok",):
+            answers[head] = response.body
+    return answers

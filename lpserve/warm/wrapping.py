@@ -1,0 +1,296 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Where Breezy asks `memory.cache` before it looks itself.
+
+It offers no hook there, so functions of it are wrapped: the narrowest that are on
+the way. Each is compared with what it was when this was written (Breezy 3.3.2 to
+3.3.23); so are those that the wrappers rely on. Where one differs nothing is wrapped:
+everything works, and nothing is warm.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from breezy import repository
+from breezy.bzr import btree_index, pack_repo, vf_repository
+from breezy.bzr.smart import repository as smart
+from breezy.bzr.smart.request import SuccessfulSmartServerResponse
+
+from . import memory
+from .memory import Known, cache
+
+_Packs = pack_repo.RepositoryPackCollection
+_Index = btree_index.BTreeGraphIndex
+_ParentMap = smart.SmartServerRepositoryGetParentMap
+_RevisionGraph = smart.SmartServerRepositoryGetRevisionGraph
+
+#: What is relied on, and its `digest`. What is wrapped is in `_WRAPPERS`.
+EXPECTED: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+    (_Packs, "_iter_disk_pack_index", ("e8d95e1ffa266bce",)),
+    (_Packs, "ensure_loaded", ("cc45682bcf4dd7ed", "f536945a4d27aa99")),
+    (_Packs, "_parse_index_sizes", ("5107383da8c96f13",)),
+    (pack_repo.PackRepository, "is_write_locked", ("92d7b8032a217fa5",)),
+    (repository.Repository, "_get_parent_map_no_fallbacks", ("7685d248f9bf2e3c",)),
+    (repository, "_strip_NULL_ghosts", ("9fd1f6cc41a53e01",)),
+    (
+        vf_repository.VersionedFileRepository,
+        "get_parent_map",
+        ("9e9b13faf7e8ee8c",),
+    ),
+    (_Index, "_read_nodes", ("694c3022f2979dff", "30d26d2a04435936")),
+    (_Index, "_parse_header_from_bytes", ("1b6202841481dfc0", "859ff2ffcb98819d")),
+    (_ParentMap, "do_repository_request", ("eed04471a7decffa",)),
+    (_ParentMap, "_do_repository_request", ("ec3b2e2485cd1839",)),
+    (_ParentMap, "_expand_requested_revs", ("418520ef0a16bf52", "9b78488463b38bd4")),
+    (_RevisionGraph, "do_readlocked_repository_request", ("94c972bd322a95b6",)),
+)
+
+
+class Different(Exception):
+    """This Breezy is not the one that the wrappers were written for."""
+
+
+def digest(function: Any) -> str:
+    """What changes when the code of *function* does, and not with its comments.
+
+    :raises Different: if there is no source to read.
+    """
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        raise Different(f"the source of {function} is missing") from None
+    definition = ast.parse(textwrap.dedent(source)).body[0]
+    body = getattr(definition, "body", None)
+    if body and ast.get_docstring(definition, clean=False) is not None:  # type: ignore
+        del body[0]
+    return hashlib.sha256(_shape(definition).encode()).hexdigest()[:16]
+
+
+def _shape(node: Any) -> str:
+    """*node* as a text; unlike `ast.dump` the same in each version of Python."""
+    if isinstance(node, ast.AST):
+        parts = [
+            f"{name}={_shape(value)}"
+            for name, value in ast.iter_fields(node)
+            if value not in (None, []) and name not in ("kind", "returns", "annotation")
+        ]
+        return f"{type(node).__name__}({','.join(parts)})"
+    if isinstance(node, list):
+        return "[" + ",".join(map(_shape, node)) + "]"
+    return repr(node)
+
+
+def check() -> None:
+    """Whether this Breezy is one that can be wrapped.
+
+    :raises Different: with the name of the first function that is another.
+    """
+    for owner, name, expected in EXPECTED:
+        function = inspect.getattr_static(owner, name, None)
+        if function is None or digest(function) not in expected:
+            raise Different(f"{owner.__name__}.{name} is not the one expected")
+
+
+def install() -> None:
+    """Wrap the functions; once in a process.
+
+    :raises Different: if nothing was wrapped.
+    """
+    check()
+    for owner, name, wrapper in _WRAPPERS:
+        original = getattr(owner, name)
+        wrapped = functools.partial(wrapper, original)
+        setattr(owner, name, functools.wraps(original)(_as_method(wrapped)))
+
+
+def _as_method(wrapped: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Any, *words: Any) -> Any:
+        return wrapped(self, *words)
+
+    return method
+
+
+def known_of(repository: Any, exact: bool = False) -> Known | None:
+    """What is known of a repository; None if it may be changing under our hands.
+
+    :param exact: all of it, and nothing of another.
+    """
+    packs = getattr(repository, "_pack_collection", None)
+    known: Known | None = getattr(packs, "_lpserve_known", None)
+    if known is None or repository.is_write_locked():
+        return None
+    if exact and (
+        not known.exact
+        or repository._fallback_repositories
+        or packs._names.keys() != known.names
+    ):
+        return None
+    return known
+
+
+def _iter_disk_pack_index(original: Any, packs: Any) -> Iterator[Any]:
+    """The names are read from disk, as ever: look what is known of these."""
+    packs._lpserve_known = None
+    entries = list(original(packs))
+    directory = memory.local_path(packs._index_transport)
+    if directory is not None:
+        sizes = {
+            key[0].decode("ascii"): list(packs._parse_index_sizes(value))
+            for _, key, value in entries
+        }
+        packs._lpserve_known = cache.names_read(directory + "/", sizes)
+    return iter(entries)
+
+
+def _parents_of(original: Any, repository: Any, revision_ids: Any) -> Any:
+    known = known_of(repository)
+    if known is None or not _agree(known, repository._pack_collection):
+        return original(repository, revision_ids)
+    result, missing = {}, []
+    for revision_id in revision_ids:
+        parents = known.parents(revision_id)
+        if parents is None:
+            missing.append(revision_id)
+        else:
+            result[revision_id] = parents
+    if missing:
+        found = original(repository, missing)
+        known.learn(found)
+        result.update(found)
+    return result
+
+
+def _agree(known: Known, packs: Any) -> bool:
+    """Whether Breezy would find what *known* says, whichever pack it looked into."""
+    if known.exact or known.graph is None:
+        return True
+    if known.read.agree is None:
+        known.read.agree = False
+        # One that is damaged is for Breezy to find, if it looks into it.
+        with contextlib.suppress(Exception):
+            added = known.names.difference(known.graph.facts["packs"])
+            # Not Breezy's own: an index that has failed is not as it was.
+            indices = [packs._make_index(name, ".rix") for name in added]
+            known.read.agree = known.compare(_parents_in(indices))
+    return known.read.agree
+
+
+def _parents_in(indices: list[Any]) -> dict[bytes, tuple[bytes, ...]]:
+    """The parents of all revisions in *indices*, as Breezy has them."""
+    if sum(index.key_count() for index in indices) > memory.MOST_OTHERS:
+        raise ValueError("they are too many")
+    return {
+        key[0]: tuple(each[0] for each in references[0]) or memory.NO_PARENTS
+        for index in indices
+        for _, key, _, references in index.iter_all_entries()
+    }
+
+
+def _parents_of_all(original: Any, repository: Any, revision_ids: Any) -> Any:
+    """The same, of a method that asks the stacked-on repositories too."""
+    if repository._fallback_repositories:
+        return original(repository, revision_ids)
+    return _parents_of(original, repository, revision_ids)
+
+
+def _read_nodes(original: Any, index: Any, numbers: Any) -> Iterator[Any]:
+    """Nodes of an index, parsed already if this connection has read them."""
+    nodes = _nodes_of(index) if len(numbers) < memory.MANY_NODES else None
+    if nodes is None:
+        yield from original(index, numbers)
+    elif nodes and all(number in nodes for number in numbers):
+        for number in numbers:
+            if number == 0:
+                _set_header(index, nodes["header"])
+            yield number, nodes[number]
+    else:
+        for number, node in original(index, numbers):
+            if number == 0:
+                nodes["header"] = _header(index)
+            cache.add_node(nodes, number, node)
+            yield number, node
+
+
+def _nodes_of(index: Any) -> dict[Any, Any] | None:
+    if index._size is None or index._file is not None or index._base_offset:
+        return None
+    nodes: dict[Any, Any] | None
+    try:
+        nodes = index._lpserve_nodes
+    except AttributeError:
+        directory = memory.local_path(index._transport)
+        nodes = None
+        if directory is not None:
+            nodes = cache.nodes(f"{directory}/{index._name}", index._size)
+        index._lpserve_nodes = nodes
+    return nodes
+
+
+#: What reading the first node sets.
+_HEADER = (
+    "node_ref_lists",
+    "_key_length",
+    "_key_count",
+    "_row_lengths",
+    "_row_offsets",
+)
+
+
+def _header(index: Any) -> list[Any]:
+    return [getattr(index, name) for name in _HEADER]
+
+
+def _set_header(index: Any, header: list[Any]) -> None:
+    for name, value in zip(_HEADER, header, strict=True):
+        setattr(index, name, value)
+
+
+def _answer_parent_map(original: Any, request: Any, body: bytes) -> Any:
+    """``Repository.get_parent_map``, if it is the first one of a client.
+
+    Where the revision is a head it was answered when the repository was loaded.
+    """
+    if body == memory.NOTHING_SEEN and not request.no_extra_results:
+        asked = set(request._revision_ids)
+        known = known_of(request._repository, exact=True)
+        if known and known.graph and len(asked) == 2 and b"include-missing:" in asked:
+            asked.remove(b"include-missing:")
+            answer = known.graph.answer(asked.pop())
+            if answer is not None:
+                return SuccessfulSmartServerResponse((b"ok",), answer)
+    return original(request, body)
+
+
+def _answer_revision_graph(
+    original: Any, request: Any, repository: Any, revision_id: bytes
+) -> Any:
+    """``Repository.get_revision_graph`` of one revision."""
+    known = known_of(repository, exact=True)
+    if known and known.graph and revision_id:
+        lines = known.graph.ancestry(revision_id)
+        if lines is not None:
+            return SuccessfulSmartServerResponse((b"ok",), lines)
+    return original(request, repository, revision_id)
+
+
+_WRAPPERS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+    (_Packs, "_iter_disk_pack_index", _iter_disk_pack_index),
+    (repository.Repository, "_get_parent_map_no_fallbacks", _parents_of),
+    (vf_repository.VersionedFileRepository, "get_parent_map", _parents_of_all),
+    (_Index, "_read_nodes", _read_nodes),
+    (_ParentMap, "_do_repository_request", _answer_parent_map),
+    (_RevisionGraph, "do_readlocked_repository_request", _answer_revision_graph),
+)

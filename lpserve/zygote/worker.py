@@ -1,0 +1,302 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""A worker: forked by a zygote, serves one connection, exits.
+
+It may be forked long before it is needed: all that is missing then is the
+``serve`` message, with USER and the descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from breezy import trace
+from breezy.bzr.smart.protocol import MESSAGE_VERSION_THREE
+
+from .. import channel
+from ..location import LPSERVE_USER
+from ..paths import connection_fifos, remove_connection
+from ..sandbox import sandbox
+from ..serving import intake, memorylimit, smartserver
+from ..system import set_title
+from ..warm.memory import cache
+from ..wire import encode_answer
+from . import reset
+
+#: Exit status of a worker whose FIFOs nobody opened in time (EX_TEMPFAIL).
+NOBODY_CAME = 75
+
+
+#: Seconds until a zygote looks once more whether the configuration has changed: a
+#: worker does so anyway.
+LOOK_AGAIN = 1.0
+
+
+# "hello" as a message of the third version: no headers, the arguments, the end.
+_GREETING = MESSAGE_VERSION_THREE + b"\0\0\0\x02de" + b"s\0\0\0\x09l5:helloe" + b"e"
+
+
+class _TooLate(Exception):
+    """The client did not open a FIFO in time."""
+
+
+def main(
+    end: socket.socket,
+    start: dict[str, Any],
+    ready: Ready,
+    modules: int,
+    spare: bool,
+) -> int:
+    """The life of a worker; its exit status.
+
+    :param end: its end of the channel to the service.
+    :param start: the ``start`` message of the service.
+    :param modules: how many modules the zygote had loaded when it was ready.
+    :param spare: whether there is time until it gets a connection.
+    """
+    context = reset.Context(start, settings=ready.settings, stamp=ready.stamp)
+    for step in reset.AT_FORK:
+        step(context)
+    memorylimit.limit_connection(ready.settings["worker_memory"])
+    ready.sandbox.prepare()
+    if spare:
+        practise(context, ready)
+    for step in reset.AFTER_PRACTICE:
+        step(context)
+    message, descriptors = channel.receive(end)
+    while message is not None and message["kind"] != "serve":
+        if message["kind"] == "warm":
+            cache.take(message, descriptors)
+        else:  # "ping"
+            channel.send(end, "pong")
+        message, descriptors = channel.receive(end)
+    if message is None:
+        return 0  # retired as a spare
+    context.message = message
+    cache.connect(end, ready.settings["warm_report_interval"])
+    at_fifos = "path" in message
+    answers = _FifoAnswers(message) if at_fifos else _LinkAnswers(descriptors)
+    connected = gone = False
+    try:
+        try:
+            answers.connect(descriptors, ready.settings["connect_timeout"])
+            connected = True
+        finally:
+            answers.settle()
+        status = _serve(context, ready)
+        gone = smartserver.client_gone
+        with contextlib.suppress(OSError):
+            if len(sys.modules) > modules:
+                channel.send(end, "imported", names=list(sys.modules)[modules:])
+    except BaseException as error:
+        gone = isinstance(error, (_TooLate, *smartserver.GONE))
+        if connected:
+            status = smartserver.report_error(error)
+        elif isinstance(error, (_TooLate, OSError)):
+            status = NOBODY_CAME
+        else:
+            raise
+    # The connection is over: what goes wrong now is the service's to tell.
+    with contextlib.suppress(BaseException):
+        if gone:
+            channel.send(end, "gone")
+        _leave(end, answers, status)
+    # At last: no client waits for it, and one that has left does not matter.
+    with contextlib.suppress(BaseException):
+        cache.report()
+    return status
+
+
+class Ready:
+    """What a zygote has ready for its workers beside what is loaded.
+
+    :ivar settings: what `settings.Settings.for_worker` says.
+    :ivar server: what can be made of a connection that is nobody's yet.
+    :ivar stamp: that of `reset.Context`.
+    :ivar sandbox: in which they are.
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+        self.server: smartserver.ConnectionServer | None = None
+        self.stamp: Any = None
+        self.sandbox = sandbox.Sandbox()
+        self._next_look = 0.0
+
+    def prepare(self, settings: dict[str, Any]) -> None:
+        """Bring it up to date; nothing of it depends on a user."""
+        try:
+            if settings != self.settings:
+                self.settings, self.server = settings, None
+                self.server = smartserver.prepare(
+                    settings["directory"], settings["allow_writes"]
+                )
+            if time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + LOOK_AGAIN
+                self.stamp = reset.read_configuration(self.stamp)
+        except Exception:
+            self.stamp = None  # at the connection there is somebody to tell
+
+    def client_timeout(self) -> float:
+        """Seconds without a request until a client is given up."""
+        chosen: float | None = self.settings["client_timeout"]
+        return reset.client_timeout if chosen is None else chosen
+
+
+def warm_up(ready: Ready) -> None:
+    """Serve a greeting to nobody, in the version of the protocol that clients use."""
+    intake.writing_requests()  # which is remembered
+    ends = (*os.pipe(), *os.pipe())
+    try:
+        os.write(ends[1], _GREETING)
+        os.close(ends[1])
+        server = ready.server or smartserver.ConnectionServer("/", False)
+        server.serve(ends[0], ends[3], 1.0, 1.0)
+    finally:
+        for number in ends[0], ends[2], ends[3]:
+            os.close(number)
+
+
+def practise(context: reset.Context, ready: Ready) -> None:
+    """Go through a connection of nobody, while nobody waits.
+
+    What a fork shares is copied when it is first written to, reference counts
+    included: a spare worker that has done it once has most of that behind it
+    (doc/design.txt). What it leaves is what a connection sets anew.
+    """
+    email, log = os.environ.get("BRZ_EMAIL"), trace._trace_file
+    trace._trace_file = None  # to be opened by the one who has something to log
+    try:
+        context.message = {"user": "spare", "env": {}}
+        for step in reset.AT_CONNECTION:
+            step(context)
+        warm_up(ready)
+    except Exception:
+        context.stamp = None  # at the connection there is somebody to tell
+    finally:
+        trace._trace_file = log
+        os.environ.pop(LPSERVE_USER, None)
+        if email is None:
+            os.environ.pop("BRZ_EMAIL", None)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        set_title("lp-spare")
+
+
+class _FifoAnswers:
+    """A connection through FIFOs: the service has answered, we say how we end."""
+
+    def __init__(self, message: dict[str, Any]):
+        self._path = message["path"]
+        self._reply = message["reply"]
+
+    def connect(self, descriptors: list[int], timeout: float) -> None:
+        """Make the FIFOs our stdio, in the order in which the client opens them.
+
+        :raises _TooLate: if it does not within *timeout* seconds.
+        """
+
+        def too_late(number: int, frame: Any) -> None:
+            raise _TooLate
+
+        stdin, self._held = descriptors
+        signal.signal(signal.SIGALRM, too_late)
+        # 0 would mean for ever.
+        signal.setitimer(signal.ITIMER_REAL, timeout or 0.001)
+        try:
+            _become(stdin, 0)
+            for number, path in enumerate(connection_fifos(self._path)[1:], 1):
+                _become(os.open(path, os.O_WRONLY), number)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def settle(self) -> None:
+        """Leave nothing of what led to the connection."""
+        remove_connection(self._path)
+        os.close(self._held)
+
+    def open(self) -> int:
+        """The descriptor to which the last answer is written."""
+        return os.open(self._reply, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+
+
+class _LinkAnswers:
+    """A connection through the socket: all the answers are ours."""
+
+    def __init__(self, descriptors: list[int]):
+        if len(descriptors) != 4:
+            raise OSError(errno.EMFILE, "there is no room for the descriptors")
+        self._link = descriptors.pop(0)
+
+    def connect(self, descriptors: list[int], timeout: float) -> None:
+        """Make the descriptors our stdio.
+
+        :raises OSError: if the client has gone.
+        """
+        os.write(self._link, encode_answer("ok", os.getpid()))
+        for number, descriptor in enumerate(descriptors):
+            _become(descriptor, number)
+            if not os.get_blocking(number):
+                os.set_blocking(number, True)
+
+    def settle(self) -> None:
+        """There is nothing to leave."""
+
+    def open(self) -> int:
+        """The descriptor to which the last answer is written."""
+        return self._link
+
+
+def _become(descriptor: int, number: int) -> None:
+    os.dup2(descriptor, number)
+    os.close(descriptor)
+
+
+def _serve(context: reset.Context, ready: Ready) -> int:
+    for step in reset.AT_CONNECTION:
+        step(context)
+    settings = ready.settings
+    ready.sandbox.narrow(context.message["user"], settings["allow_writes"])
+    return smartserver.serve_and_report(
+        context.message["user"],
+        0,
+        1,
+        directory=settings["directory"],
+        allow_writes=settings["allow_writes"],
+        client_timeout=ready.client_timeout(),
+        request_timeout=settings["request_timeout"],
+        prepared=ready.server,
+    )
+
+
+def _leave(
+    end: socket.socket, answers: _FifoAnswers | _LinkAnswers, status: int
+) -> None:
+    """Say how we end: the service may be killed before it could.
+
+    If we are killed in between, the service says so, and is right. So it does
+    where we cannot.
+    """
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            os.close(number)
+    opened = answers.open()
+    with contextlib.suppress(OSError):
+        channel.send(end, "left")
+    try:
+        os.write(opened, encode_answer("exit", status))
+    except BaseException:
+        channel.send(end, "stayed")
+        raise

@@ -1,0 +1,186 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The zygote: a process that has everything loaded, and forks workers.
+
+It does nothing else: when its channel to the service closes, it ends. When the
+service is killed it is killed too, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from .. import brzlog, channel, system
+from ..sandbox import confine
+from ..serving import medium, smartserver
+from ..warm import loader, wrapping
+from ..warm.memory import cache
+from . import rehearsal, reset, worker
+
+_FOR_WORKERS = (signal.SIGHUP, signal.SIGINT)
+
+
+def main(number: int) -> NoReturn:
+    """Be a zygote.
+
+    :param number: the descriptor of the channel to the service.
+    """
+    status = 0
+    try:
+        with socket.socket(fileno=number) as link:
+            os.set_inheritable(number, False)
+            try:
+                # It does not look at its channel while it rehearses.
+                system.die_with_parent()
+                if channel.is_closed(link):
+                    raise BrokenPipeError
+                Zygote(link).run()
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the service has gone
+            except BaseException as error:
+                traceback.print_exc()
+                status = 1
+                channel.send(link, "failed", text=f"{type(error).__name__}: {error}")
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+class Zygote:
+    """See the module.
+
+    :param link: the channel to the service.
+    """
+
+    def __init__(self, link: socket.socket):
+        self._link = link
+        message, _ = channel.receive(link)
+        if message is None:
+            raise BrokenPipeError
+        self._start: dict[str, Any] = message
+        self._ready = worker.Ready()
+        self._modules = 0
+        self._cold = ""
+
+    def run(self) -> None:
+        """Get ready, then fork until the service closes the channel."""
+        if "settings" not in self._start:
+            # Of an older service, which will say that it is.
+            channel.send(self._link, "ready", version=channel.VERSION)
+            return
+        self._settle()
+        unrehearsed = rehearsal.rehearse(self._start)
+        smartserver.adapt_breezy()
+        with contextlib.suppress(Exception):
+            worker.warm_up(self._ready)
+        self._cold = _install_wrappers()
+        # The rehearsal had a stage, and imports may have been compiled.
+        self._ready.sandbox = confine.enter(
+            self._start["settings"], self._start["runtime_dir"]
+        )
+        self._clean(self._link.fileno(), *self._ready.sandbox.descriptors)
+        # In a worker a collection would write into pages that all of them share.
+        system.keep_what_is_loaded()
+        self._modules = len(sys.modules)
+        channel.send(
+            self._link,
+            "ready",
+            version=channel.VERSION,
+            modules=self._modules,
+            cold=self._cold,
+            unrehearsed=unrehearsed,
+            sandbox=self._ready.sandbox.report(),
+            warnings=self._ready.sandbox.warnings,
+        )
+        while True:
+            message, descriptors = channel.receive(self._link)
+            if message is None:
+                return
+            if message["kind"] == "warm":
+                cache.take(message, descriptors)
+                continue
+            if message["kind"] == "ping":
+                channel.send(self._link, "pong")
+                continue
+            self._fork(message, list(map(channel.end_of, descriptors)))
+
+    def _settle(self) -> None:
+        """Stop being the command that Breezy started."""
+        os.setsid()
+        system.set_title("lp-zygote")
+        os.dup2(2, 1)
+        brzlog.forget_log()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        reset.reset_limits(reset.Context(self._start))
+
+    def _clean(self, *kept: int) -> None:
+        """Be as workers are to be, where they can all be the same."""
+        context = reset.Context(self._start, kept)
+        for step in reset.IN_ZYGOTE:
+            step(context)
+
+    def _fork(self, message: dict[str, Any], ends: list[socket.socket]) -> None:
+        """Fork workers or loaders, which are the service's children."""
+        if message["kind"] == "fork":
+            self._ready.prepare(self._start["settings"])
+        # For the workers, which may have connections, and signals for them, before
+        # their resets, which unblock them.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
+        for serial, end in zip(message["serials"], ends, strict=True):
+            run = functools.partial(self._be_child, end, ends, message)
+            try:
+                pid = system.fork_sibling(run)
+            except Exception as error:
+                channel.send(
+                    self._link, "fork-failed", serial=serial, text=_line_of(error)
+                )
+            else:
+                channel.send(self._link, "forked", serial=serial, pid=pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for end in ends:
+            end.close()
+        if why := self._ready.sandbox.outdated():
+            channel.send(self._link, "outdated", text=why)
+
+    def _be_child(
+        self, end: socket.socket, ends: list[socket.socket], message: dict[str, Any]
+    ) -> int:
+        self._link.close()
+        for each in ends:
+            if each is not end:
+                each.close()
+        self._ready.sandbox.divide()
+        if message["kind"] == "load":
+            return loader.main(end, message["path"], message["room"])
+        return self._be_worker(end, message["spare"])
+
+    def _be_worker(self, end: socket.socket, spare: bool) -> int:
+        return worker.main(end, self._start, self._ready, self._modules, spare)
+
+
+def _install_wrappers() -> str:
+    """Have Breezy ask `warm.memory.cache`; else why it does not."""
+    try:
+        wrapping.install()
+        medium.PipeMedium.idle = staticmethod(cache.idle)
+    except Exception as error:
+        return str(error)
+    return ""
+
+
+def _line_of(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,0 +1,398 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Our ends of a worker's standard output and error, on each kind of reactor.
+
+For the other end, `fifos.Writer`, see ``test_pipes.py``.
+"""
+
+import os
+
+from breezy.tests.scenarios import load_tests_apply_scenarios
+from twisted.internet import main
+from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
+from zope.interface.verify import verifyObject
+
+from ...lpserve.conch.fifos import Reader, Watch
+from .reactorcase import FifoTestCase
+
+load_tests = load_tests_apply_scenarios
+
+
+class TestReader(FifoTestCase):
+    def setUp(self):
+        super().setUp()
+        self.got = b""
+        self.reader = Reader(self.reactor, 1, self.received, self.lost.append)
+
+    def received(self, number, data):
+        self.assertEqual(1, number)
+        self.got += data
+
+    def open(self, far=True):
+        """We open it, then the other side."""
+        self.reader.open(self.open_fifo(os.O_RDONLY), self.path)
+        if far:
+            self.open_far(os.O_WRONLY)
+
+    def write(self, data):
+        os.write(self.far, data)
+
+    def fill(self):
+        """Write until nothing more fits in; how much that was."""
+        written = 0
+        while True:
+            try:
+                written += os.write(self.far, b"x" * 4096)
+            except BlockingIOError:
+                return written
+
+    def wait_got(self, data):
+        self.run_until(lambda: len(self.got) >= len(data), f"{len(data)} bytes came")
+        self.assertEqual(data, self.got)
+
+    def test_interface(self):
+        verifyObject(IReadDescriptor, self.reader)
+        self.reader.drain()
+        self.assertEqual([1], self.lost)
+
+    def test_read_to_the_end(self):
+        self.open()
+        self.write(b"one ")
+        self.wait_got(b"one ")
+        self.write(b"two")
+        self.wait_got(b"one two")
+        self.close_far()
+        self.wait_lost(1)
+
+    def test_written_and_closed_before_we_look(self):
+        self.open()
+        self.write(b"all")
+        self.close_far()
+        self.wait_lost(1)
+        self.assertEqual(b"all", self.got)
+
+    def test_other_end_is_not_open_yet(self):
+        """That nobody has opened it is no end of file."""
+        self.open(far=False)
+        self.turn(10)
+        self.assertEqual([], self.lost)
+        self.open_far(os.O_WRONLY)
+        self.turn()
+        self.assertEqual([], self.lost)
+        self.write(b"late")
+        self.wait_got(b"late")
+        self.close_far()
+        self.wait_lost(1)
+
+    def test_never_opened(self):
+        self.reader.drain()
+        self.wait_lost(1)
+        self.reader.loseConnection()
+        self.reader.drain()
+        self.reader.startReading()
+        self.turn()
+        self.assertEqual([1], self.lost)
+
+    def test_paused_before_open(self):
+        self.reader.stopReading()
+        self.open()
+        self.write(b"patience")
+        self.turn()
+        self.assertEqual(b"", self.got)
+        self.assertTrue(self.reader.paused)
+        self.reader.startReading()
+        self.assertFalse(self.reader.paused)
+        self.wait_got(b"patience")
+        self.reader.drain()
+
+    def test_resumed_before_open(self):
+        self.reader.stopReading()
+        self.reader.startReading()
+        self.open()
+        self.write(b"here")
+        self.wait_got(b"here")
+        self.reader.drain()
+
+    def test_paused_stops_the_other_side(self):
+        """What nobody takes stays in the FIFO, and that is all there is of it."""
+        self.open()
+        self.reader.stopReading()
+        written = self.fill()
+        self.turn(10)
+        self.assertEqual(0, self.fill())
+        self.assertEqual(b"", self.got)
+        self.reader.startReading()
+        self.run_until(lambda: len(self.got) == written, "all of it came")
+        self.assertTrue(self.fill() > 0)
+        self.reader.stopReading()
+        self.reader.loseConnection()
+        self.wait_lost_after_removal()
+
+    def wait_lost_after_removal(self):
+        os.unlink(self.path)
+        self.run_until(lambda: self.reader.fileno() < 0 or self.turn(), "closed")
+        self.assertEqual([1], self.lost)
+
+    def test_other_end_closed_while_paused(self):
+        """Nothing of it is lost, and the end is noticed afterwards."""
+        self.open()
+        self.reader.stopReading()
+        self.write(b"kept")
+        self.close_far()
+        self.turn(10)
+        self.assertEqual((b"", []), (self.got, self.lost))
+        self.reader.startReading()
+        self.wait_lost(1)
+        self.assertEqual(b"kept", self.got)
+
+    def test_drained(self):
+        """The worker has ended, and everybody who had the FIFO."""
+        self.open()
+        written = self.fill()
+        self.close_far()
+        self.reader.drain()
+        self.assertEqual([], self.lost)
+        self.wait_lost(1)
+        self.assertEqual(written, len(self.got))
+
+    def test_drained_with_a_writer_left_behind(self):
+        """What the worker has started has it open: nobody waits for that."""
+        self.open()
+        written = self.fill()
+        self.reader.drain()
+        self.wait_lost(1)
+        self.assertEqual(written, len(self.got))
+        self.assertRaises(BrokenPipeError, self.write, b"x")
+
+    def test_drained_with_nothing_there(self):
+        self.open()
+        self.reader.drain()
+        self.assertEqual([1], self.lost)
+
+    def test_drained_while_paused(self):
+        """It is closed only when the rest has been taken."""
+        self.open()
+        self.write(b"rest")
+        self.reader.stopReading()
+        self.reader.drain()
+        self.turn(10)
+        self.assertEqual((b"", []), (self.got, self.lost))
+        self.reader.startReading()
+        self.wait_lost(1)
+        self.assertEqual(b"rest", self.got)
+
+    def test_drained_while_the_other_side_never_opened_it(self):
+        self.open(far=False)
+        self.reader.drain()
+        self.assertEqual([1], self.lost)
+
+    def test_drained_by_who_receives(self):
+        """What is passed on may be what tells of the end."""
+        self.open()
+        self.write(b"last")
+        self.received = self.reader._received = lambda *_: self.reader.drain()
+        self.wait_lost(1)
+
+    def test_closed_by_who_receives(self):
+        for drained in (False, True):
+            self.open()
+            os.unlink(self.path)
+            self.write(b"enough")
+            got = []
+
+            def received(number, data, got=got):
+                got.append(data)
+                self.reader.loseConnection()
+
+            self.reader._received = received
+            if drained:
+                self.reader.drain()
+            self.wait_lost(1)
+            self.assertEqual([b"enough"], got)
+            self.close_far()
+            self.lost.clear()
+            os.mkfifo(self.path)
+            self.reader = Reader(self.reactor, 1, self.received, self.lost.append)
+        self.reader.drain()
+
+    def test_closed_before_open(self):
+        """It is closed once the worker is through with opening its FIFOs."""
+        self.reader.loseConnection()
+        self.turn()
+        self.assertEqual([], self.lost)
+        self.open(far=False)
+        self.turn(10)
+        self.assertEqual([], self.lost)
+        self.open_far(os.O_WRONLY)  # would wait, or fail here, if nobody had it
+        self.write(b"unwanted")
+        self.wait_lost(1)
+        self.assertEqual(b"", self.got)
+        self.assertRaises(BrokenPipeError, self.write, b"x")
+
+    def test_closed_before_the_other_side_opens(self):
+        self.open(far=False)
+        self.turn()
+        self.reader.loseConnection()
+        self.reader.loseConnection()
+        self.turn(10)
+        self.assertEqual([], self.lost)
+        self.open_far(os.O_WRONLY)
+        self.close_far()
+        self.wait_lost(1)
+
+    def test_closed_while_paused_before_the_other_side_opens(self):
+        self.open(far=False)
+        self.reader.stopReading()
+        self.reader.loseConnection()
+        self.turn()
+        self.assertEqual([], self.lost)
+        self.open_far(os.O_WRONLY)
+        self.write(b"unwanted")
+        self.wait_lost(1)
+        self.assertEqual(b"", self.got)
+
+    def test_resumed_after_it_was_closed(self):
+        """As a consumer may that does not know."""
+        self.open(far=False)
+        self.reader.loseConnection()
+        self.reader.startReading()
+        self.open_far(os.O_WRONLY)
+        self.write(b"unwanted")
+        self.wait_lost(1)
+        self.assertEqual(b"", self.got)
+
+    def test_closed_and_drained_before_the_other_side_opens(self):
+        self.open(far=False)
+        self.reader.loseConnection()
+        self.turn()
+        self.reader.drain()
+        self.wait_lost(1)
+
+    def test_closed_while_the_worker_writes(self):
+        """The FIFOs are gone by then, so both sides have it open."""
+        self.open()
+        os.unlink(self.path)
+        self.write(b"before")
+        self.wait_got(b"before")
+        self.reader.loseConnection()
+        self.write(b"after")
+        self.wait_lost(1)
+        self.assertEqual(b"before", self.got)
+        self.assertRaises(BrokenPipeError, self.write, b"x")
+
+    def test_closed_while_nothing_was_read(self):
+        self.open()
+        os.unlink(self.path)
+        written = self.fill()
+        self.assertTrue(written > 0)
+        self.reader.loseConnection()
+        self.wait_lost(1)
+        self.assertEqual(b"", self.got)
+
+    def test_cannot_be_read(self):
+        self.reader.stopReading()
+        self.reader.open(os.open(self.test_dir, os.O_RDONLY), self.path)
+        self.assertIs(main.CONNECTION_LOST, self.reader.doRead())
+        self.reader.connectionLost(None)
+        self.assertEqual([1], self.lost)
+
+    def test_number_of_one_that_was_closed(self):
+        """What a reactor has still to say of that is not said of its successor."""
+        lost, readers = [], []
+
+        def make(name):
+            path = os.path.join(self.test_dir, name)
+            os.mkfifo(path)
+            reader = Reader(self.reactor, len(readers), self.received, closed)
+            readers.append(reader)
+            reader.open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), path)
+            return path
+
+        def closed(number):
+            lost.append(number)
+            if len(lost) == 1:
+                readers[1 - number].drain()
+                make("successor"), make("and another")
+
+        for path in (make("one"), make("other")):
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        self.run_until(lambda: len(lost) >= 2, "both are closed")
+        self.turn(10)
+        self.assertEqual([0, 1], sorted(lost))
+        readers[2].drain()
+        readers[3].drain()
+
+    def test_read_without_need(self):
+        """A reactor may err: nothing is there, but it is open."""
+        self.open()
+        self.assertIs(None, self.reader.doRead())
+        self.assertEqual((b"", []), (self.got, self.lost))
+        self.reader.drain()
+
+
+class TestWatch(FifoTestCase):
+    def setUp(self):
+        super().setUp()
+        self.told = []
+        self.open_far(os.O_RDWR)
+
+    def watch(self, room=None):
+        return Watch(self.reactor, self.far, lambda: self.told.append("event"), room)
+
+    def test_event(self):
+        watch = self.watch()
+        verifyObject(IReadDescriptor, watch)
+        self.turn()
+        self.assertEqual([], self.told)
+        os.write(self.far, b"x")
+        self.run_until(lambda: self.told, "it is told of")
+        self.assertEqual({"event"}, set(self.told))
+        watch.stop()
+        self.told.clear()
+        self.turn()
+        self.assertEqual([], self.told)
+
+    def test_room(self):
+        rooms = []
+
+        def room():
+            rooms.append(len(rooms))
+            if len(rooms) == 3:
+                watch.no_more_room_wanted()
+
+        watch = self.watch(room)
+        verifyObject(IWriteDescriptor, watch)
+        self.run_until(lambda: len(rooms) == 3, "there is room")
+        self.turn(5)
+        self.assertEqual(3, len(rooms))
+        watch.stop()
+        watch.stop()
+
+    def test_other_end_closed(self):
+        """A FIFO that is only written is an event when nobody reads any more."""
+        writer = self.open_fifo(os.O_WRONLY)
+        self.addCleanup(os.close, writer)
+        watch = Watch(self.reactor, writer, lambda: self.told.append("event"))
+        self.turn()
+        self.assertEqual([], self.told)
+        self.close_far()
+        self.run_until(lambda: self.told, "it is told of")
+        watch.stop()
+
+    def test_stopped_by_the_event(self):
+        watch = self.watch(lambda: None)
+
+        def event():
+            self.told.append("event")
+            watch.stop()
+
+        watch._event = event
+        os.write(self.far, b"x")
+        self.run_until(lambda: self.told, "it is told of")
+        self.turn()
+        self.assertEqual(["event"], self.told)

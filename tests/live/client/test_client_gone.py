@@ -1,0 +1,92 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Clients that go away: what is done, and what it is counted as."""
+
+import os
+import signal
+
+from breezy.tests.scenarios import load_tests_apply_scenarios
+
+from ...harness import BY_DOOR, LiveTestCase, wait_until
+from ..warm.warmcase import WarmCase
+
+load_tests = load_tests_apply_scenarios
+
+HELLO = b"ok\x012\n"
+
+
+class TestCounted(LiveTestCase):
+    """A client that goes away is no failure of the service."""
+
+    scenarios = BY_DOOR
+
+    def assertCounted(self, **wanted):
+        """So many connections have ended in each way."""
+
+        def counted():
+            totals = self.status()["totals"]
+            found = {name: totals[name] for name in ("ended", "gone", "failed")}
+            return found == {"ended": 0, "gone": 0, "failed": 0, **wanted}
+
+        wait_until(counted, f"they are counted as {wanted}")
+
+    def serve(self):
+        connection = self.connect().open()
+        self.assertEqual(HELLO, connection.hello())
+        return connection
+
+    def test_counted(self):
+        self.configure(connect_timeout=1, hangup_timeout=0.2)
+        self.start_service()
+        # It does not wait for its answer.
+        connection = self.connect().open()
+        os.close(connection.stdout)
+        connection.stdout = -1
+        os.write(connection.stdin, b"hello\n")
+        self.assertEqual(["exit", "3"], connection.end())
+        connection.close()
+        self.assertCounted(gone=1)
+        # It went before it was there.
+        if self.door == "fifo":
+            connection = self.connect()
+            self.assertEqual(["exit", "75"], connection.end())
+        else:
+            connection = self.serve()
+            os.kill(connection.pid, signal.SIGSTOP)
+            connection.conversation.close()
+            # Neither SIGHUP nor SIGTERM ends one that is stopped.
+            wait_until(lambda: not os.path.exists(f"/proc/{connection.pid}"), "killed")
+        self.assertCounted(gone=2)
+        # It says good bye.
+        connection = self.serve()
+        connection.close()
+        self.assertEqual(["exit", "0"], connection.end())
+        self.assertCounted(gone=2, ended=1)
+        # It is still there.
+        connection = self.serve()
+        os.kill(connection.pid, signal.SIGTERM)
+        self.assertEqual(["signal", "15"], connection.end())
+        self.assertCounted(gone=2, ended=1, failed=1)
+        table = self.run_brz("lp-serve-control", "status").stdout.decode()
+        self.assertContainsRe(table, "1 ended, 2 gone, 1 failed, 0 faults")
+
+
+class TestReported(WarmCase):
+    """FAULT 64: what it used is kept in memory although it left in a hurry."""
+
+    scenarios = BY_DOOR
+
+    def test_reported(self):
+        tip = self.make_branch("a")
+        self.start_warm()
+        asker, made = self.warm_client()
+        asker.parent_map("a", tip)
+        made.conversation.close()
+        asker.close()
+        self.wait_state("a", "warm")
+        self.assertEqual(1, self.entry("a")["uses"])

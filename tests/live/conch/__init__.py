@@ -1,0 +1,19 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Workers as processes of a real reactor."""
+
+from ... import loader_of
+
+MODULES = (
+    "test_conch",
+    "test_fallback",
+    "test_faults",
+    "test_flow",
+)
+
+load_tests = loader_of(__name__, MODULES)

@@ -1,0 +1,263 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""FAULT 50: processes that hang: nobody waits for them for ever, nothing is left."""
+
+import os
+import signal
+
+from breezy.tests.scenarios import load_tests_apply_scenarios, multiply_scenarios
+
+from ...harness import BY_DOOR, DEADLINE, LiveTestCase, wait_until
+from ..stopping.test_life import is_gone
+from .victims import kind_of
+
+load_tests = load_tests_apply_scenarios
+
+HELLO = b"ok\x012\n"
+#: A service that loses patience sooner. It still has a second for each look, so that
+#: what is only slow is left alone.
+IMPATIENT = """
+import sys
+if "--fork-server" in sys.argv:
+    from breezy.plugins.lpserve.lpserve.service import generation, server, stuck
+    generation.LOOKS = 3
+    server.HOUSEKEEPING = 1.0
+    stuck.GRACE = 3.0
+"""
+#: A zygote, or what it forks, that hangs at a fork: once, when the file is there.
+HANGS = """
+import os, signal, sys
+
+def _hang():
+    try:
+        os.unlink(%r)
+    except FileNotFoundError:
+        return
+    path = %r
+    with open(path + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(path + ".new", path)
+    while True:
+        signal.pause()
+
+if "--zygote" in sys.argv:
+    os.register_at_fork(%s=_hang)
+    if %r:
+        from breezy.plugins.lpserve.lpserve import system
+        system._clone = None
+"""
+
+#: A service that can kill nobody, as if they waited in the kernel.
+UNKILLABLE = """
+import sys
+if "--fork-server" in sys.argv:
+    from breezy.plugins.lpserve.lpserve.service import children, server
+    children.Child.signal = lambda self, number: None
+    server.LET_GO = 0.5
+"""
+
+
+class HangingCase(LiveTestCase):
+    def setUp(self):
+        super().setUp()
+        self.add_plugin("impatient", IMPATIENT)
+        self.set(spare_workers=2, max_spare_workers=2)
+
+    def set(self, **options):
+        """Configure; the deadline is the test's, not the service's."""
+        self.configure(connect_timeout=DEADLINE, **options)
+
+    def serve(self, *users, door=None):
+        """Connections; however long it takes until there are workers."""
+        asked = [self.ask_worker(user, door) for user in users]
+        for connection in asked:
+            self.assertEqual("ok", connection.wait()[0], connection.answer)
+            connection.open()
+        for connection in asked:
+            self.assertEqual(HELLO, connection.hello())
+        return asked
+
+    def finish(self, *connections):
+        for connection in connections:
+            connection.close()
+            self.assertEqual(["exit", "0"], connection.end())
+
+    def kinds(self):
+        """How many processes there are of each kind."""
+        found = [kind_of(pid)[0] for pid in self.processes()]
+        return {kind: found.count(kind) for kind in found}
+
+    def wait_for_order(self):
+        """The service and what it is to have, and nobody else."""
+        wanted = {"service": 1, "zygote": 1, "spare": 2}
+        wait_until(lambda: self.kinds() == wanted, "each is there once")
+        self.rest()
+        self.assertEqual(0, self.status()["totals"]["faults"], self.log_text())
+
+    def wait_spares(self):
+        wait_until(lambda: self.status()["workers"]["spare"] == 2, "two spare workers")
+
+    def spares(self):
+        return [pid for pid in self.processes() if kind_of(pid)[0] == "spare"]
+
+
+class TestZygote(HangingCase):
+    scenarios = BY_DOOR
+
+    def test_stopped(self):
+        """Whoever waits has a worker of the next one; who is served is not hurt."""
+        self.start_service()
+        self.rest()
+        zygote = self.status()["zygote"]
+        os.kill(zygote, signal.SIGSTOP)
+        connections = self.serve(*(f"user{n}" for n in range(5)))
+        self.wait_for_log("the zygote is gone: it has not answered for 3 s")
+        self.assertTrue(is_gone(zygote))
+        self.assertEqual(2, self.status()["generation"])
+        self.finish(*connections)
+        self.wait_for_order()
+        self.wait_for_totals(spawned=5, ended=5, failed=0)
+
+    def test_stopped_when_idle(self):
+        """It is found before somebody needs it."""
+        self.start_service()
+        self.rest()
+        zygote = self.status()["zygote"]
+        os.kill(zygote, signal.SIGSTOP)
+        wait_until(lambda: is_gone(zygote), "it was killed")
+        self.wait_for_order()
+        self.finish(*self.serve("alice"))
+
+    def test_service_stopped_with_it(self):
+        """It was not the zygote that hung: it stays."""
+        service = self.start_service()
+        self.rest()
+        zygote = self.status()["zygote"]
+        for pid in (zygote, service.pid):
+            os.kill(pid, signal.SIGSTOP)
+        asked = [self.ask_worker(f"user{n}") for n in range(4)]
+        self.assertRaises(AssertionError, wait_until, lambda: False, "a while", 5.0)
+        for pid in (service.pid, zygote):
+            os.kill(pid, signal.SIGCONT)
+        for connection in asked:
+            self.assertEqual("ok", connection.wait()[0])
+            self.assertEqual(HELLO, connection.open().hello())
+        self.finish(*asked)
+        self.wait_for_order()
+        self.assertEqual(zygote, self.status()["zygote"])
+
+
+class TestInMidFork(HangingCase):
+    """Where a plug-in's handler never comes back."""
+
+    scenarios = multiply_scenarios(
+        [
+            (name, {"moment": name})
+            for name in ("before", "after_in_parent", "after_in_child")
+        ],
+        [("clone", {"middle": False}), ("middle process", {"middle": True})],
+    )
+
+    def test_hangs(self):
+        """Nobody is served twice, or not at all, and no half of a fork stays."""
+        flag = os.path.join(self.test_dir, "flag")
+        hung = os.path.join(self.test_dir, "hung")
+        # Not a plug-in that is loaded before its own is found.
+        self.add_plugin("zhangs", HANGS % (flag, hung, self.moment, self.middle))
+        self.start_service()
+        self.rest()
+        connections = []
+        for door, _ in BY_DOOR:
+            with open(flag, "w"):
+                pass
+            # More than there are spare workers, so that some have to wait; but
+            # whoever is given to a worker that hangs waits for that.
+            count = 1 if self.moment == "after_in_child" else 4
+            connections += self.serve(*(f"{door}{n}" for n in range(count)), door=door)
+            wait_until(lambda: os.path.exists(hung), "one hangs")
+            with open(hung) as file:
+                pid = int(file.read())
+            os.unlink(hung)
+            wait_until(lambda: is_gone(pid), "it was ended")  # noqa: B023
+            self.wait_spares()
+        self.assertEqual(len(connections), len({each.pid for each in connections}))
+        self.assertEqual(len(connections), self.status()["workers"]["busy"])
+        self.finish(*connections)
+        self.wait_for_order()
+
+
+class TestSpareWorker(HangingCase):
+    scenarios = BY_DOOR
+
+    def test_stopped(self):
+        """It is replaced before somebody has to wait for it."""
+        self.start_service()
+        self.rest()
+        stopped = self.spares()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: all(map(is_gone, stopped)), "they were killed")
+        self.wait_for_order()
+        self.finish(*self.serve("alice", "bob"))
+
+    def test_service_killed(self):
+        """The next service ends what a stopped one cannot: itself."""
+        service = self.start_service()
+        self.rest()
+        stopped = self.spares()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        service.kill()
+        service.wait()
+        self.start_service()
+        wait_until(lambda: all(map(is_gone, stopped)), "they were killed")
+        self.wait_for_order()
+
+    def test_taken_when_stopped(self):
+        """The worker does not stay, and the client is not kept waiting.
+
+        At the socket it serves itself: no worker has said that it has its stdio.
+        """
+        self.configure(
+            directory=self.root,
+            spare_workers=1,
+            max_spare_workers=1,
+            connect_timeout=2,
+            hangup_timeout=0.5,
+        )
+        self.start_service()
+        self.rest(1)
+        (stopped,) = self.spares()
+        os.kill(stopped, signal.SIGSTOP)
+        client = self.start_client("--door", self.door, "alice")
+        out, err = client.communicate(b"hello\n", DEADLINE)
+        if self.door == "socket":
+            self.assertEqual((HELLO, 0), (out, client.returncode), str(err))
+        else:
+            self.assertEqual((b"", 137), (out, client.returncode))
+            self.assertContainsRe(err, b"the worker was ended by signal 9")
+        wait_until(lambda: is_gone(stopped), "it was killed")
+        self.rest(1)
+        wait_until(
+            lambda: self.kinds() == {"service": 1, "zygote": 1, "spare": 1},
+            "nothing is left",
+        )
+
+
+class TestUnkillable(LiveTestCase):
+    def test_service_ends(self):
+        """It does not wait for what the kernel does not let go."""
+        self.add_plugin("unkillable", UNKILLABLE)
+        service = self.start_service()
+        self.rest()
+        zygote = self.status()["zygote"]
+        os.kill(zygote, signal.SIGSTOP)
+        self.ask("shutdown", "now")
+        self.assertEqual(0, service.wait(DEADLINE))
+        self.assertIn("1 processes cannot be killed", self.log_text())
+        wait_until(lambda: is_gone(zygote), "it has ended with its parent")

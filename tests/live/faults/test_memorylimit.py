@@ -1,0 +1,187 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Connections that need too much memory, and whom the kernel ends for want of it."""
+
+import os
+import struct
+
+from ...harness import LiveTestCase, read_line, wait_until
+from ...processes import title_of
+from .test_bodies import MIB, beginning, fake_ssh
+
+#: Has a loader wait until it is killed.
+SLOW_LOADER = """
+import time
+from breezy.plugins.lpserve.lpserve.warm import loader as warmload
+warmload.load = lambda path: time.sleep(1000)
+"""
+#: A verb that takes as much as it is told to.
+HUNGRY = """
+from breezy.bzr.smart import request
+
+class Eat(request.SmartServerRequest):
+    def do(self, mebibytes):
+        return request.SuccessfulSmartServerResponse(
+            (b"%d" % len(bytearray(int(mebibytes) << 20)),)
+        )
+
+class EatInAnswer(request.SmartServerRequest):
+    def do(self, mebibytes):
+        def pieces():
+            yield b"piece"
+            yield bytes(int(mebibytes) << 20)
+        return request.SuccessfulSmartServerResponse((b"ok",), body_stream=pieces())
+
+request.request_handlers.register(b"eat", Eat, info="read")
+request.request_handlers.register(b"eat.answer", EatInAnswer, info="read")
+"""
+LINE = (
+    b"lp-serve: this connection needs more memory than lpserve.worker_memory allows\n"
+)
+
+
+class TestWorkerMemory(LiveTestCase):
+    def setUp(self):
+        super().setUp()
+        self.add_plugin("hungry", HUNGRY)
+
+    def begin(self):
+        self.made = self.connect().open()
+        self.assertEqual(b"ok\x012\n", self.made.hello())
+
+    def send(self, data):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.made.stdin, view) :]
+
+    def assertEnded(self):
+        """With one line, and before its time."""
+        self.assertEqual(LINE, read_line(self.made.stderr))
+        self.assertEqual(["exit", "3"], self.made.end())
+        self.assertEqual(b"", read_line(self.made.stderr))
+
+    def test_limit(self):
+        """FAULT 59: one connection ends, whatever it was about to do."""
+        self.configure(worker_memory=100)
+        self.start_service()
+        self.begin()
+        self.send(beginning(b"eat", b"50") + b"e")
+        self.assertEqual(b"bzr message 3 (bzr 1.6)\n", read_line(self.made.stdout))
+        self.send(beginning(b"eat", b"150") + b"e")
+        self.assertEnded()
+        self.begin()
+        self.send(beginning(b"eat.answer", b"150") + b"e")
+        self.assertEnded()
+        # What is announced is not taken before it comes.
+        self.begin()
+        self.send(beginning(b"put", b"a", b"") + b"b" + struct.pack("!L", 1 << 31))
+        piece = b"x" * MIB
+        try:
+            for _ in range(200):
+                self.send(piece)
+        except BrokenPipeError:
+            pass
+        else:
+            self.fail("it takes what it is sent")
+        self.assertEnded()
+        self.assertEqual([], os.listdir(self.root))
+        self.begin()
+        self.made.close()
+        self.assertEqual(["exit", "0"], self.made.end())
+        self.assertEqual(0, self.status()["totals"]["faults"])
+
+    def test_push(self):
+        """The repository stays whole and unlocked, and takes what is smaller."""
+        self.configure(worker_memory=48)
+        here = os.path.join(self.root, "branch")
+        place = os.path.join(self.test_dir, "local")
+        self.run_brz("init", "-q", here)
+        self.run_brz("init", "-q", place)
+        with open(os.path.join(place, "big"), "wb") as file:
+            file.write(os.urandom(30 * MIB))
+        self.run_brz("add", "-q", os.path.join(place, "big"))
+        self.run_brz("commit", "-q", "-m", "one", place, BRZ_EMAIL="a")
+        ssh = fake_ssh(self.test_dir)
+        self.start_service()
+        push = self.brz("push", "-q", "--overwrite", "-d")
+        done = self.run_program([*push, place, "bzr+ssh://host/branch"], BRZ_SSH=ssh)
+        self.assertEqual(3, done.returncode, done.stderr)
+        self.assertStartsWith(done.stderr, LINE)
+        self.assertNotContainsString(done.stderr, b"Traceback")
+        self.assertEqual(b"", self.run_brz("check", "-q", here).stdout)
+        repository = os.path.join(here, ".bzr", "repository")
+        self.assertEqual([], os.listdir(os.path.join(repository, "upload")))
+        for control in (repository, os.path.join(here, ".bzr", "branch")):
+            self.assertEqual([], os.listdir(os.path.join(control, "lock")))
+        self.run_brz("init", "-q", place + "2")
+        self.run_brz(
+            "commit", "-q", "--unchanged", "-m", "one", place + "2", BRZ_EMAIL="a"
+        )
+        self.run_brz(
+            "push", "-q", "-d", place + "2", "bzr+ssh://host/branch", BRZ_SSH=ssh
+        )
+
+    def test_inet(self):
+        self.configure(worker_memory=100, directory=self.root)
+        words = self.brz("lp-serve", "--inet", "alice")
+        done = self.run_program(words, beginning(b"eat", b"150") + b"e")
+        self.assertEqual((3, LINE), (done.returncode, done.stderr))
+
+    def test_no_limit(self):
+        self.start_service()
+        self.begin()
+        self.send(beginning(b"eat", b"300") + b"e")
+        self.assertEqual(b"bzr message 3 (bzr 1.6)\n", read_line(self.made.stdout))
+
+
+def score(pid):
+    """What proc(5) calls oom_score_adj."""
+    with open(f"/proc/{pid}/oom_score_adj") as file:
+        return int(file.read())
+
+
+class TestOomScore(LiveTestCase):
+    """FAULT 59: the kernel ends workers and loaders rather than the service."""
+
+    warm = 4
+
+    def titled(self, title):
+        """The processes that have it."""
+        return [pid for pid in self.processes() if title_of(pid) == title]
+
+    def check(self, own, expected):
+        busy = self.connect()
+        busy.open()
+        busy.hello()
+        loader = wait_until(lambda: self.titled("lp-loader"), "a loader")
+        wait_until(lambda: score(loader[0]) == expected, "it is offered")
+        wait_until(lambda: score(busy.pid) == expected, "it is offered")
+        for pid in self.titled("lp-spare"):
+            wait_until(lambda pid=pid: score(pid) == expected, "it is offered")
+        for pid in (self.service.pid, *self.titled("lp-zygote")):
+            self.assertEqual(own, score(pid))
+
+    def setUp(self):
+        super().setUp()
+        self.add_plugin("slow_loader", SLOW_LOADER)
+        self.configure(warm_preload=os.path.join(self.root, "a"))
+
+    def test_raised(self):
+        own = score("self")
+        self.start_service()
+        self.check(own, min(max(own, 0) + 500, 1000))
+
+    def test_relative(self):
+        """To what the service has; there is a most."""
+
+        def dispensable():
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write("700")
+
+        self.start_service(popen={"preexec_fn": dispensable})
+        self.check(700, 1000)

@@ -1,0 +1,56 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""FAULT 61: a rehearsal that fails is told of, and tried again until it succeeds."""
+
+import os
+
+from ...harness import LiveTestCase, wait_until
+
+#: A rehearsal that fails as long as the file is there, and is soon tried again.
+FAILS = """
+import os, sys
+if "--fork-server" in sys.argv:
+    from breezy.plugins.lpserve.lpserve.service import zygotes
+    zygotes.REHEARSE_AFTER = 0.5
+if "--zygote" in sys.argv and os.path.exists(%r):
+    from breezy.plugins.lpserve.lpserve.zygote import rehearsal
+    def _play(stage, answers, requests):
+        raise OSError(28, "No space left on device")
+    rehearsal._play = _play
+"""
+
+
+class TestRehearsal(LiveTestCase):
+    rehearses = True
+
+    def test_fails(self):
+        flag = os.path.join(self.test_dir, "flag")
+        with open(flag, "w"):
+            pass
+        self.add_plugin("fails", FAILS % flag)
+        self.start_service()
+        wanted = "its client failed (see the service's log)"
+        found = wait_until(lambda: self.status()["rehearsal"], "the status says so")
+        self.assertEqual(wanted, found["why"])
+        self.assertTrue(0 <= found["retry"] <= 60, found)
+        table = self.run_brz("lp-serve-control", "status").stdout.decode()
+        self.assertContainsRe(table, r"rehearsal +failed: its client failed \(see .*; ")
+        # It serves, if slowly; and what was asked for is done.
+        connection = self.connect().open()
+        self.assertEqual(b"ok\x012\n", connection.hello())
+        self.assertEqual(["ok"], self.ask("reload"))
+        self.assertEqual(wanted, self.status()["rehearsal"]["why"])
+        log = self.wait_for_log("trying again in 2 s")
+        self.assertIn("No space left on device", log)
+        self.assertIn("the rehearsal of generation 1 failed, so that", log)
+        os.unlink(flag)
+        wait_until(lambda: not self.status()["rehearsal"], "it has succeeded")
+        connection.close()
+        self.assertEqual(["exit", "0"], connection.end())
+        self.rest()
+        self.assertEqual(0, self.status()["totals"]["faults"])

@@ -1,0 +1,135 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The service in trouble that others make: it goes on, or stops in good order."""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+
+from ...harness import DEADLINE, DOORS, LiveTestCase, descriptors_of, wait_until
+
+
+class TestTrouble(LiveTestCase):
+    def assertServes(self):
+        for door in ("fifo", "socket"):
+            connection = self.connect(door=door).open()
+            self.assertEqual(b"ok\x012\n", connection.hello())
+            connection.close()
+            self.assertEqual(["exit", "0"], connection.end())
+
+    def stopped(self, pid):
+        """Have *pid* do nothing, whatever happens, until it is killed."""
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+    def test_zygote_hangs_in_shutdown(self):
+        service = self.start_service()
+        self.stopped(self.settled_status()["zygote"])
+        self.ask("shutdown", "now")
+        self.assertEqual(0, service.wait(DEADLINE))
+
+    def test_zygote_hangs_in_reload(self):
+        """The one that was replaced does not stay for ever."""
+        self.start_service()
+        old = self.stopped(self.settled_status()["zygote"])
+        self.assertEqual(["ok"], self.ask("reload"))
+        wait_until(lambda: not os.path.exists(f"/proc/{old}"), "it was ended")
+        self.assertServes()
+
+    def test_started_without_streams(self):
+        """FAULT 51: nothing that it opens gets their numbers."""
+        for closed in ("", ">&-", "2>&-", ">&- 2>&-"):
+            words = self.brz("lp-serve", "--fork-server", "--directory", self.root)
+            self.service = subprocess.Popen(
+                ["sh", "-c", f'exec "$@" {closed}', "sh", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=self.env,
+            )
+            last = os.path.join(self.runtime, DOORS[-1])
+            wait_until(lambda: os.path.exists(last), "its doors are open")  # noqa: B023
+            self.assertServes()
+            self.assertEqual(["ok"], self.ask("reload"))
+            opened = descriptors_of(self.service.pid)
+            self.assertEqual([os.devnull] * 3, [opened[each] for each in range(3)])
+            with open(os.path.join(self.runtime, "lock")) as lock:
+                self.assertEqual(f"{self.service.pid}\n", lock.read())
+            self.stop_service()
+
+    def test_parts_of_the_directory_removed(self):
+        self.start_service()
+        for name in ("connections", "replies"):
+            path = os.path.join(self.runtime, name)
+            os.rmdir(path)
+            wait_until(lambda: os.path.isdir(path), "it was made again")  # noqa: B023
+            self.assertServes()
+
+    def test_broken_rules(self):
+        """They are for those to be told who ask for them, as by "brz serve"."""
+        with open(os.path.join(self.home, "breezy", "rules"), "w") as file:
+            file.write("[name *.txt\n")
+        self.start_service()
+        self.rest()
+        made = self.connect().open()
+        self.assertEqual(b"ok\x012\n", made.hello())
+        made.close()
+        self.assertEqual(["exit", "0"], made.end())
+        self.assertNotContainsRe(self.log_text(), "Traceback")
+
+    def test_directory_removed(self):
+        """FAULT 60: nobody can reach it any more, so it fails; systemd restarts it."""
+        service = self.start_service()
+        shutil.rmtree(self.runtime)
+        self.assertEqual(3, service.wait(DEADLINE))
+        last = self.log_text().splitlines()[-1]
+        self.assertStartsWith(last, f"brz: ERROR: {self.runtime}/")
+        self.assertEndsWith(last, " is not ours any more")
+
+    def test_door_replaced(self):
+        """FAULT 60: the same where somebody else has its place."""
+        for name in DOORS:
+            service = self.start_service()
+            path = os.path.join(self.runtime, name)
+            os.rename(path, path + ".old")
+            with open(path, "w"):
+                pass
+            self.assertEqual(3, service.wait(DEADLINE))
+            with open(path):
+                os.unlink(path)
+
+    def test_nobody_reads_the_log(self):
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        words = self.brz("lp-serve", "--fork-server", "--directory", self.root)
+        self.service = subprocess.Popen(words, env=self.env, stderr=writer)
+        os.close(writer)
+        self.addCleanup(self.stop_service, self.service)
+        last = os.path.join(self.runtime, DOORS[-1])
+        wait_until(lambda: os.path.exists(last), "its doors are open")
+        for _ in range(2000):
+            self.write_control(b"rubbish " + b"x" * 100 + b"\n")
+        self.assertServes()
+        self.assertEqual(2000, self.status()["refused"]["bad-request"])
+
+    def test_client_does_not_wait_for_its_answer(self):
+        """It went away: that is no fault of ours."""
+        self.start_service()
+        for request, door in itertools.product(
+            (b"hello\n", b"bzr request 2\nhello\n"), ("fifo", "socket")
+        ):
+            connection = self.connect(door=door).open()
+            os.close(connection.stdout)
+            connection.stdout = -1
+            os.write(connection.stdin, request)
+            self.assertEqual(["exit", "3"], connection.end())
+            told = os.read(connection.stderr, 4096)
+            self.assertEqual(b"lp-serve: the client went away\n", told)
+            connection.close()

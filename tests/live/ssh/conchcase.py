@@ -1,0 +1,361 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What the tests of 'brz lp-serve-ssh' share: one that runs, and clients of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+
+from ...harness import DEADLINE, descriptors_of, wait_until
+from .sshcase import ALICE, SshClientCase
+from .sshd import make_key
+
+_CLIENT = """\
+Host {name}
+    HostName 127.0.0.1
+    Port {port}
+    User {account}
+    IdentityFile "{key}"
+    HostKeyAlias lp-serve-ssh
+    UserKnownHostsFile "{known_hosts}"
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    IdentitiesOnly yes
+    IdentityAgent none
+    BatchMode yes
+    LogLevel ERROR
+"""
+
+
+class ConchServer:
+    """A ``brz lp-serve-ssh``, all of whose files are in one directory.
+
+    :param directory: that directory; made here.
+    :param brz: the words that run Breezy.
+    :ivar ssh: a program to use in place of ``ssh``, also as BRZ_SSH: to it, every
+        name that `allow` or `add_host` was given is a host.
+    :ivar known_hosts: a file with its host key, as that of a host ``lp-serve-ssh``.
+    :ivar keys: the directory with a file of public keys for each user.
+    :ivar port: where it listens; 0 while it does not.
+    :ivar process: the server, or None.
+    """
+
+    def __init__(self, directory: str, brz: list[str]):
+        self._directory = directory
+        self._brz = brz
+        self._hosts: dict[str, tuple[str, str]] = {}
+        self._include = ""
+        self._at_rest = 0
+        self._options: tuple[str, ...] = ()
+        self._env: dict[str, str] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        self.host_key = os.path.join(directory, "host_key")
+        self.keys = os.path.join(directory, "keys")
+        self.known_hosts = os.path.join(directory, "known_hosts")
+        self.log_path = os.path.join(directory, "log")
+        self.ssh = os.path.join(directory, "ssh")
+        os.mkdir(directory, 0o700)
+        os.mkdir(self.keys, 0o755)
+        config = shlex.quote(os.path.join(directory, "ssh_config"))
+        real = shlex.quote(shutil.which("ssh") or "ssh")
+        self._write(self.ssh, f'#!/bin/sh\nexec {real} -F {config} "$@"\n', 0o700)
+
+    # -- keys and hosts --------------------------------------------------------
+
+    def make_key(self, name: str, kind: str = "ed25519") -> str:
+        """Make a key that nobody knows yet; the path of its private half."""
+        return make_key(self._directory, name, kind)
+
+    def add_key(self, user: str, key: str, options: str = "") -> None:
+        """Let *user* log in with the key *key*, with these options in its line."""
+        path = os.path.join(self.keys, user)
+        before = ""
+        with contextlib.suppress(FileNotFoundError), open(path) as file:
+            before = file.read()
+        self._write(path, before + self._line(key, options), 0o644)
+
+    def remove_key(self, user: str, key: str) -> None:
+        """Do not let *user* log in with the key *key* any more."""
+        path = os.path.join(self.keys, user)
+        line = self._line(key)
+        with open(path) as file:
+            left = [each for each in file if not each.endswith(line)]
+        self._write(path, "".join(left), 0o644)
+
+    @staticmethod
+    def _line(key: str, options: str = "") -> str:
+        with open(key + ".pub") as public:
+            return (options and f"{options} ") + public.read()
+
+    def fingerprint(self, key: str) -> str:
+        """The fingerprint of the key *key*, as the log has it."""
+        done = subprocess.run(
+            ["ssh-keygen", "-l", "-f", key + ".pub"], capture_output=True, check=True
+        )
+        return done.stdout.decode().split()[1]
+
+    def add_host(self, name: str, account: str, key: str) -> None:
+        """Have ``ssh NAME`` log in to *account* with the key *key*."""
+        self._hosts[name] = (account, key)
+        self._write_client()
+
+    def include(self, path: str) -> None:
+        """Have ``ssh`` know also the hosts of this configuration."""
+        self._include = f'Host *\n    Include "{path}"\n'
+        self._write_client()
+
+    def allow(
+        self,
+        name: str,
+        user: str,
+        account: str | None = None,
+        options: str = "",
+        kind: str = "ed25519",
+    ) -> str:
+        """Make a key for *user*, and a host that ``ssh`` uses it for.
+
+        :param name: of the key and of the host.
+        :param account: what to log in to, if not to that of the user's name.
+        :returns: the path of the private key.
+        """
+        key = self.make_key(name, kind)
+        self.add_key(user, key, options)
+        self.add_host(name, account or user, key)
+        return key
+
+    def _write_client(self) -> None:
+        if not self.port:
+            return
+        hosts = [
+            _CLIENT.format(
+                name=name,
+                account=account,
+                key=key.replace("%", "%%"),
+                port=self.port,
+                known_hosts=self.known_hosts.replace("%", "%%"),
+            )
+            for name, (account, key) in self._hosts.items()
+        ]
+        path = os.path.join(self._directory, "ssh_config")
+        self._write(path, "".join([*hosts, self._include]))
+
+    @staticmethod
+    def _write(path: str, text: str, mode: int = 0o600) -> None:
+        # Under a name first that can be no user's: it may be being read.
+        new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+        with open(new, "w") as file:
+            file.write(text)
+        os.chmod(new, mode)
+        os.rename(new, path)
+
+    # -- the server ------------------------------------------------------------
+
+    def start(self, *options: str, env: dict[str, str]) -> None:
+        """Start it, with these options, and wait until it listens.
+
+        :param env: its environment.
+        """
+        self._options, self._env = options, env
+        words = [
+            *("lp-serve-ssh", "--listen=127.0.0.1:0"),
+            *(f"--host-key={self.host_key}", f"--authorized-keys={self.keys}"),
+            *options,
+        ]
+        with open(self.log_path, "ab") as log:
+            start = log.tell()
+            self.process = subprocess.Popen(
+                [*self._brz, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd=self._directory,
+            )
+        found = self.wait_for_log(r"Listening on 127\.0\.0\.1:(\d+)\n", start)
+        self.port = int(found[1])
+        self._write(self.known_hosts, f"lp-serve-ssh {self.public_host_key()}")
+        self._write_client()
+        self._at_rest = len(self.descriptors())
+
+    def public_host_key(self) -> str:
+        """Its host key, as in a file of public keys."""
+        words = ["ssh-keygen", "-y", "-f", self.host_key]
+        return subprocess.run(words, capture_output=True, check=True).stdout.decode()
+
+    def restart(self) -> None:
+        """Stop it, letting sessions finish, and start it again as it was."""
+        self.stop()
+        self.start(*self._options, env=self._env)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        assert self.process is not None
+        return self.process.pid
+
+    def running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def stop(self, deadline: float = DEADLINE) -> int:
+        """Tell it to stop, and wait until it has; its exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.wait(deadline)
+
+    def wait(self, deadline: float = DEADLINE) -> int:
+        """Wait until it has ended; its exit status."""
+        assert self.process is not None
+        try:
+            return self.process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+    # -- how it is -------------------------------------------------------------
+
+    def log(self, start: int = 0) -> str:
+        """What it has logged."""
+        with open(self.log_path, "rb") as log:
+            log.seek(start)
+            return log.read().decode("utf-8", "replace")
+
+    def log_size(self) -> int:
+        """How much it has logged, as a *start* for later."""
+        return os.path.getsize(self.log_path)
+
+    def wait_for_log(self, pattern: str, start: int = 0) -> re.Match[str]:
+        """Wait until it has logged what matches *pattern*."""
+
+        def found() -> re.Match[str] | None:
+            ended = not self.running()
+            log = self.log(start)
+            match = re.search(pattern, log)
+            if match is None and ended:
+                raise AssertionError(f"it ended without {pattern!r}: {log}")
+            return match
+
+        return wait_until(found, f"{pattern!r} in the log of lp-serve-ssh")
+
+    def records(self, start: int = 0) -> list[dict[str, str]]:
+        """The lines that it has logged about connections that are over."""
+        found = []
+        for line in self.log(start).splitlines():
+            words = line[line.find("user=") :]
+            if words.startswith("user=") and " peer=" in words:
+                pairs = (word.partition("=") for word in shlex.split(words))
+                found.append({name: value for name, _, value in pairs})
+        return found
+
+    def wait_for_records(self, count: int, start: int = 0) -> list[dict[str, str]]:
+        """Wait until it has logged this many of those lines."""
+
+        def found() -> list[dict[str, str]] | None:
+            records = self.records(start)
+            return records if len(records) >= count else None
+
+        return wait_until(found, f"{count} connections in the log of lp-serve-ssh")
+
+    def descriptors(self) -> dict[int, str]:
+        """The open descriptors of the server."""
+        return descriptors_of(self.pid)
+
+    def rss(self) -> int:
+        """The bytes of memory that the server occupies now."""
+        with open(f"/proc/{self.pid}/status") as status:
+            match = re.search(r"VmRSS:\s+(\d+) kB", status.read())
+        assert match is not None
+        return int(match[1]) << 10
+
+    def wait_until_at_rest(self) -> None:
+        """Until it has no more descriptors open than when it was new."""
+        wait_until(
+            lambda: len(self.descriptors()) == self._at_rest,
+            f"lp-serve-ssh has {self._at_rest} descriptors open again",
+        )
+
+
+class ConchTestCase(SshClientCase):
+    """A service, ``lp-serve-ssh`` in front of it, and the host ``now`` there.
+
+    Neither is started yet: `start_service`, `start_server`. At the end both have
+    to be at rest, unless a test has ended them.
+
+    :ivar server: the server; at the host ``now`` it is alice who logs in.
+    :ivar key: the path of her private key.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.server = ConchServer(os.path.join(self.test_dir, "ssh"), self.brz())
+        self.key = self.server.allow("now", "alice")
+        self.configure()
+        self.addCleanup(self.stop_server)
+
+    def configure(self, **options):
+        """The same; one address may do what else takes many, unless told otherwise."""
+        many = {"max_startups": 500, "per_source_penalties": "no"}
+        super().configure(**{**many, **options})
+
+    @property
+    def ssh_program(self):
+        return self.server.ssh
+
+    @property
+    def env(self):
+        found = {**super().env, "BRZ_EMAIL": ALICE}
+        if hasattr(self, "server"):
+            found["BRZ_SSH"] = self.ssh_program
+        return found
+
+    def start_service(self, *options, **keywords):
+        """Start a service; unless it is ended, it has to be at rest at the end."""
+        started = super().start_service(*options, **keywords)
+        self.addCleanup(self.check_at_rest, started)
+        return started
+
+    def start_server(self, *options, **env):
+        """Start ``lp-serve-ssh`` and wait until it listens."""
+        # Not in the name of a client.
+        clean = {k: v for k, v in self.env.items() if k not in ("BRZ_EMAIL", "BRZ_SSH")}
+        self.server.start(*options, env={**clean, **env})
+        return self.server
+
+    def stop_server(self):
+        """Stop it if it runs, and have it found nothing wrong with itself."""
+        if self.server.process is None:
+            return
+        if self.server.running():
+            self.assertEqual(0, self.server.stop())
+        log = self.server.log()
+        for text in ("Traceback", "Unhandled", " ERROR "):
+            self.assertNotIn(text, log)
+
+    def check_at_rest(self, service):
+        """No session is left, neither at the service nor at the server."""
+        if service.poll() is None:
+            self.assertEqual(0, self.settled_status()["workers"]["busy"])
+        if self.server.running():
+            self.server.wait_until_at_rest()

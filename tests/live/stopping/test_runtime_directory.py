@@ -1,0 +1,189 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What happens to the runtime directory while a service runs in it."""
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import stat
+
+from ...harness import DEADLINE, DOORS, LiveTestCase, descriptors_of, wait_until
+from ..spawning.socketcase import BUSY_HOUSE
+
+HELLO = b"ok\x012\n"
+
+
+class DirectoryCase(LiveTestCase):
+    def setUp(self):
+        super().setUp()
+        self.add_plugin("busyhouse", BUSY_HOUSE)
+
+    def path(self, *names):
+        return os.path.join(self.runtime, *names)
+
+    def assertServes(self, *doors):
+        for door in doors:
+            connection = self.connect(door=door).open()
+            self.assertEqual(HELLO, connection.hello())
+            connection.close()
+            self.assertEqual(["exit", "0"], connection.end())
+
+    def ask_at_socket(self, *words):
+        """Ask where no reply FIFO is needed."""
+        done = self.run_brz("lp-serve-control", *words)
+        return done.stdout.decode()
+
+    def keep_house(self, count=3):
+        """Wait until the service has looked after things so many times."""
+        for _ in range(count):
+            stray = self.path("replies", "client.999999999.0a")
+            os.mkfifo(stray)
+            wait_until(lambda: not os.path.exists(stray), "it was removed")  # noqa: B023
+
+    def mode(self, *names):
+        return stat.S_IMODE(os.stat(self.path(*names)).st_mode)
+
+
+class TestReplaced(DirectoryCase):
+    """FAULT 57: something else is where a directory of the service was."""
+
+    def replace(self, name, kind):
+        """Put something else there; a function that takes it away."""
+        path = self.path(name)
+        shutil.rmtree(path)
+        if kind == "file":
+            with open(path, "w"):
+                pass
+        elif kind == "link":
+            os.symlink(self.test_dir, path)
+        else:
+            os.mkfifo(path)
+        return lambda: os.unlink(path)
+
+    def test_replaced(self):
+        self.start_service()
+        self.rest()
+        for name in ("replies", "connections"):
+            for kind in ("file", "link", "fifo"):
+                start = len(self.log_text())
+                restore = self.replace(name, kind)
+                wanted = f"{self.path(name)} is not a directory of ours"
+                self.wait_for_log(wanted, start)
+                wait_until(
+                    lambda: wanted in self.status()["warnings"],  # noqa: B023
+                    "the status says so",
+                ) if name == "connections" else None
+                self.assertServes("socket")
+                restore()
+                wait_until(lambda: self.is_well(name), "it was made again")  # noqa: B023
+                self.assertServes("fifo", "socket")
+                said = self.log_text(start)
+                self.assertEqual(1, said.count(wanted), said)
+                self.assertNotContainsRe(said, "Traceback")
+                wait_until(lambda: not self.status()["warnings"], "all is well")
+        self.assertEqual(0, self.status()["totals"]["faults"])
+
+    def is_well(self, name):
+        with contextlib.suppress(OSError):
+            return stat.S_ISDIR(os.lstat(self.path(name)).st_mode)
+
+    def test_at_the_start(self):
+        """It is said in one line."""
+        os.mkdir(self.runtime, 0o700)
+        for name in ("replies", "connections"):
+            with open(self.path(name), "w"):
+                pass
+            done = self.run_program(
+                self.brz("lp-serve", "--fork-server", "--directory", self.root)
+            )
+            self.assertEqual(3, done.returncode)
+            wanted = f"brz: ERROR: {self.path(name)} is not a directory of ours; remove"
+            self.assertIn(wanted, done.stderr.decode())
+            self.assertEqual(1, done.stderr.count(b"\n"), done.stderr)
+            os.unlink(self.path(name))
+
+
+class TestMode(DirectoryCase):
+    """FAULT 63: others can write where only the service may."""
+
+    def test_mode(self):
+        self.start_service()
+        self.rest()
+        os.chmod(self.runtime, 0o777)
+        self.wait_for_log("was writable by others")
+        wait_until(lambda: self.mode() == 0o700, "its mode is what it was")
+        for name in ("replies", "connections"):
+            os.chmod(self.path(name), 0o777)
+            wait_until(lambda: self.mode(name) == 0o700, "it is as it was")  # noqa: B023
+        (warning,) = self.status()["warnings"]
+        self.assertContainsRe(warning, f"{self.runtime} was writable by others, until")
+        self.assertIn(warning, self.ask_at_socket("status"))
+        self.assertEqual(1, self.log_text().count("was writable by others"))
+        self.assertServes("fifo", "socket")
+
+    def test_owner(self):
+        """It is somebody else's now: nothing in it can be trusted."""
+        if os.getuid() != 0:
+            self.skipTest("only root can give a directory away")
+        service = self.start_service()
+        os.chown(self.runtime, 1, -1)
+        self.wait_for_log(f"{self.runtime} is not ours any more: stopping")
+        service.wait()
+        os.chown(self.runtime, 0, -1)
+
+
+class TestLeft(DirectoryCase):
+    def test_killed_twice(self):
+        """FAULT 54: the service and the worker, before the client had opened it."""
+        self.configure(connect_timeout=10 * DEADLINE)
+        first = self.start_service()
+        self.rest()
+        dead, alive = self.connect("alice", "fifo"), self.connect("bob", "fifo")
+        first.kill()
+        first.wait()
+        self.start_service()
+        self.assertEqual(2, len(os.listdir(self.path("connections"))))
+        os.kill(dead.pid, signal.SIGKILL)
+        wait_until(lambda: not os.path.exists(dead.paths[0]), "it was removed")
+        self.keep_house()
+        self.assertTrue(os.path.exists(alive.paths[0]))
+        alive.open()
+        self.assertEqual(HELLO, alive.hello())
+        alive.close()
+        told = wait_until(alive.conversation.read_answer, "the worker says how it ends")
+        self.assertEqual(["exit", "0"], told)
+        alive.conversation.close()
+        dead.conversation.close()
+        wait_until(lambda: self.paths_left() == DOORS, "nothing is left")
+
+
+class TestShortage(DirectoryCase):
+    def test_no_descriptors(self):
+        """FAULT 58: that there are none while it keeps house is no bug of ours."""
+        service = self.start_service()
+        before = self.rest()
+        limits = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        start = len(self.log_text())
+
+        def starved():
+            # It may just have closed one.
+            least = min(set(range(limits[0])) - set(descriptors_of(service.pid)))
+            resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (least, limits[1]))
+            return "Too many open files: something was not done" in self.log_text(start)
+
+        wait_until(starved, "it has met the limit")
+        self.assertRaises(AssertionError, wait_until, lambda: False, "a while", 2.0)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, limits)
+        said = self.log_text(start)
+        self.assertEqual(1, said.count("something was not done"), said)
+        self.assertNotContainsRe(said, "Traceback")
+        self.assertEqual(0, self.status()["totals"]["faults"])
+        self.assertServes("fifo", "socket")
+        self.rest(descriptors=before)

@@ -1,0 +1,196 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""A service that cannot start says so, and leaves nothing."""
+
+import contextlib
+import fcntl
+import os
+import subprocess
+
+from ....lpserve.client import conversation
+from ...harness import DEADLINE, DOORS, LiveTestCase, wait_until
+
+#: A plug-in for the service alone: a call of the system fails.
+FAILING = """
+import errno, os, sys
+
+def fail(path, *args, **keywords):
+    if os.path.basename(path) in %r:
+        raise OSError(errno.%s, os.strerror(errno.%s), path)
+    return original(path, *args, **keywords)
+
+if "--zygote" not in sys.argv:
+    original, os.%s = os.%s, fail
+"""
+
+
+class StartingCase(LiveTestCase):
+    def start(self, *words, **keywords):
+        """Run a service that has to end by itself; what came of it."""
+        words = ["--fork-server", "--directory", self.root, *words]
+        return subprocess.run(
+            self.brz("lp-serve", *words),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=self.env,
+            cwd=self.test_dir,
+            timeout=DEADLINE,
+            check=False,
+            **keywords,
+        )
+
+    def assertRefuses(self, *texts, options=(), before=()):
+        """It does not start, in the foreground or in the background.
+
+        One line has all of *texts*; *before* is all that is in the directory.
+        """
+        for words in ((), ("--daemon",)):
+            done = self.start(*options, *words)
+            self.assertEqual((3, b""), (done.returncode, done.stdout), str(done))
+            lines = done.stderr.decode().splitlines()
+            self.assertStartsWith(lines[-1], "brz: ERROR: ")
+            self.assertNotContainsRe(done.stderr.decode(), "Traceback")
+            for text in texts:
+                self.assertContainsString(lines[-1], text)
+            self.assertFree(before)
+
+    def assertFree(self, before=()):
+        """Nobody holds the directory, in which there is nothing but *before*."""
+        wait_until(lambda: not self.processes(), "every process has ended")
+        with contextlib.suppress(FileNotFoundError):
+            with open(os.path.join(self.runtime, "lock")) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = set(os.listdir(self.runtime)) - {"connections", "lock", "replies"}
+            self.assertEqual(set(before), left - {"warm"})
+
+
+class TestDoors(StartingCase):
+    """FAULT 47: doors that cannot be made end the start with an error."""
+
+    def test_directory_in_its_place(self):
+        for name in DOORS:
+            path = os.path.join(self.runtime, name)
+            os.makedirs(path, 0o700)
+            os.chmod(self.runtime, 0o700)
+            self.assertRefuses(
+                "cannot open the doors", f"{path}: Is a directory", before=[name]
+            )
+            os.rmdir(path)
+
+    def test_directory_in_the_way(self):
+        """Where it is made, before it is renamed."""
+        for name in DOORS:
+            path = os.path.join(self.runtime, f".new-{name}")
+            os.makedirs(path, 0o700)
+            os.chmod(self.runtime, 0o700)
+            before = [os.path.basename(path)]
+            self.assertRefuses("cannot open the doors: ", before=before)
+            os.rmdir(path)
+
+    def test_calls_that_fail(self):
+        for number, (call, fault, text, names) in enumerate(
+            (
+                ("mkfifo", "ENOSPC", "No space left on device", [".new-control"]),
+                ("mkfifo", "EACCES", "Permission denied", [".new-control"]),
+                ("rename", "EIO", "Input/output error", [".new-control"]),
+                ("rename", "EDQUOT", "Disk quota exceeded", [".new-socket"]),
+                ("chmod", "EPERM", "Operation not permitted", ["socket"]),
+            )
+        ):
+            name = f"failing{number}"
+            self.add_plugin(name, FAILING % (names, fault, fault, call, call))
+            self.assertRefuses("cannot open the doors: ", text)
+            del self.plugins[name]
+
+    def test_others(self):
+        """What is made before the doors is no different."""
+        os.makedirs(os.path.join(self.runtime, "lock"), 0o700)
+        os.chmod(self.runtime, 0o700)
+        done = self.start()
+        self.assertEqual(3, done.returncode, done.stderr)
+        self.assertEqual(1, done.stderr.count(b"\n"), done.stderr)
+        self.assertContainsString(done.stderr.decode(), "/lock: Is a directory")
+
+
+class TestPidFile(StartingCase):
+    def setUp(self):
+        super().setUp()
+        self.pid_file = os.path.join(self.test_dir, "pid", "file")
+        os.mkdir(os.path.dirname(self.pid_file))
+
+    def read(self):
+        with open(self.pid_file) as file:
+            return file.read()
+
+    def test_successor(self):
+        """FAULT 55: what names another service is not ours to remove."""
+        first = self.start_service("--pid-file", self.pid_file)
+        connection = self.connect().open()
+        os.rename(self.runtime, self.runtime + ".old")
+        second = self.start_service("--pid-file", self.pid_file)
+        self.assertEqual(f"{second.pid}\n", self.read())
+        connection.close()
+        connection.conversation.close()
+        self.assertEqual(3, first.wait(DEADLINE))
+        self.assertEqual(f"{second.pid}\n", self.read())
+        self.assertEqual(0, self.stop_service(second))
+        self.assertEqual([], os.listdir(os.path.dirname(self.pid_file)))
+
+    def test_stale(self):
+        """What a killed one left is overwritten, and so is what is no pid."""
+        for left in ("1\n", "", "rubbish"):
+            with open(self.pid_file, "w") as file:
+                file.write(left)
+            service = self.start_service("--pid-file", self.pid_file)
+            self.assertEqual(f"{service.pid}\n", self.read())
+            self.stop_service()
+            self.assertEqual([], os.listdir(os.path.dirname(self.pid_file)))
+
+    def test_changed(self):
+        """Whatever became of it, the service ends as it would."""
+        for happen in (
+            lambda: os.unlink(self.pid_file),
+            lambda: os.truncate(self.pid_file, 0),
+            lambda: (os.unlink(self.pid_file), os.mkdir(self.pid_file)),
+        ):
+            self.start_service("--pid-file", self.pid_file)
+            happen()
+            self.assertEqual(0, self.stop_service())
+
+    def test_cannot_be_written(self):
+        missing = os.path.join(self.test_dir, "missing", "pid")
+        directory = os.path.dirname(self.pid_file)
+        for path, why in (
+            (missing, "No such file or directory"),
+            (directory, "Is a directory"),
+            (os.path.join(directory, "x" * 250), "File name too long"),
+            ("/proc/pid", "No such file or directory"),
+        ):
+            self.assertRefuses(
+                f"cannot write {path}: {why}", options=["--pid-file", path]
+            )
+            self.assertEqual([], os.listdir(directory))
+
+
+class TestDaemon(StartingCase):
+    def test_stops_by_itself(self):
+        """FAULT 60: nobody waits for a report any more when it has to stop."""
+        pid_file = os.path.join(self.test_dir, "pid")
+        self.configure(log_file=self.log_path)
+        done = self.start("--daemon", "--pid-file", pid_file)
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.addCleanup(self.stop_daemon)
+        os.unlink(os.path.join(self.runtime, "control"))
+        wait_until(lambda: not os.path.exists(pid_file), "it has ended")
+        wait_until(lambda: not self.processes(), "every process has ended")
+        self.assertContainsString(self.log_text(), "control is not ours any more")
+        self.assertNotContainsRe(self.log_text(), "Traceback")
+
+    def stop_daemon(self):
+        with contextlib.suppress(conversation.NoService):
+            self.ask("shutdown", "now")

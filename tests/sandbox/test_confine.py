@@ -1,0 +1,304 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What a sandbox is made of; each is entered in a process that ends with it."""
+
+import errno
+import os
+import tempfile
+
+from breezy import bedding
+from breezy.tests import TestCaseInTempDir
+
+from ...lpserve import plugins
+from ...lpserve.sandbox import confine, landlock
+from ..forked import attempt, in_child
+from .test_landlock import DENIED, kernel, write
+
+
+class ConfineCase(TestCaseInTempDir):
+    """With a directory that is served, ``root``, and one that is not, ``aside``."""
+
+    def setUp(self):
+        super().setUp()
+        self.build_tree(["root/", "root/file", "aside/", "aside/file", "tmp/"])
+        self.build_tree(["code/", "run/", "run/connections/", "run/replies/"])
+        self.runtime = os.path.abspath("run")
+        self.root = os.path.abspath("root")
+        self.aside = os.path.abspath("aside")
+        self.overrideAttr(tempfile, "tempdir", os.path.abspath("tmp"))
+        # As TestCase has set it for the whole process.
+        self.overrideEnv("TMPDIR", None)
+        self.overrideAttr(plugins, "foreign", list)
+        self.overrideAttr(plugins, "directories", lambda: [os.path.abspath("code")])
+
+    def settings(self, **chosen):
+        return {
+            "sandbox": "writes",
+            "sandbox_paths": [],
+            "directory": self.root,
+            "allow_writes": True,
+            **chosen,
+        }
+
+    def enter(self, run=lambda made: None, **chosen):
+        """Enter in a child; the report, and what *run* returns of the sandbox."""
+
+        def enter_and_run():
+            made = confine.enter(self.settings(**chosen), self.runtime)
+            result = run(made)
+            return {**made.report(), "warnings": made.warnings}, result
+
+        return in_child(enter_and_run)
+
+    def warnings(self, **chosen):
+        """Those of a sandbox that holds."""
+        report, _ = self.enter(**chosen)
+        if not kernel():
+            self.assertEqual("off", report["holds"])
+        return "\n".join(report["warnings"])
+
+    def assertAttempts(self, expected, *attempts, **chosen):
+        """That *attempts*, functions with arguments, end as *expected* there."""
+        _, found = self.enter(
+            lambda made: [attempt(*each) for each in attempts], **chosen
+        )
+        if kernel():
+            self.assertEqual(expected, found)
+
+
+class TestDecision(ConfineCase):
+    def refuse(self, code):
+        def version():
+            raise OSError(code, os.strerror(code))
+
+        self.overrideAttr(landlock, "version", version)
+
+    def check(self, holds, why="", **chosen):
+        report, _ = self.enter(**chosen)
+        if holds != "off" and not kernel():
+            holds, why = "off", "no Landlock"
+        self.assertEqual(holds, report["holds"])
+        self.assertIn(why, report["why"])
+        self.assertEqual(bool(report["why"]), holds == "off" and bool(why))
+        return report
+
+    def test_modes(self):
+        for asked, holds in (
+            ("auto", "writes"),
+            ("writes", "writes"),
+            ("strict", "strict"),
+            ("off", "off"),
+        ):
+            self.assertEqual(asked, self.check(holds, sandbox=asked)["asked"])
+
+    def test_foreign_plugins(self):
+        """They turn it off, with a line that says what turns it on."""
+        self.overrideAttr(plugins, "foreign", lambda: ["mail", "notes"])
+        report = self.check("off", "mail, notes did not come", sandbox="auto")
+        self.assertIn("lpserve.sandbox = writes", report["why"])
+        self.check("writes", sandbox="writes")
+
+    def test_no_landlock(self):
+        """Whatever was asked for, there is none, and a reason."""
+        for code in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+            self.refuse(code)
+            for asked in ("auto", "writes", "strict"):
+                report = self.check("off", os.strerror(code), sandbox=asked)
+                self.assertEqual([], report["warnings"])
+                self.assertEqual(0, report["abi"])
+
+    def test_before_rename(self):
+        """It cannot be had where packs are written, but where they are read."""
+        self.overrideAttr(landlock, "version", lambda: 1)
+        self.check("off", "rename packs")
+        if kernel():
+            self.check("writes", allow_writes=False)
+
+    def test_before_truncate(self):
+        self.overrideAttr(landlock, "version", lambda: 2)
+        if kernel():
+            report = self.check("writes")
+            self.assertIn("truncated", report["warnings"][-1])
+
+    def test_no_room(self):
+        """What the kernel refuses is not an end either."""
+
+        def restrict(ruleset):
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+
+        self.overrideAttr(landlock.Ruleset, "restrict", restrict)
+        if kernel():
+            self.check("off", os.strerror(errno.E2BIG))
+
+    def test_no_directory(self):
+        self.check("off", directory=None)
+
+
+class TestWrites(ConfineCase):
+    def test_writing(self):
+        self.assertAttempts(
+            ["done", DENIED, "done"],
+            (write, "root/new"),
+            (write, "aside/new"),
+            (os.listdir, "aside"),
+        )
+
+    def test_read_only(self):
+        """Where clients may not write, the kernel does not let workers either."""
+        self.assertAttempts([DENIED], (write, "root/new"), allow_writes=False)
+
+    def test_link(self):
+        """What is served is where a link leads."""
+        os.symlink("root", "link")
+        self.assertAttempts(
+            ["done", DENIED],
+            (write, "root/new"),
+            (os.unlink, "link"),
+            directory=os.path.abspath("link"),
+        )
+
+    def test_users(self):
+        os.mkdir("root/bob")
+        self.assertAttempts(
+            ["done", DENIED],
+            (write, "root/bob/new"),
+            (write, "aside/new"),
+            directory=self.root + "/%u",
+        )
+
+    def test_temporary_directory(self):
+        self.assertAttempts(["done"], (write, "tmp/new"))
+
+    def test_code_in_temporary_directory(self):
+        """FAULT 37: then there is another one, and what is run stays as it is."""
+        self.overrideAttr(tempfile, "tempdir", self.test_dir)
+
+        def run(made):
+            with tempfile.NamedTemporaryFile() as file:
+                inside = file.name.startswith(os.environ["TMPDIR"] + "/")
+            return [inside, attempt(write, "code/new"), attempt(write, "new")]
+
+        _, found = self.enter(run)
+        if kernel():
+            self.assertEqual([True, DENIED, DENIED], found)
+            ours = os.path.join(bedding.cache_dir(), "lpserve-tmp")
+            self.assertEqual(0o700, os.stat(ours).st_mode & 0o777)
+
+    def test_old_temporary_files(self):
+        """What killed workers left there goes after days."""
+        self.overrideAttr(tempfile, "tempdir", self.test_dir)
+        ours = os.path.join(bedding.cache_dir(), "lpserve-tmp")
+        self.build_tree(["old/", "old/file", "oldfile", "young"])
+        os.mkdir(ours)
+        for name in ("old", "oldfile", "young"):
+            os.rename(name, os.path.join(ours, name))
+            if name != "young":
+                os.utime(os.path.join(ours, name), (0, 0))
+        self.enter()
+        if kernel():
+            self.assertEqual(["young"], os.listdir(ours))
+
+    def test_log(self):
+        """FAULT 37: brz.log can be written, what lies beside it cannot."""
+        directory = bedding.cache_dir()
+        log, beside = (os.path.join(directory, n) for n in ("brz.log", "breezy.conf"))
+        self.build_tree_contents([(log, b""), (beside, b"")])
+        self.overrideEnv("BRZ_LOG", log)
+        append = os.O_WRONLY | os.O_APPEND
+        self.assertAttempts(
+            ["done", DENIED, DENIED, DENIED],
+            (write, log, append),
+            (write, beside, append),
+            (os.unlink, log),
+            (write, os.path.join(directory, "new")),
+        )
+
+    def test_runtime_directory(self):
+        """FIFOs may be opened, and those of connections removed; no more."""
+        self.build_tree(["run/lock", "run/connections/1/", "run/connections/1/stdin"])
+        os.mkfifo("run/replies/reply")
+        self.assertAttempts(
+            ["done", "done", "done", DENIED, DENIED, DENIED, DENIED],
+            (os.unlink, "run/connections/1/stdin"),
+            (os.rmdir, "run/connections/1"),
+            (write, "run/replies/reply", os.O_RDWR),
+            (write, "run/replies/new"),
+            (os.unlink, "run/replies/reply"),
+            (os.unlink, "run/lock"),
+            (os.rmdir, "run/replies"),
+        )
+
+    def test_devices(self):
+        self.assertAttempts(
+            ["done", DENIED],
+            (write, "/dev/null", os.O_RDWR | os.O_TRUNC),
+            (write, "/dev/new"),
+        )
+
+    def test_more_paths(self):
+        self.build_tree(["notes/", "hooks/"])
+        paths = [os.path.abspath("notes"), os.path.abspath("hooks") + ":ro"]
+        self.assertAttempts(
+            ["done", DENIED],
+            (write, "notes/new"),
+            (write, "hooks/new"),
+            sandbox_paths=paths,
+        )
+
+    def test_warnings(self):
+        """Of what can be written although it is run; of what is not there."""
+        self.assertEqual("", self.warnings() if kernel() else "")
+        if kernel():
+            text = self.warnings(directory=os.path.dirname(bedding.config_dir()))
+            self.assertIn(f"may change {bedding.config_dir()}", text)
+            text = self.warnings(sandbox_paths=[os.path.abspath("code")])
+            self.assertIn(f"may change {os.path.abspath('code')}", text)
+            gone = self.root + "/gone"
+            text = self.warnings(sandbox_paths=[gone])
+            self.assertIn(f"no use of {gone}: No such file", text)
+            # The service says itself that what is served is not there.
+            self.assertEqual("", self.warnings(directory=gone))
+        self.assertNotIn("may change", self.warnings(directory="/", allow_writes=False))
+
+
+class TestStrict(ConfineCase):
+    def test_reading(self):
+        bedding.ensure_config_dir_exists()
+        self.assertAttempts(
+            ["done", "done", DENIED, DENIED, "done"],
+            (os.listdir, "root"),
+            (os.listdir, "/etc"),
+            (os.listdir, "aside"),
+            (open, "aside/file"),
+            (os.listdir, bedding.config_dir()),
+            sandbox="strict",
+        )
+
+    def test_programs(self):
+        """Those of the system run; what a client has written does not."""
+        self.build_tree_contents([("root/program", b"#!/bin/sh\n")])
+        os.chmod("root/program", 0o755)
+
+        def run(made):
+            return [
+                os.system(each)
+                for each in ("true > /dev/null", "root/program 2> /dev/null")
+            ]
+
+        _, found = self.enter(run, sandbox="strict")
+        if kernel():
+            self.assertEqual([0, 126 << 8], found)
+
+    def test_more_paths(self):
+        self.assertAttempts(
+            ["done", DENIED],
+            (open, "aside/file"),
+            (write, "aside/new"),
+            sandbox="strict",
+            sandbox_paths=[self.aside + ":ro"],
+        )

@@ -1,0 +1,120 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""A sandbox that was entered; each in a process that ends with it."""
+
+import os
+
+from breezy import trace
+
+from ...lpserve.sandbox import confine, sandbox
+from ..forked import attempt
+from .test_confine import ConfineCase
+from .test_landlock import DENIED, kernel, write
+
+
+class TestUsers(ConfineCase):
+    """FAULT 36: each reaches what is his."""
+
+    def narrowed(self, run, directory):
+        """What *run* returns in a worker of bob."""
+
+        def narrow_and_run(made):
+            made.divide()
+            made.prepare()
+            made.narrow("bob", True)
+            return run()
+
+        report, found = self.enter(
+            narrow_and_run, sandbox="strict", directory=directory
+        )
+        return report["warnings"], found
+
+    def test_users(self):
+        self.build_tree(["root/alice/", "root/alice/file", "root/bob/"])
+
+        def run():
+            return [
+                attempt(write, "root/bob/new"),
+                attempt(os.listdir, "root/alice"),
+                attempt(open, "root/alice/file"),
+                attempt(os.listdir, "root"),
+                attempt(write, "tmp/new"),
+            ]
+
+        warnings, found = self.narrowed(run, self.root + "/%u")
+        if kernel():
+            self.assertEqual(["done", DENIED, DENIED, DENIED, "done"], found)
+            self.assertEqual([], warnings)
+
+    def test_no_such_user(self):
+        if kernel():
+            error = self.assertRaises(
+                AssertionError, self.narrowed, lambda: None, self.root + "/%u"
+            )
+            self.assertIn(f"there is no directory {self.root}/bob", str(error))
+
+    def test_users_of_all(self):
+        """Nobody is told that users are apart where they are not."""
+        if kernel():
+            report, _ = self.enter(
+                sandbox="strict", directory=self.root + "/%u", sandbox_paths=["/"]
+            )
+            self.assertIn("users can read of each other", str(report["warnings"]))
+
+
+class TestOutdated(ConfineCase):
+    """What takes another zygote."""
+
+    def setUp(self):
+        super().setUp()
+        self.overrideAttr(sandbox, "LOOK_AGAIN", 0.0)
+        self.build_tree_contents([("brz.log", b"")])
+        self.log = os.path.abspath("brz.log")
+        self.overrideEnv("BRZ_LOG", self.log)
+        self.assertEqual(self.log, trace._get_brz_log_filename())
+
+    def outdated(self, change):
+        """Why it is, after *change*; not before."""
+        if not kernel():
+            return ""
+        made = sandbox.Sandbox()
+        self.overrideAttr(confine._Builder, "_restrict", lambda self, rules: None)
+        made = confine.enter(self.settings(), self.runtime)
+        self.assertEqual("", made.outdated())
+        change()
+        return made.outdated()
+
+    def replace(self, name):
+        os.rename(name, "old")
+        (os.mkdir if os.path.isdir("old") else write)(name)
+
+    def test_replaced(self):
+        for name in ("root", "run/connections", "brz.log"):
+            why = self.outdated(lambda name=name: self.replace(name))
+            if kernel():
+                self.assertEqual(f"{os.path.abspath(name)} is another one now", why)
+                os.rename("old", f"old-{os.path.basename(name)}")
+
+    def test_gone(self):
+        why = self.outdated(lambda: os.rename("root", "old"))
+        if kernel():
+            self.assertIn("is another one", why)
+            # And that is all there is to be said of it.
+            self.assertEqual("", self.outdated(lambda: None))
+
+    def test_long_log(self):
+        """FAULT 33: no worker can begin it anew."""
+        why = self.outdated(lambda: os.truncate(self.log, sandbox.MAX_LOG + 1))
+        if kernel():
+            self.assertEqual(f"{self.log} is to be begun anew", why)
+            # Where Breezy could not, another zygote would not help either.
+            self.assertEqual("", self.outdated(lambda: None))
+
+    def test_now_and_then(self):
+        self.overrideAttr(sandbox, "LOOK_AGAIN", 3600.0)
+        self.assertEqual("", self.outdated(lambda: self.replace("root")))

@@ -1,0 +1,118 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What the client does while a worker has its stdio."""
+
+import os
+import signal
+
+from ...lpserve.client import relay
+from ...lpserve.client.socketconversation import Attendance
+from ..client.test_socketconversation import SocketConversationTestCase, soon
+from ..harness import DEADLINE
+from ..test_system import in_child
+
+
+class TestAttendance(SocketConversationTestCase):
+    """With a worker, or none, in the hands of the test."""
+
+    def attend(self, act, pid=None):
+        """What comes of an attendance, in a process of its own.
+
+        :param act: called with the service's end of the connection.
+        """
+        self.listen()
+
+        def run():
+            signals = relay.Signals()
+            talk, link = self.asked(signals=signals)
+            reader, writer = os.pipe()
+            os.dup2(reader, 0)
+            os.dup2(writer, 1)
+            os.close(reader)
+            os.close(writer)
+            attendance = Attendance(talk, signals, pid or os.getpid())
+            null = os.stat(os.devnull).st_rdev
+            ours = [os.fstat(number).st_rdev == null for number in (0, 1)]
+            act(link)
+            return [attendance.run(), ours]
+
+        answer, ours = in_child(run)
+        self.assertEqual([True, True], ours)
+        return answer
+
+    def test_end(self):
+        """How the worker ended; None where nobody lived to say so."""
+        self.assertEqual(["exit", "3"], self.attend(lambda to: to.sendall(b"exit 3\n")))
+
+    def test_nobody_says(self):
+        self.assertIs(None, self.attend(lambda link: link.close()))
+
+    def test_half_a_word(self):
+        def act(link):
+            link.sendall(b"exit")
+            link.close()
+
+        self.assertIs(None, self.attend(act))
+
+    def test_signals(self):
+        """They are passed on to the worker, and no end."""
+        worker = os.fork()
+        if worker == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.alarm(int(DEADLINE))
+            while True:
+                signal.pause()
+
+        self.pidfd = os.pidfd_open(worker)
+        self.addCleanup(os.close, self.pidfd)
+        try:
+            self.listen()
+
+            def run():
+                signals = relay.Signals()
+                talk, link = self.asked(signals=signals)
+                attendance = Attendance(talk, signals, worker)
+                attendance._conversation = _Until(talk, link, self.pidfd)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return attendance.run()
+
+            self.assertEqual(["signal", "15"], in_child(run))
+        finally:
+            self.assertEqual(signal.SIGTERM, os.waitpid(worker, 0)[1])
+
+    def test_worker_has_ended(self):
+        """Its pid may be another's, or nobody's; the answer is to come."""
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+        def act(link):
+            os.kill(os.getpid(), signal.SIGTERM)
+            link.sendall(b"exit 0\n")
+
+        self.assertEqual(["exit", "0"], self.attend(act, pid))
+
+    def test_told(self):
+        told = [status for status in range(256) if Attendance.told(status)]
+        self.assertEqual([3, 4], told)
+
+
+class _Until:
+    """A conversation whose last answer is there when a process has ended."""
+
+    def __init__(self, talk, link, pidfd):
+        self._talk = talk
+        self._link = link
+        self.reply = pidfd
+
+    def read_answer(self):
+        if self.reply in relay.wait({self.reply: 1}, 0):
+            self._link.sendall(b"signal 15\n")
+            return self._talk.wait_answer(soon())
+        return None

@@ -1,0 +1,220 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Those who send much that means nothing, or nothing at all; FAULT 52."""
+
+import resource
+import signal
+import tracemalloc
+
+from ...lpserve import system
+from ...lpserve.service import socketdoor
+from ...lpserve.service.loop import Loop
+from ..test_system import in_child
+from .socketdoorcase import SocketDoorTestCase
+from .test_doors import DoorTestCase
+from .test_loop import run_loop_until
+
+#: Bytes: more than what is read at once takes, and less than an object for each line.
+LITTLE = 300_000
+
+
+class _Peak:
+    """The most memory that was taken meanwhile, in bytes."""
+
+    def __enter__(self):
+        tracemalloc.start()
+        self._before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        return self
+
+    def __exit__(self, *exception):
+        self.bytes = tracemalloc.get_traced_memory()[1] - self._before
+        tracemalloc.stop()
+
+
+class TestFifo(DoorTestCase):
+    def rounds(self, data):
+        """How many requests have arrived after each of the next rounds."""
+        self.write(data)
+        found = []
+
+        def look():
+            found.append(len(self.arrived))
+            if len(found) < 3:
+                self.loop.call_later(0, look)
+            else:
+                self.loop.stop()
+
+        self.loop.call_later(0, look)
+        self.loop.run()
+        return found
+
+    def test_newlines(self):
+        """A pipe that is full of them costs hardly more than what it holds."""
+        for blank in (b"\n", b" \n", b"\r\n"):
+            self.arrived.clear()
+            with _Peak() as peak:
+                self.write(blank * (60000 // len(blank)))
+                self.write(b"hello\n")
+                self.run_until(lambda: self.arrived, "the request")
+            self.assertTrue(peak.bytes < LITTLE, peak.bytes)
+            self.assertEqual(["hello"], [each.verb for each, _ in self.arrived])
+
+    def test_rubbish(self):
+        """Others have their turn before all of it is understood; none is lost."""
+        rounds = self.rounds(b"x\n" * 5000 + b"hello\n")
+        self.assertTrue(rounds[0] <= 64 and rounds[-1] <= 3 * 64, rounds)
+        self.wait_arrived(5001)
+        self.assertEqual("hello", self.arrived[-1][0].verb)
+
+    def test_half_a_line_after_much(self):
+        """It has its time-out, although nothing is read when it is understood."""
+        self.overrideAttr(type(self.door._reader), "HOLD", 0.2)
+        self.write(b"hello\n" * 200 + b"hel")
+        self.wait_arrived(201)
+        self.assertContainsString(self.arrived[-1][0].text, "half a line")
+
+    def test_close(self):
+        """FAULT 16: all that was written before is understood."""
+        self.rounds(b"hello\n" * 1000)
+        self.write(b"status\n" * 1000)
+        self.door.close()
+        verbs = [each.verb for each, _ in self.arrived]
+        self.assertEqual(["hello"] * 1000 + ["status"] * 1000, verbs)
+
+
+class TestSocket(SocketDoorTestCase):
+    def test_newlines(self):
+        """They are no objects, with descriptors or without."""
+        client, stdio = self.connect(), self.stdio()
+        self.run_until(lambda: self.door.waiting, "it is accepted")
+        for number, descriptors in enumerate(((), stdio), 1):
+            with _Peak() as peak:
+                client.send(b"\n" * 4000, *descriptors)
+                client.send(b"hello\n")
+                self.run_until(lambda: len(self.arrived) >= number, "a request")  # noqa: B023
+            self.assertTrue(peak.bytes < LITTLE, peak.bytes)
+        # The line with which there were descriptors is one.
+        self.assertEqual(
+            ["ok", "error", "ok"],
+            [line.split()[0] for line in self.wait_answers(client, 3)],
+        )
+
+    def test_lines_in_parts(self):
+        """What belongs to which line, however they come."""
+        client = self.connect()
+        client.send(b"\n\nspawn al", *self.stdio())
+        self.run_until(lambda: self.door.waiting, "it is accepted")
+        client.send(b"ice\nhello\n")
+        self.run_until(lambda: self.spawned, "the spawn")
+        self.assertEqual(4, len(self.spawned[0].attached))
+
+    def test_turns(self):
+        """One who asks and asks does not keep others waiting, and is answered."""
+        asked = []
+
+        def handle(request, reply):
+            asked.append(reply)
+            self.handle(request, reply)
+
+        self.door.handle = handle
+        flood, quick = self.connect(), self.connect()
+        flood.send(b"hello\n" * 600)
+        quick.send(b"hello\n")
+        self.wait_answers(flood, 600)
+        [other] = [reply for reply in set(asked) if asked.count(reply) == 1]
+        self.assertTrue(asked.index(other) <= 16, asked.index(other))
+        self.wait_answers(quick, 1)
+
+    def test_gone_while_others_have_their_turn(self):
+        client = self.connect()
+        client.send(b"hello\n" * 600)
+        self.run_until(lambda: self.arrived, "the first")
+        client.link.close()
+        self.run_until(lambda: not self.door.waiting, "it is noticed")
+
+    def test_idle(self):
+        """Of those who ask nothing the oldest go when there are too many."""
+        self.overrideAttr(socketdoor, "MOST_WAITING", 5)
+        idle = [self.connect() for _ in range(8)]
+        self.run_until(lambda: len(self.arrived) == 3, "three are too many")
+        for client in idle[:3]:
+            [line] = self.wait_end(client)
+            self.assertStartsWith(line, "error busy 'too many connections")
+        for client in idle[3:]:
+            client.send(b"hello\n")
+            self.wait_answers(client, 1)
+
+    def test_no_descriptors_left(self):
+        """One who asks is let in, in place of one who does not."""
+
+        def run():
+            signal.set_wakeup_fd(-1)
+            failures = []
+            loop = Loop(failures.append)
+            door = self.make_door(loop)
+            idle = [self.connect() for _ in range(4)]
+            asks = self.connect()
+            opened = system.open_descriptors()
+            free = [n for n in range(len(opened) + 9) if n not in opened]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free[4], 256))
+            asks.send(b"hello\n")
+            run_loop_until(loop, asks.read, "the answer")
+            ended = [client.read() for client in idle]
+            door.close()
+            return [asks.lines, ended, list(map(str, failures))]
+
+        answers, ended, failures = in_child(run)
+        self.assertStartsWith(answers[0], "ok hello")
+        self.assertStartsWith(ended[0][0], "error busy ")
+        self.assertEqual(([], []), (ended[-1], failures))
+
+
+class TestHiddenHangUp(SocketDoorTestCase):
+    """FAULT 53: a client that goes is seen to go, wherever it left its own end."""
+
+    def spawned_by(self, client, *behind):
+        """Have *client* spawn, and send what comes *behind*: it is told if it goes."""
+        client.send(b"spawn alice\n", *self.stdio())
+        for each in behind:
+            client.send(b"\n", each)
+        self.run_until(lambda: self.spawned, "the spawn")
+        gone = []
+        self.spawned[-1].gone = lambda: gone.append(True)
+        return gone
+
+    def test_in_the_queue(self):
+        """It waits where nobody reads any more."""
+        client = self.connect()
+        end = client.link.fileno()
+        gone = self.spawned_by(client, end, end)
+        self.assertRaises(BrokenPipeError, client.send, b"\n", end)
+        client.link.close()
+        self.run_until(lambda: gone, "the news")
+
+    def test_answers_arrive(self):
+        """Of what was sent behind the spawn nothing comes, and no harm is done."""
+        client = self.connect()
+        gone = self.spawned_by(client, client.link.fileno())
+        self.assertTrue(self.spawned[0].send(b"ok 1\n"))
+        self.assertEqual(["ok 1"], self.wait_answers(client, 1))
+        self.spawned[0].close()
+        self.assertEqual(["ok 1"], self.wait_end(client))
+        self.assertEqual([], gone)
+
+    def test_as_stdio(self):
+        """No worker has the end of a connection to the service, its own or not."""
+        other = self.connect()
+        for where in range(3):
+            client = self.connect()
+            for link in (client.link, other.link):
+                stdio = list(self.stdio())
+                stdio[where] = link.fileno()
+                client.send(b"spawn alice\n", *stdio)
+            self.assertRefused(client, "a connection to the service", count=2)
+        self.assertEqual([], self.spawned)

@@ -1,0 +1,330 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""A zygote as the service sees it; small scripts play the zygote."""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+
+from ...lpserve import channel, system
+from ...lpserve.errors import ZygoteError
+from ...lpserve.service import generation
+from ...lpserve.service.children import Children
+from ...lpserve.service.generation import Generation, Launch
+from ..harness import PLUGIN
+from .test_loop import LoopTestCase
+
+PROLOGUE = """
+import os, signal, socket, sys
+sys.path.insert(0, sys.argv[1])
+from lpserve import channel
+link = socket.socket(fileno=int(sys.argv[2]))
+start, _ = channel.receive(link)
+"""
+READY = (
+    "channel.send(link, 'ready', version=channel.VERSION, modules=12, cold='', "
+    "sandbox={'why': ''}, warnings=[])\n"
+)
+UNTIL_RETIRED = "channel.receive(link)\n"
+
+
+class TestGeneration(LoopTestCase):
+    """The test is the owner; it keeps what it is told in `told`."""
+
+    def setUp(self):
+        super().setUp()
+        self.told = []
+        self.children = Children(self.loop, lambda: None)
+        self.addCleanup(self.end)
+
+    def zygote_ready(self, found):
+        self.told.append(("ready", found.number, found.modules))
+
+    def zygote_ended(self, found, why):
+        self.told.append(("ended", found.number, why))
+
+    def zygote_outdated(self, found, why):
+        self.told.append(("outdated", found.number, why))
+
+    def forked(self, serial, pid):
+        self.told.append(("forked", serial, pid))
+
+    def fork_failed(self, serial, why):
+        self.told.append(("fork-failed", serial, why))
+
+    def end(self):
+        for child in list(self.children._table.values()):
+            child.signal(signal.SIGKILL)
+        self.run_until(lambda: not len(self.children), "every zygote has ended")
+
+    def start(self, script, start=None, children=None):
+        python = (sys.executable, "-I", "-S", "-c")
+        launch = Launch((*python, PROLOGUE + script, PLUGIN), {}, start or {})
+        return Generation(5, self.loop, children or self.children, launch, self)
+
+    def wait_told(self, count=1):
+        self.run_until(lambda: len(self.told) >= count, f"{count} events")
+        return self.told[-1]
+
+    def test_ready(self):
+        found = self.start(READY + UNTIL_RETIRED)
+        self.assertFalse(found.ready)
+        self.assertEqual(("ready", 5, 12), self.wait_told())
+        self.assertTrue(found.ready)
+
+    def test_retired(self):
+        """It ends by itself, and nothing of it is left."""
+        before = system.open_descriptors()
+        found = self.start(READY + UNTIL_RETIRED)
+        self.wait_told()
+        found.retire()
+        found.retire()
+        self.assertEqual(("ended", 5, "it ended with exit 0"), self.wait_told(2))
+        self.assertEqual(before, system.open_descriptors())
+
+    def test_start(self):
+        """It is told how a fresh process would be; its stdin is empty."""
+        script = (
+            "fine = start['umask'] == 18 and not os.read(0, 1)\n"
+            "channel.send(link, 'failed', text=f'{fine} {sorted(os.environ)}')\n"
+        )
+        self.start(script, {"umask": 18})
+        kind, _, why = self.wait_told()
+        self.assertEqual("ended", kind)
+        self.assertStartsWith(why, "True ")
+        self.assertNotIn("HOME", why)
+
+    def test_descriptors(self):
+        """FAULT 10: it has its channel and stdio, whatever we have open."""
+        ours = {each for each in system.open_descriptors() if os.get_inheritable(each)}
+        script = (
+            "found = set()\n"
+            "for each in range(300):\n"
+            "    try: os.fstat(each)\n"
+            "    except OSError: continue\n"
+            "    found.add(each)\n"
+            "found -= {0, 1, 2, link.fileno()}\n"
+            "channel.send(link, 'failed', text=f'found: {sorted(found)}')\n"
+        )
+        opened = os.open(os.devnull, os.O_RDONLY)
+        self.addCleanup(os.close, opened)
+        self.start(script)
+        found = re.findall("[0-9]+", self.wait_told()[2].removeprefix("found: "))
+        self.assertEqual(set(), set(map(int, found)) - ours)
+
+    def test_fork(self):
+        """Requests to it, answers from it."""
+        script = READY + (
+            "message, ends = channel.receive(link)\n"
+            "os.write(ends[0], b'worker')\n"
+            "channel.send(link, 'forked', serial=message['serials'][0], pid=77)\n"
+            "message, ends = channel.receive(link)\n"
+            "text = f\"spare: {message['spare']}, {start['settings']}\"\n"
+            "[serial] = message['serials']\n"
+            "channel.send(link, 'fork-failed', serial=serial, text=text)\n"
+        )
+        found = self.start(script + UNTIL_RETIRED, {"settings": {"a": 1}})
+        self.wait_told()
+        for serial in (31, 32):
+            ours, theirs = channel.pair()
+            self.addCleanup(ours.close)
+            with theirs:
+                found.fork([serial], [theirs], serial == 32)
+            if serial == 31:
+                self.assertEqual(b"worker", ours.recv(10))
+        self.assertEqual(
+            ("fork-failed", 32, "spare: True, {'a': 1}"), self.wait_told(3)
+        )
+        self.assertEqual(("forked", 31, 77), self.told[1])
+
+    def test_outdated(self):
+        """It is told with the reason, and what its sandbox is beside it."""
+        said = "channel.send(link, 'outdated', text='moved')\n"
+        found = self.start(READY + said + UNTIL_RETIRED)
+        self.assertEqual(("outdated", 5, "moved"), self.wait_told(2))
+        self.assertEqual(({"why": ""}, []), (found.sandbox, found.warnings))
+
+    def test_failed(self):
+        """What it says of its failure is what the owner is told."""
+        self.start("channel.send(link, 'failed', text='no Breezy')\nsys.exit(1)")
+        self.assertEqual(("ended", 5, "no Breezy"), self.wait_told())
+
+    def test_died(self):
+        self.start("os.kill(os.getpid(), signal.SIGKILL)")
+        self.assertEqual(("ended", 5, "it ended with signal 9"), self.wait_told())
+
+    def test_died_when_ready(self):
+        found = self.start(READY + "os.kill(os.getpid(), signal.SIGKILL)")
+        self.wait_told(2)
+        self.assertEqual(["ready", "ended"], [each[0] for each in self.told])
+        ours, theirs = channel.pair()
+        with ours, theirs:
+            self.assertRaises(OSError, found.fork, [1], [theirs], False)
+
+    def test_died_before_it_was_told_anything(self):
+        """However early: the owner learns of it once, and nothing is left."""
+
+        class Slow(Children):
+            def add(self, pid, *words, **keywords):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                return super().add(pid, *words, **keywords)
+
+        before = system.open_descriptors()
+        slow = Slow(self.loop, lambda: None)
+        launch = Launch(("/bin/false",), {}, {})
+        try:
+            Generation(5, self.loop, slow, launch, self)
+        except (ZygoteError, OSError):
+            self.told.append("raised")
+        self.run_until(lambda: not len(slow), "it was reaped")
+        self.assertEqual(1, len(self.told))
+        self.assertEqual(before, system.open_descriptors())
+
+    def test_another_version(self):
+        """Its program was upgraded under us: it cannot be used."""
+        self.start(
+            "channel.send(link, 'ready', version=0, modules=1)\n" + UNTIL_RETIRED
+        )
+        kind, _, why = self.wait_told()
+        self.assertEqual("ended", kind)
+        self.assertContainsRe(why, "another version of lpserve is installed")
+
+    def test_never_ready(self):
+        self.overrideAttr(generation, "READY_TIMEOUT", 0.05)
+        self.start(UNTIL_RETIRED)
+        kind, _, why = self.wait_told()
+        self.assertEqual("ended", kind)
+        self.assertContainsRe(why, "not ready after")
+
+    def look_often(self):
+        self.overrideAttr(generation, "LOOK_EACH", 0.02)
+
+    def ask(self, found):
+        """Ask for a worker."""
+        ours, theirs = channel.pair()
+        self.addCleanup(ours.close)
+        with theirs:
+            found.fork([31], [theirs], True)
+
+    def test_does_not_answer(self):
+        """FAULT 50: one that hangs when it is to fork has ended."""
+        self.look_often()
+        found = self.start(READY + "signal.pause()")
+        self.wait_told()
+        self.ask(found)
+        kind, _, why = self.wait_told(2)
+        self.assertEqual("ended", kind)
+        self.assertContainsRe(why, "^it has not answered for")
+        self.run_until(lambda: not len(self.children), "it was killed")
+        self.assertEqual(2, len(self.told))
+
+    def test_idle(self):
+        """FAULT 50: one that hangs when nobody wants anything is found, too."""
+        self.look_often()
+        found = self.start(READY + "signal.pause()")
+        found.ping()  # not ready yet
+        self.wait_told()
+        found.ping()
+        self.assertContainsRe(self.wait_told(2)[2], "^it has not answered for")
+
+    def test_stopped(self):
+        """FAULT 50: even if it cannot be told anything more."""
+        self.look_often()
+        found = self.start(READY + "while True: channel.receive(link)")
+        self.wait_told()
+        os.kill(found.pid, signal.SIGSTOP)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.keep("/some/where", None)
+        found.ping()
+        self.assertContainsRe(self.wait_told(2)[2], "^it has not answered for")
+
+    def test_cannot_be_killed(self):
+        """One that waits in the kernel is not waited for."""
+        self.look_often()
+        found = self.start(READY + "signal.pause()")
+        self.wait_told()
+        self.overrideAttr(found._child, "signal", lambda number: None)
+        found.ping()
+        self.assertEqual("ended", self.wait_told(2)[0])
+        self.assertEqual(1, len(self.children))
+        os.kill(found.pid, signal.SIGKILL)
+        self.run_until(lambda: not len(self.children), "it has ended at last")
+        self.assertEqual(2, len(self.told))
+
+    def test_answers(self):
+        """One that is slow, but goes on, is left alone: by fork and by ping."""
+        self.look_often()
+        script = (
+            "import time\n"
+            "while True:\n"
+            "    message, _ = channel.receive(link)\n"
+            "    if message is None: break\n"
+            "    time.sleep(0.1)\n"
+            "    if message['kind'] == 'ping': channel.send(link, 'pong')\n"
+            "    for serial in message.get('serials', ()):\n"
+            "        channel.send(link, 'forked', serial=serial, pid=1)\n"
+        )
+        found = self.start(READY + script)
+        self.wait_told()
+        for number in range(2, 6):
+            self.ask(found)
+            self.assertEqual("forked", self.wait_told(number)[0])
+            found.ping()
+            self.run_until(lambda: not found._owed, "an answer to the ping")
+        found.retire()
+        self.assertEqual("it ended with exit 0", self.wait_told(6)[2])
+
+    def test_we_did_not_look(self):
+        """While the service itself is stopped it cannot know."""
+        self.overrideAttr(generation, "LOOK_EACH", 0.05)
+        script = (
+            "import time\n"
+            "channel.receive(link); time.sleep(0.2); channel.send(link, 'pong')\n"
+        )
+        found = self.start(READY + script + UNTIL_RETIRED)
+        self.wait_told()
+        found.ping()
+        time.sleep(1)  # as if by SIGSTOP
+        self.run_until(lambda: not found._owed, "an answer to the ping")
+        self.assertEqual(1, len(self.told))
+
+    def test_closes_its_channel_and_goes_on(self):
+        """Of no use any more: it is killed."""
+        self.start("link.close()\nsignal.pause()")
+        self.assertEqual(("ended", 5, "it ended with signal 9"), self.wait_told())
+
+    def test_signals(self):
+        """FAULT 18: it has no signal ignored or blocked that we have."""
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, signal.SIG_IGN)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
+        script = (
+            "numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)\n"
+            "found = {signal.getsignal(each).name for each in numbers}\n"
+            "blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+            "channel.send(link, 'failed', text=f'{found} {len(blocked)}')\n"
+        )
+        self.start(script)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.assertEqual("{'SIG_DFL'} 0", self.wait_told()[2])
+
+    def test_cannot_be_started(self):
+        before = system.open_descriptors()
+        launch = Launch(("/no/such/program",), {}, {})
+        error = self.assertRaises(
+            ZygoteError, Generation, 1, self.loop, self.children, launch, self
+        )
+        self.assertEqual("cannot start a zygote: No such file or directory", str(error))
+        self.assertEqual(before, system.open_descriptors())
+        self.assertEqual([], self.told)

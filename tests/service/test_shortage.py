@@ -1,0 +1,52 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""What runs out is told apart from bugs."""
+
+import errno
+import logging
+
+from breezy.tests import TestCase
+
+from ...lpserve.service.shortage import QUIET, Shortages
+
+
+class TestShortages(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.now = 100.0
+        self.lines = []
+        handler = logging.Handler()
+        handler.emit = lambda record: self.lines.append(record.getMessage())
+        logger = logging.getLogger("lpserve")
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+        self.shortages = Shortages(lambda: self.now)
+
+    def test_bugs(self):
+        for error in (ValueError(), OSError(), FileNotFoundError(errno.ENOENT, "no")):
+            self.assertFalse(self.shortages.explain(error))
+        self.assertEqual([], self.lines)
+
+    def test_told_once(self):
+        """FAULT 58: each of them once in a while."""
+        full, files = OSError(errno.ENOSPC, "full"), OSError(errno.EMFILE, "many")
+        for _ in range(3):
+            self.assertTrue(self.shortages.explain(full))
+            self.assertTrue(self.shortages.explain(files))
+        told = [
+            "No space left on device: something was not done",
+            "Too many open files: something was not done",
+        ]
+        self.assertEqual(told, self.lines)
+        self.now += QUIET
+        self.assertTrue(self.shortages.explain(files))
+        self.assertEqual([*told, told[1]], self.lines)
+
+    def test_memory(self):
+        self.assertTrue(self.shortages.explain(MemoryError()))
+        self.assertEqual(["Cannot allocate memory: something was not done"], self.lines)

@@ -1,0 +1,22 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""The SSH server."""
+
+from .. import loader_of
+
+MODULES = (
+    "test_authorizedkeys",
+    "test_keydirectory",
+    "test_keyindex",
+    "test_keys",
+    "test_limits",
+    "test_record",
+    "test_start",
+)
+
+load_tests = loader_of(__name__, MODULES)

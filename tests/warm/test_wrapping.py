@@ -1,0 +1,81 @@
+# Copyright (C) 2026 The lpserve developers
+#
+# This program is free software; you can redistribute it and/or modify
+# it under the terms of the GNU General Public License as published by
+# the Free Software Foundation; either version 2 of the License, or
+# (at your option) any later version.
+
+"""Whether this Breezy is the one that is wrapped."""
+
+from breezy.bzr import pack_repo
+from breezy.tests import TestCase
+
+from ...lpserve.warm import wrapping
+from ...lpserve.warm.wrapping import Different, check, digest
+
+
+def one(self, number):
+    return self.count + number  # a comment
+
+
+def with_docs(self, number):
+    """Says something."""
+    return self.count + number
+
+
+class TestDigest(TestCase):
+    def test_code_only(self):
+        """Neither comments, documentation nor lines count; the name does."""
+        with_docs.__name__ = "with_docs"
+        shape = wrapping._shape
+        self.assertNotEqual(digest(one), digest(with_docs))
+
+        def one_more():
+            def one(self, number):
+                """Says more."""
+                return self.count + number
+
+            return one
+
+        self.assertEqual(digest(one), digest(one_more()))
+        self.assertEqual(shape([1, "a", None]), "[1,'a',None]")
+
+    def test_other_code(self):
+        def changed():
+            def one(self, number):
+                return self.count - number
+
+            return one
+
+        self.assertNotEqual(digest(one), digest(changed()))
+
+    def test_no_source(self):
+        self.assertRaises(Different, digest, len)
+        namespace = {}
+        exec("def made(): pass", namespace)
+        self.assertRaises(Different, digest, namespace["made"])
+
+
+class TestCheck(TestCase):
+    def test_this_breezy(self):
+        """The one that the tests run with is one of those that are known."""
+        check()
+
+    def test_changed(self):
+        def is_write_locked(self):
+            return True
+
+        self.overrideAttr(pack_repo.PackRepository, "is_write_locked", is_write_locked)
+        error = self.assertRaises(Different, check)
+        wanted = "PackRepository.is_write_locked is not the one expected"
+        self.assertEqual(wanted, str(error))
+
+    def test_missing(self):
+        names = ((pack_repo.PackRepository, "no_such_function", ("x",)),)
+        self.overrideAttr(wrapping, "EXPECTED", names)
+        self.assertRaises(Different, check)
+
+    def test_all_wrapped_are_checked(self):
+        expected = {(owner, name) for owner, name, _ in wrapping.EXPECTED}
+        for owner, name, _ in wrapping._WRAPPERS:
+            self.assertIn((owner, name), expected)
