@@ -1,9 +1,4 @@
-# Copyright (C) 2026 The lpserve developers
-#
-# This program is free software; you can redistribute it and/or modify
-# it under the terms of the GNU General Public License as published by
-# the Free Software Foundation; either version 2 of the License, or
-# (at your option) any later version.
+# SPDX-License-Identifier: GPL-2.0-or-later
 
 """For tests of what is kept in memory: repositories, and clients that ask of them."""
 
