@@ -46,7 +46,7 @@ ORDERED = {
     ),
     "serving": (
         *("patience", "memorylimit", "intake", "containment", "answers", "medium"),
-        "smartserver",
+        *("adaptation", "smartserver"),
     ),
     "sandbox": ("landlock", "sandbox", "confine"),
     "warm": ("revisiongraph", "memory", "wrapping", "loader"),

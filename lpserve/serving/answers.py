@@ -41,11 +41,14 @@ _WITH_PATHS = frozenset(
         b"error",
     )
 )
-#: A URL below the root, a URL elsewhere, and what is a path of this host.
+#: Characters of a text that may have paths in it: as of a path (PATH_MAX).
+_LONGEST_TEXT = 4096
+#: A URL below the root, a URL elsewhere, and what is a path of this host. What comes
+#: before the colon has a limit: it is looked for at each letter.
 _PATHS = re.compile(
-    r"(?P<inside>(?:readonly\+)?filtered-\d+:///)"
-    r"|(?P<elsewhere>(?!(?:[a-z]+\+)*file:)\b[a-z][a-z0-9+.-]*://[^\s'\"]*)"
-    r"|(?<![^\s'\"`(<\[=:,])(?:(?:[a-z]+\+)*file://[^/\s]*)?/[^\s'\"`)>\],;]*"
+    r"(?P<inside>(?:readonly\+)?filtered-\d{1,20}:///)"
+    r"|(?P<elsewhere>\b(?!(?:[a-z]{1,20}\+){0,4}file:)[a-z][a-z0-9+.-]{0,40}://[^\s'\"]*)"
+    r"|(?<![^\s'\"`(<\[=:,])(?:(?:[a-z]{1,20}\+){0,4}file://[^/\s]*)?/[^\s'\"`)>\],;]*"
 )
 
 
@@ -53,8 +56,9 @@ def hide_paths(text: str, root: str = "/") -> str:
     """*text* without the paths of this host.
 
     Those below *root*, and URLs of transports of the connection, become the paths
-    that clients know.
+    that clients know. A long text is cut.
     """
+    text = text[:_LONGEST_TEXT]
     if root != "/":
         for base in (urlutils.local_path_to_url(root), root):
             text = text.replace(f"{base}/", "filtered-0:///")

@@ -12,21 +12,27 @@ asks `Containment.admit` about each of its paths.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
 from collections.abc import Iterator
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
-from breezy import config, errors, transport, urlutils
-from breezy.transport import FileExists, NoSuchFile
+from breezy import errors, transport, urlutils
+from breezy.transport import FileExists, LateReadError, NoSuchFile
 from breezy.transport.local import LocalTransport
 
 #: What an operation does with a path: reads the file or looks at it, changes it or its
 #: entry in a directory, lists the directory.
 READ, WRITE, LIST = "read", "write", "list"
+
+# Windows, where --inet works, has no such flag.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+#: What a client may choose of modes: no file is run as another user.
+_FILE_MODE, _DIRECTORY_MODE = 0o777, 0o2777
 
 #: Paths that mean what they look like: ASCII, nothing encoded, no "", "." or "..".
 _NAME = r"(?!\.\.?(?:/|\Z))[^/%\0\x80-\U0010ffff]+"
@@ -67,6 +73,10 @@ def _descend_slowly(place: str, relpath: str) -> str:
     return "/".join(names)
 
 
+#: One for each scheme; Breezy's have an address in memory, which clients get to see.
+_numbers = itertools.count(1)
+
+
 class Containment:
     """What the transports of a connection have in common.
 
@@ -79,7 +89,7 @@ class Containment:
 
     def __init__(self, root: str, writable: bool):
         url = urlutils.local_path_to_url(root)
-        self.scheme = f"filtered-{id(self)}:///"
+        self.scheme = f"filtered-{next(_numbers)}:///"
         self.files = _Files(url, self.scheme)
         #: As Breezy's layers have it.
         self.external_url = ("" if writable else "readonly+") + self.files.base
@@ -135,6 +145,22 @@ class _Files(LocalTransport):
     #: The key of a file that is open for writing.
     abspath = _abspath
 
+    def get(self, path: str) -> Any:
+        """See Breezy's; but nobody waits for the other end of a FIFO."""
+        if (name := self._abspath(path)) in transport._file_streams:
+            transport._file_streams[name].flush()
+        try:
+            descriptor = os.open(name, os.O_RDONLY | _AT_ONCE)
+            if S_ISREG(os.fstat(descriptor).st_mode):
+                return open(descriptor, "rb")
+        except OSError as error:
+            self._translate_error(error, path)
+        directory = S_ISDIR(os.fstat(descriptor).st_mode)
+        os.close(descriptor)
+        if directory:
+            return LateReadError(path)
+        raise errors.PermissionDenied(self._scheme + path)
+
     def list_dir(self, path: str) -> list[str]:
         """The names, encoded; without those that no path can lead to."""
         names = []
@@ -162,22 +188,6 @@ class _Files(LocalTransport):
         raise error
 
 
-class BranchSection(config.Section):
-    """A section of a branch's configuration, which whoever writes to the branch writes.
-
-    Hooks that come with Breezy, "email" and "upload", run a program and write to a
-    directory that options name: those have to be in the account's configuration.
-    """
-
-    _NOT_OF_A_BRANCH = ("post_commit_mailer", "upload_location")
-
-    def get(self, name: str, default: Any = None, expand: bool = True) -> Any:
-        """The option, or *default*."""
-        if name in self._NOT_OF_A_BRANCH:
-            return default
-        return super().get(name, default, expand)
-
-
 def local_transport(path: str, possible_transports: Any = None) -> Any:
     """Breezy's ``get_transport_from_path``, but not for what a git repository names.
 
@@ -191,6 +201,10 @@ def local_transport(path: str, possible_transports: Any = None) -> Any:
 
 
 _local_transport = transport.get_transport_from_path
+
+
+def _limited(mode: int | None, most: int) -> int | None:
+    return None if mode is None else mode & most
 
 
 class ContainedTransport(transport.Transport):
@@ -302,6 +316,7 @@ class ContainedTransport(transport.Transport):
 
     def append_file(self, relpath: str, f: Any, mode: Any = None) -> Any:
         """See Breezy's."""
+        mode = _limited(mode, _FILE_MODE)
         return self._containment.files.append_file(self._entry(relpath), f, mode)
 
     def delete(self, relpath: str) -> None:
@@ -317,14 +332,16 @@ class ContainedTransport(transport.Transport):
         path = self._use(relpath, WRITE)
         if not path:
             raise FileExists(self._containment.scheme)
-        self._containment.files.mkdir(path, mode)
+        self._containment.files.mkdir(path, _limited(mode, _DIRECTORY_MODE))
 
     def open_write_stream(self, relpath: str, mode: Any = None) -> Any:
         """See Breezy's."""
+        mode = _limited(mode, _FILE_MODE)
         return self._containment.files.open_write_stream(self._entry(relpath), mode)
 
     def put_file(self, relpath: str, f: Any, mode: Any = None) -> Any:
         """See Breezy's."""
+        mode = _limited(mode, _FILE_MODE)
         return self._containment.files.put_file(self._entry(relpath), f, mode)
 
     def rename(self, rel_from: str, rel_to: str) -> None:

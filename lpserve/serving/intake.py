@@ -28,6 +28,8 @@ from ..errors import ClientError
 #: longest that there is a use for names each file of a tree, or each revision, in 100
 #: to 130 bytes: a quarter of a million of them.
 LONGEST = 32 << 20
+#: Bytes of a line that says how long a body is.
+_LONGEST_LENGTH = 20
 #: Parts of a stream that wait to be inserted while more are read.
 AHEAD = 8
 #: Seconds that an insertion has to clean up after its client.
@@ -172,7 +174,7 @@ def _take_in_lines(
     if not protocol.next_read_size():
         return
     line = source.read_line()
-    if not line.strip().isdigit():
+    if not line.strip().isdigit() or len(line) > _LONGEST_LENGTH:
         raise ClientError("the client sent what is no request")
     length, room = int(line), _room(protocol.request._command, is_readonly)
     if length > room:

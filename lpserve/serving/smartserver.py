@@ -17,17 +17,15 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from breezy import config, lockdir, trace, transport
+from breezy import trace
 from breezy import ui as _mod_ui
-from breezy.bzr.smart import medium as smart_medium
-from breezy.bzr.smart import repository, request
 from breezy.bzr.smart import server as _mod_server
 
 from .. import root
 from ..errors import ClientError, LpserveError
 from ..location import is_remote
-from . import answers, memorylimit
-from .containment import BranchSection, Containment, local_transport
+from . import adaptation, memorylimit
+from .containment import Containment
 from .medium import PipeMedium
 from .patience import STDERR_PATIENCE, StandardError, write_aside
 
@@ -58,7 +56,7 @@ class ConnectionServer:
     ) -> None:
         """Serve one connection; the numbers of seconds are those of `PipeMedium`."""
         medium = PipeMedium(in_fd, out_fd, self.transport, timeout, patience)
-        before = _adapt()
+        before = adaptation.adapt()
         ui, handler = _mod_ui.ui_factory, None
         try:
             silence_ui()
@@ -68,51 +66,9 @@ class ConnectionServer:
             medium.serve()
         finally:
             _mod_ui.ui_factory = ui
-            for owner, name, value in before:
-                setattr(owner, name, value)
+            adaptation.restore(before)
             if handler is not None:
                 _signal.signal(signal.SIGHUP, handler)
-
-
-#: What is different in Breezy while a connection is served: no lock is waited for,
-#: every error becomes an answer, what writes is refused before it begins, and no path
-#: of the host that a client wrote is opened.
-_ADAPTED: tuple[tuple[Any, str, Any], ...] = (
-    (lockdir, "_DEFAULT_TIMEOUT_SECONDS", 0),
-    (smart_medium, "_get_protocol_factory_for_bytes", answers.protocol_of),
-    (request, "_translate_error", answers.translate),
-    *(
-        (owner, name, answers.unless_readonly(getattr(owner, name)))
-        for owner, name in (
-            (repository.SmartServerRepositoryLockWrite, "do_repository_request"),
-            (
-                repository.SmartServerRepositoryInsertStreamLocked,
-                "do_insert_stream_request",
-            ),
-        )
-    ),
-    (transport, "get_transport_from_path", local_transport),
-    (config.BranchStore, "readonly_section_class", BranchSection),
-)
-
-
-def _adapt() -> list[tuple[Any, str, Any]]:
-    """Have Breezy as `_ADAPTED` says; what has changed, as it was before."""
-    changed = []
-    for owner, name, value in _ADAPTED:
-        if (found := getattr(owner, name)) is not value:
-            changed.append((owner, name, found))
-            setattr(owner, name, value)
-    return changed
-
-
-def adapt_breezy() -> None:
-    """Have Breezy as connections need it, for ever.
-
-    For a zygote: to change a class takes back what Python has specialized for it, in
-    each worker anew.
-    """
-    _adapt()
 
 
 def prepare(directory: str | None, allow_writes: bool) -> ConnectionServer | None:

@@ -16,13 +16,13 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from breezy import controldir, urlutils
-from breezy import transport as _mod_transport
+from breezy import controldir
 from breezy.bzr import pack_repo
 from breezy.bzr.smart import repository as smart
 
 from .. import channel, system
 from ..serving import memorylimit
+from ..serving.containment import Containment
 from . import memory
 from .memory import Known, Read
 from .revisiongraph import BadGraph, RevisionGraph, build
@@ -106,7 +106,7 @@ def load(path: str) -> tuple[bytes, int]:
     :raises CannotLoad: if it is none of packs.
     :raises Changing: if it is, or was a moment ago.
     """
-    transport = _mod_transport.get_transport_from_url(urlutils.local_path_to_url(path))
+    transport = Containment(path, writable=False).transport()
     repository = controldir.ControlDir.open_from_transport(transport).open_repository()
     if not isinstance(repository, pack_repo.PackRepository):
         raise CannotLoad(f"{repository._format} is not kept in memory")
@@ -114,6 +114,8 @@ def load(path: str) -> tuple[bytes, int]:
     with repository.lock_read():
         packs = repository._pack_collection
         packs.ensure_loaded()
+        if not memory.are_pack_names(packs._names):
+            raise CannotLoad("its packs have names that Breezy does not give")
         kept = _wait_until_old(directory, packs._names)
         parent_map = _read(packs.revision_index.combined_index._indices)
         if _identities(directory, packs._names) != kept:

@@ -18,8 +18,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import socket
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from breezy import revision as _mod_revision
@@ -65,6 +67,15 @@ def identity(path: str) -> Identity:
         found.st_mtime_ns,
         found.st_ctime_ns,
     )
+
+
+#: What Breezy calls a pack. A client may write another name, which leads elsewhere.
+_is_pack_name = re.compile("[0-9a-f]{32}").fullmatch
+
+
+def are_pack_names(names: Iterable[str]) -> bool:
+    """Whether all of *names* are such that a file called so is where it should be."""
+    return all(map(_is_pack_name, names))
 
 
 def local_path(transport: Any) -> str | None:
@@ -217,6 +228,8 @@ class Memory:
         :param directory: where its indices are.
         :param packs: the sizes of the indices of each pack.
         """
+        if not are_pack_names(packs):
+            return None
         try:
             found = os.stat(directory)
         except OSError:

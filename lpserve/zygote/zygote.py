@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from .. import brzlog, channel, system
 from ..sandbox import confine
-from ..serving import medium, smartserver
+from ..serving import adaptation, medium
 from ..warm import loader, wrapping
 from ..warm.memory import cache
 from . import rehearsal, reset, worker
@@ -77,7 +77,7 @@ class Zygote:
             return
         self._settle()
         unrehearsed = rehearsal.rehearse(self._start)
-        smartserver.adapt_breezy()
+        adaptation.adapt()
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()

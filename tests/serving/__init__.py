@@ -5,6 +5,7 @@
 from .. import loader_of
 
 MODULES = (
+    "test_adaptation",
     "test_answers",
     "test_containment",
     "test_gitalternates",

@@ -78,6 +78,7 @@ class RepositoryCase(TestCaseInTempDir):
     def setUp(self):
         super().setUp()
         self.branch = self.make("a")
+        self.disable_directory_isolation()  # a loader opens by URLs of its own
         self.memory = Memory()
 
     def make(self, name):
@@ -293,6 +294,27 @@ class TestLoad(RepositoryCase):
         )
         error = self.assertRaises(loader.CannotLoad, loader.load, self.path("knit"))
         self.assertContainsRe(str(error), "is not kept in memory")
+
+    def test_names_that_lead_elsewhere(self):
+        """A client can write the names of packs, those of another repository too."""
+        other = os.path.relpath(self.path("b"), self.path("a") + memory.INDICES)
+        packs = self.branch.repository._pack_collection
+        with self.branch.lock_read():
+            packs.ensure_loaded()
+            name, sizes = next(iter(packs._names.items()))
+        outside = f"{other}{memory.INDICES}/{name}"
+        builder = packs._index_builder_class()
+        builder.add_node((outside.encode(),), b" ".join(b"%d" % n for n in sizes))
+        path = self.path("a") + "/.bzr/repository/pack-names"
+        os.rename(self.path("a"), self.path("b"))
+        shutil.copytree(self.path("b"), self.path("a"))
+        with open(path, "wb") as file:
+            file.write(builder.finish().read())
+        error = self.assertRaises(loader.CannotLoad, loader.load, self.path("a"))
+        self.assertContainsRe(str(error), "names that Breezy does not give")
+        self.assertIs(
+            None, self.memory.names_read(self.path("a"), {outside: list(sizes)})
+        )
 
     def test_young(self):
         """One that was just written may be written again at the same time."""

@@ -124,10 +124,12 @@ class TestHooks(StayingCase):
         programs = [f"{mark}-program" for mark in marks]
         for mark, program in zip(marks, programs, strict=True):
             with open(program, "w") as file:
-                file.write(f"#!/bin/sh\nexec touch {mark}\n")
+                file.write(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >{mark}\n")
             os.chmod(program, 0o700)
         with open(self.config, "w") as file:
             file.write(f"[DEFAULT]\npost_commit_mailer = {programs[1]}\n")
+            file.write("post_commit_to = somebody@example.com\n")
+            file.write("post_commit_push_pull = True\n")
             file.write("lpserve.sandbox = off\n")  # the kernel would refuse it as well
         tip = self.make_branch("a")
         self.start_service()
@@ -135,9 +137,9 @@ class TestHooks(StayingCase):
             "upload_location": urlutils.local_path_to_url(outside),
             "upload_auto": True,
             "post_commit_mailer": programs[0],
-            "post_commit_to": "somebody",
-            "post_commit_push_pull": True,
-            "post_commit_sender": "somebody",
+            "post_commit_to": "--exec=!id, intruder@example.com",
+            "post_commit_sender": "intruder@example.com",
+            "smtp_server": "127.0.0.1:9",
         }
         lines = "".join(f"{name} = {value}\n" for name, value in options.items())
         verb, path = b"Branch.set_last_revision_info", b"a"
@@ -151,5 +153,9 @@ class TestHooks(StayingCase):
         self.request(connection, Request((b"Branch.unlock", path, *locks)))
         self.assertEqual([], os.listdir(outside))
         self.assertEqual([False, True], [os.path.exists(mark) for mark in marks])
+        with open(marks[1]) as file:
+            arguments = file.read()
+        self.assertIn("\nsomebody@example.com\n", arguments)
+        self.assertNotIn("intruder", arguments)
         self.assertEqual([b"ok"], changed.words)
         self.finish_by_hand(connection)
