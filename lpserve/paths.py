@@ -39,6 +39,7 @@ class RuntimeDirectory:
         self.warm = os.path.join(path, "warm")
         self._serials = itertools.count(1)
         self._mode = 0o700
+        self._locked: tuple[int, int] | None = None
 
     def prepare(self) -> None:
         """Make what is missing.
@@ -83,11 +84,13 @@ class RuntimeDirectory:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is there, and belongs to this user."""
+        """Whether it is there, this user's, and the one that was locked."""
         try:
-            return os.stat(self.path).st_uid == os.geteuid()
+            found = os.stat(self.path)
         except FileNotFoundError:
             return False
+        same = self._locked in (None, (found.st_dev, found.st_ino))
+        return same and found.st_uid == os.geteuid()
 
     def acquire(self) -> int:
         """Lock the directory for this process; the descriptor that holds the lock.
@@ -114,6 +117,8 @@ class RuntimeDirectory:
                 break
             os.close(lock)  # it was replaced under us
         self.write_pid(lock)
+        found = os.stat(self.path)
+        self._locked = found.st_dev, found.st_ino
         return lock
 
     @staticmethod

@@ -173,6 +173,19 @@ class TestAcquire(PathsTestCase):
         self.assertEqual(f"{os.getpid()}\n", self.lock_text())
 
 
+class TestIsOurs(PathsTestCase):
+    def test_another_in_its_place(self):
+        """One that a successor made is not the one that was locked."""
+        self.directory.prepare()
+        lock = self.directory.acquire()
+        self.addCleanup(os.close, lock)
+        self.assertTrue(self.directory.is_ours)
+        os.rename(self.directory.path, self.directory.path + ".away")
+        self.assertFalse(self.directory.is_ours)
+        os.mkdir(self.directory.path, 0o700)
+        self.assertFalse(self.directory.is_ours)
+
+
 class TestClear(PathsTestCase):
     """What a killed service and killed clients left is removed, nothing else."""
 

@@ -21,6 +21,9 @@ from .loop import Callback, Loop, Timer
 REPLY_GRACE = 2.0
 #: How many requests may wait for that at once; more are dropped.
 MOST_WAIT = 256
+#: Seconds that an answer waits for the reader of a FIFO that is full, and how many
+#: answers do: of more the oldest is given up.
+ANSWER_PATIENCE, MOST_UNREAD = 30.0, 64
 #: How many lines are understood before the loop looks at something else.
 _AT_ONCE = 64
 
@@ -64,28 +67,33 @@ Handler = Callable[["Request | RequestError", Reply], None]
 
 
 class FifoReply(Reply):
-    """A reply FIFO with a reader; made by `ControlFifo`."""
+    """A reply FIFO with a reader; made by `ControlFifo`.
 
-    def __init__(self, loop: Loop, path: str, descriptor: int):
+    :param unread: all those that wait for their readers, the oldest first.
+    """
+
+    def __init__(
+        self, loop: Loop, path: str, descriptor: int, unread: dict[FifoReply, Timer]
+    ):
         super().__init__()
         self.path = path
         self._loop = loop
         self._descriptor = descriptor
+        self._unread = unread
         self._unsent = b""
-        self._watching = False
         self._closing = False
 
     def send(self, line: bytes) -> bool:
         """Write *line* without waiting; whether there is still a reader."""
         self._unsent += line
-        if self._descriptor >= 0 and not self._watching:
+        if self._descriptor >= 0 and self not in self._unread:
             self._write()
         return self._descriptor >= 0
 
     def close(self) -> None:
         """No more answers; what could not be written yet is written first."""
         self._closing = True
-        if not self._watching:
+        if self not in self._unread:
             self._release()
 
     def _write(self) -> None:
@@ -93,24 +101,31 @@ class FifoReply(Reply):
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._descriptor, self._unsent) :]
         except BlockingIOError:
-            if not self._watching:
-                self._watching = True
-                self._loop.watch_writable(self._descriptor, self._write)
+            if self not in self._unread:
+                self._wait()
             return
         except OSError:  # the reader has gone
             self._release()
             return
-        if self._watching:
-            self._watching = False
-            self._loop.forget(self._descriptor)
+        self._stop_waiting()
         if self._closing:
             self._release()
 
+    def _wait(self) -> None:
+        self._loop.watch_writable(self._descriptor, self._write)
+        self._unread[self] = self._loop.call_later(ANSWER_PATIENCE, self._release)
+        if len(self._unread) > MOST_UNREAD:
+            next(iter(self._unread))._release()
+
+    def _stop_waiting(self) -> None:
+        timer = self._unread.pop(self, None)
+        if timer is not None:
+            timer.cancel()
+            self._loop.forget(self._descriptor)
+
     def _release(self) -> None:
         if self._descriptor >= 0:
-            if self._watching:
-                self._watching = False
-                self._loop.forget(self._descriptor)
+            self._stop_waiting()
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -234,6 +249,7 @@ class ControlFifo(Door):
         self._expiry: Timer | None = None
         self._descriptor = -1
         self._looking = 0
+        self._unread: dict[FifoReply, Timer] = {}
 
     def open(self) -> None:
         """Make the FIFO and watch it.
@@ -337,6 +353,6 @@ class ControlFifo(Door):
                 return errno.ENXIO
             return error.errno or errno.EIO
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            return FifoReply(self._loop, path, descriptor)
+            return FifoReply(self._loop, path, descriptor, self._unread)
         os.close(descriptor)
         return errno.EINVAL

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..paths import RuntimeDirectory
 from .children import Children
+from .doors import Doors
 from .pool import Pool
 from .stuck import Stuck
 from .zygotes import Zygotes
@@ -30,18 +31,23 @@ class House:
 
     :param call: calls each chore, so that one that fails does not stop the others.
     :param settings: tells those in force.
+    :param others: chores of others that write to files of ours.
     """
 
     def __init__(
         self,
         directory: RuntimeDirectory,
+        doors: Doors,
         children: Children,
         pool: Pool,
         zygotes: Zygotes,
         call: Callable[[Callback], None],
         settings: Callable[[], Settings],
+        others: Sequence[Callback],
     ):
         self._directory = directory
+        self._doors = doors
+        self._others = others
         self._children = children
         self._pool = pool
         self._zygotes = zygotes
@@ -57,23 +63,33 @@ class House:
         zygote = self._zygotes.present
         return self._widened + self._faults + (zygote.warnings if zygote else [])
 
-    def keep(self) -> None:
-        """Do all of it."""
+    def keep(self) -> str | None:
+        """Do all of it; the path of something that is not ours any more, or None."""
         for chore in (
             self._zygotes.ping,
             self._stuck.end_spares,
             self._children.sweep,
             self._reap,
-            self._check_directory,
-            self._directory.clear_replies,
-            self._clear_connections,
-            self.clear_rehearsals,
         ):
             self._call(chore)
+        lost = self._doors.sweep()
+        if lost is None and not self._directory.is_ours:
+            lost = self._directory.path
+        if lost is None:  # else they would be a successor's
+            for chore in (
+                self._check_directory,
+                self._directory.clear_replies,
+                self._clear_connections,
+                self.clear_rehearsals,
+                *self._others,
+            ):
+                self._call(chore)
+        return lost
 
     def clear_rehearsals(self) -> None:
         """Remove what zygotes that have ended left."""
-        self._directory.clear_rehearsals(self._zygotes.pids)
+        if self._directory.is_ours:
+            self._directory.clear_rehearsals(self._zygotes.pids)
 
     def _reap(self) -> None:
         if not self._pool.in_flight:

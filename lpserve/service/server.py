@@ -108,11 +108,13 @@ class Service:
         self._shortages = Shortages()
         self._house = House(
             directory,
+            self._doors,
             self._children,
             self._pool,
             self._zygotes,
             self._loop.call,
             lambda: self.settings,
+            (self._warmer.save, log_file.roll_over),
         )
         self._verbs = Verbs(self, self._pool, version, self._totals)
         self._fault: LpserveError | None = None
@@ -170,17 +172,11 @@ class Service:
 
     def _keep_house(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._keep_house)
-        lost = self._doors.sweep()
-        if lost is None and not self._directory.is_ours:
-            lost = self._directory.path
+        lost = self._house.keep()
         if lost is not None and not self.stopping:
             self._fault = NotOursAnyMore(f"{lost} is not ours any more")
             log.error("%s: stopping", self._fault)
             self._stop(now=False)
-            return
-        self._house.keep()
-        self._loop.call(self._warmer.save)
-        self._loop.call(self._log_file.roll_over)
 
     def zygote_ended(self) -> None:
         """See `zygotes.Keeper`."""
@@ -198,6 +194,8 @@ class Service:
             log.info("stopping; %d connections to finish", len(self._pool.busy))
             self._pool.resize(0)
             self._warmer.stop()
+            if self._directory.is_ours:
+                self._warmer.save()
             self._reloads.stop()
             self._loop.call_later(self.settings.shutdown_timeout, self._terminate)
         if now:

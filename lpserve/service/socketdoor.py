@@ -26,7 +26,7 @@ from ..wire import (
 )
 from .doors import Door, Handler, Reply, nothing
 from .loop import Callback, Loop
-from .stdio import MAX_ATTACHED, Attached, Received
+from .stdio import MAX_ATTACHED, Attached, Received, close_at_once
 
 #: Seconds that a connection may take to send a whole request.
 PATIENCE = 30.0
@@ -172,9 +172,8 @@ class SocketReply(Reply):
         self._received.close()
         with contextlib.suppress(OSError):  # BlockingIOError, too: it is empty
             self.link.shutdown(socket.SHUT_RD)
-            # Without room for them the kernel closes what is attached.
-            while self.link.recv(1 << 16, socket.MSG_DONTWAIT):
-                pass
+            while not self._ended and self._receive():
+                self._received.close()
 
     def _hand(self, request: Request | RequestError) -> None:
         self._answering = True
@@ -223,8 +222,7 @@ class SocketReply(Reply):
 
     def hand_over(self) -> None:
         """Close the descriptors of a worker, which has its own by now."""
-        for descriptor in self.attached[1:]:
-            os.close(descriptor)
+        close_at_once(self.attached[1:])
         self.attached = ()
 
     def release(self) -> bool:
@@ -232,7 +230,7 @@ class SocketReply(Reply):
         self._door.waiting.pop(self, None)
         if self.is_open:
             self._forget()
-            self._received.close()
+            self._be_deaf()
             self._unsent = b""
             self.link.close()
         return False

@@ -5,19 +5,49 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import select
 import socket
 import stat
-from collections.abc import Collection
+import struct
+from collections.abc import Collection, Iterable, Iterator
 
 from ..wire import BAD_REQUEST, FAILED, RequestError
 
 _NAMES = ("stdin", "stdout", "stderr")
-#: One more than there may be; the kernel closes what there is no room for.
-MAX_ATTACHED = len(_NAMES) + 1
+#: That one message can have (SCM_MAX_FD of unix(7)). What there is no room for the
+#: kernel closes itself, and may wait for that; see `close_at_once`.
+MAX_ATTACHED = 253
 _int = array.array("i").itemsize
+_NO_LINGER = struct.pack("ii", 0, 0)
+
+
+@contextlib.contextmanager
+def _as_socket(descriptor: int) -> Iterator[socket.socket]:
+    """An object for *descriptor*, which stays open.
+
+    :raises OSError: if it is no socket. Of which family does not matter, and not each
+        kind tells.
+    """
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+    try:
+        yield link
+    finally:
+        link.detach()
+
+
+def close_at_once(descriptors: Iterable[int]) -> None:
+    """Close what somebody has sent, without waiting.
+
+    The last close(2) of a socket waits for its other end where it was told to
+    (SO_LINGER of socket(7)), also if it does not block otherwise.
+    """
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError), _as_socket(descriptor) as link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        os.close(descriptor)
 
 
 class Attached:
@@ -40,8 +70,7 @@ class Attached:
 
     def close(self) -> None:
         """Close them."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
+        close_at_once(self.descriptors)
         self.descriptors = []
 
     def be_stdio(self, address: object) -> tuple[int, ...]:
@@ -59,7 +88,10 @@ class Attached:
                 "spawn takes three descriptors on the socket (stdin, stdout, stderr), "
                 f"not {'more' if self.surplus else number}",
             )
-        fault = stdio_fault(self.descriptors, address)
+        try:
+            fault = stdio_fault(self.descriptors, address)
+        except OSError as error:
+            fault = f"a descriptor is of no use: {error.strerror}"
         if fault is not None:
             raise RequestError(BAD_REQUEST, fault)
         stdio, self.descriptors = tuple(self.descriptors), []
@@ -164,10 +196,6 @@ def stdio_fault(descriptors: Collection[int], address: object) -> str | None:
 
 def _peer_of(number: int) -> object:
     """The address to which a socket is connected; None if it is not."""
-    link = socket.socket(fileno=number)  # of whatever family
-    try:
+    with contextlib.suppress(OSError), _as_socket(number) as link:
         return link.getpeername()
-    except OSError:
-        return None
-    finally:
-        link.detach()
+    return None

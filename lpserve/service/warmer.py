@@ -99,13 +99,12 @@ class Warmer:
             self.set.restore(self._saved)
 
     def stop(self) -> None:
-        """Load nothing more."""
+        """Load nothing more; whoever wants to `save` does."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         if self._loader is not None and self._loader.child is not None:
             self._loader.child.signal(signal.SIGKILL)
-        self.save()
 
     def save(self) -> None:
         """Write down what a later service is to go on with."""

@@ -2,10 +2,13 @@
 
 """Requests and descriptors at the socket, in a loop of this process."""
 
+import errno
 import os
 import socket
 import stat
+import struct
 
+from ...lpserve.service import stdio
 from ...lpserve.wire import MAX_REQUEST
 from .socketdoorcase import SocketDoorTestCase
 
@@ -153,6 +156,37 @@ class TestDescriptors(SocketDoorTestCase):
         self.assertEqual((), self.spawned[0].attached)
         for number in attached:
             self.assertRaises(OSError, os.fstat, number)
+
+    def test_closed_at_once(self):
+        """A socket that was told to wait when it is closed does not have us wait."""
+        linger = socket.SOL_SOCKET, socket.SO_LINGER
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            one = socket.create_connection(server.getsockname())
+        with one:
+            numbers = [one.fileno()]
+            for line, count in (
+                (b"hello\n", 1),
+                (b"spawn alice\n", 1),
+                (b"spawn alice\n", 253),
+                (b"hel", 2),
+                (b"spawn alice\n" * 2, 3),
+            ):
+                one.setsockopt(*linger, struct.pack("ii", 1, 60))
+                client = self.connect()
+                client.send(line, *numbers * count)
+                client.link.close()
+                self.run_until(
+                    lambda: one.getsockopt(*linger, 8)[:4] == bytes(4), f"{line!r}"
+                )
+
+    def test_no_use(self):
+        """Whatever the kernel says of a descriptor is an answer."""
+
+        def fail(descriptors, address):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+        self.overrideAttr(stdio, "stdio_fault", fail)
+        self.assertRefused(self.spawn(*self.stdio()), "a descriptor is of no use")
 
     def test_wrong_number(self):
         one = self.stdio()[0]
