@@ -163,7 +163,7 @@ class cmd_lp_serve(_LpserveCommand):
             )
         os.environ.setdefault("BRZ_EMAIL", user)
         os.environ[LPSERVE_USER] = user
-        smartserver.protect_protocol()
+        smartserver.redirect_output()
         system.disable_debugger()
         memorylimit.limit_connection(settings.worker_memory)
         logging.getLogger("brz").handlers[1:] = [logging.StreamHandler(sys.stderr)]

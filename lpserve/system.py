@@ -295,10 +295,10 @@ def _fork_through_a_middle_process(run: Callable[[], int | None]) -> int:
 
     def be_middle() -> None:
         try:
-            told = _pid_and_errno.pack(fork(run_alone), 0)
+            report = _pid_and_errno.pack(fork(run_alone), 0)
         except OSError as error:
-            told = _pid_and_errno.pack(0, error.errno or errno.EAGAIN)
-        os.write(writer, told)
+            report = _pid_and_errno.pack(0, error.errno or errno.EAGAIN)
+        os.write(writer, report)
 
     def run_alone() -> int | None:
         os.close(reader)
@@ -310,14 +310,14 @@ def _fork_through_a_middle_process(run: Callable[[], int | None]) -> int:
         os.close(writer)
         writer = -1
         os.waitpid(middle, 0)
-        told = os.read(reader, _pid_and_errno.size)
+        report = os.read(reader, _pid_and_errno.size)
     finally:
         os.close(reader)
         if writer >= 0:
             os.close(writer)
-    if not told:
+    if not report:
         raise OSError(errno.EAGAIN, "the middle process was killed")
-    pid, fault = _pid_and_errno.unpack(told)
+    pid, fault = _pid_and_errno.unpack(report)
     if fault:
         raise OSError(fault, os.strerror(fault))
     return int(pid)

@@ -54,7 +54,7 @@ ORDERED = {
     "conch": ("fifos", "pipes", "asking", "transport"),
     "ssh": (
         *("limits", "authorizedkeys", "keydirectory", "record", "keys", "session"),
-        *("connection", "peer", "server", "start"),
+        *("connection", "transport", "server", "start"),
     ),
 }
 
@@ -64,5 +64,5 @@ WITH_BREEZY = ("service.start",)
 #: The only modules that import Twisted, which is an extra.
 WITH_TWISTED = (
     *("conch.fifos", "conch.pipes", "conch.asking", "conch.transport", "ssh.keys"),
-    *("ssh.session", "ssh.connection", "ssh.peer", "ssh.server", "ssh.start"),
+    *("ssh.session", "ssh.connection", "ssh.transport", "ssh.server", "ssh.start"),
 )

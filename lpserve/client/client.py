@@ -13,8 +13,8 @@ import time
 
 from ..location import read_configuration, runtime_directory
 from .conversation import EX_USAGE, ClientError, Conversation, NoService, spawn_words
-from .relay import Relay, Signals
-from .socketconversation import Attendance, SocketConversation
+from .relay import ForwardedSignals, Relay
+from .socketconversation import DirectSession, SocketConversation
 from .sshcommand import command_fault
 
 EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 69, 75, 77
@@ -100,7 +100,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
     fault = command_fault(os.environ, os.isatty(0))
     if fault is not None:
         raise ClientError(EX_USAGE, fault)
-    signals = Signals()
+    signals = ForwardedSignals()
     deadline = time.monotonic() + settings["connect_timeout"]
     wanted = (user, directory, door, settings)
     conversation = None
@@ -118,7 +118,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
     except NoService as error:
         if not fallback:
             raise _unavailable(error) from None
-        _tell(f"{error.shown}; serving this connection without it")
+        _print_error(f"{error.shown}; serving this connection without it")
         try:
             os.execvp(brz[0], [*brz, "lp-serve", "--inet", "--", user])
         except OSError as error:
@@ -131,7 +131,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
         if paths:
             relay = Relay(conversation, signals, pid, paths)
         else:
-            relay = Attendance(conversation, signals, pid)
+            relay = DirectSession(conversation, signals, pid)
         last = relay.run()
         if last is None:
             raise NoService("the service and the worker were killed")
@@ -146,7 +146,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
         conversation.close()
     if kind == "signal":
         raise ClientError(128 + number, f"the worker was ended by signal {number}")
-    if number and not relay.told(number):
+    if number and not relay.explained(number):
         text = f"the worker ended with status {number}; the service's log says why"
         raise ClientError(number, text)
     return number
@@ -166,7 +166,7 @@ def _is_number(text, most):
     return text.isascii() and text.isdigit() and int(text) <= most
 
 
-def _tell(text):
+def _print_error(text):
     try:
         os.write(2, f"lp-serve-client: {text}\n".encode("utf-8", "replace"))
     except OSError:
@@ -239,7 +239,7 @@ def main(words):
             brz = "brz"
         status = serve(user, directory, settings, [brz], fallback, door)
     except ClientError as error:
-        _tell(error.shown)
+        _print_error(error.shown)
         status = error.status
     except KeyboardInterrupt:
         status = 130

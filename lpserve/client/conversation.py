@@ -165,7 +165,7 @@ def _unquote(line):
     return shlex.split(line)
 
 
-class Talk:
+class Exchange:
     """One request to the service and the answers to it, through either door.
 
     :ivar control: a descriptor that is broken when the service has gone.
@@ -176,7 +176,7 @@ class Talk:
     def __init__(self, directory, signals=None):
         """Nothing is opened yet.
 
-        :param signals: a `relay.Signals` that ends the waiting, or None.
+        :param signals: a `relay.ForwardedSignals` that ends the waiting, or None.
         """
         self.control = self.reply = -1
         self.directory = directory
@@ -262,7 +262,7 @@ class Talk:
         return self.fault(" ended")
 
 
-class Conversation(Talk):
+class Conversation(Exchange):
     """One request to the control FIFO and the answers to it.
 
     ``control`` is kept open: when the service dies it has no reader. ``reply``
@@ -272,7 +272,7 @@ class Conversation(Talk):
     def __init__(self, directory, signals=None):
         """Open the control FIFO in *directory*.
 
-        :param signals: a `relay.Signals` that ends the waiting, or None.
+        :param signals: a `relay.ForwardedSignals` that ends the waiting, or None.
         :raises NoService: if there is none, nobody reads it, or it cannot be
             trusted.
         """

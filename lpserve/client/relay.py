@@ -25,7 +25,7 @@ _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _PASSED_ON = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)
 
 
-class Signals:
+class ForwardedSignals:
     """The signals that are passed on; their handlers only wake the loop."""
 
     def __init__(self):
@@ -59,7 +59,7 @@ def wait(wanted, timeout=None):
     return dict(poller.poll(timeout))
 
 
-class Flow:
+class Pump:
     """One direction of the relay: from *source* to *sink* until end of file.
 
     Never blocks: *source* is read when it has something, and *sink* written as
@@ -230,7 +230,7 @@ class Relay:
     """The life of one connection, from the ``ok`` of ``spawn`` to its end.
 
     :param conversation: the `conversation.Conversation` that got the answer.
-    :param signals: a `Signals`.
+    :param signals: a `ForwardedSignals`.
     :param pid: the worker's.
     :param paths: of its stdin, stdout and stderr FIFOs.
     """
@@ -239,7 +239,7 @@ class Relay:
         self._conversation = conversation
         self._signals = signals
         self._service_gone = False
-        self._told = False
+        self._explained = False
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:
@@ -253,9 +253,9 @@ class Relay:
         except OSError:
             return  # the worker died before it served: likewise
         self._flows = [
-            Flow(os.dup(0), ends[0]),
-            Flow(ends[1], _own_description(1)),
-            Flow(ends[2], _own_description(2)),
+            Pump(os.dup(0), ends[0]),
+            Pump(ends[1], _own_description(1)),
+            Pump(ends[2], _own_description(2)),
         ]
         # The flows alone hold the two ends, so that closing them is seen.
         leave_stdio()
@@ -286,12 +286,12 @@ class Relay:
                 self._service_gone = True
         for flow in self._flows[1:]:
             self._drain(flow)
-        self._told = bool(self._flows) and self._flows[2].moved
+        self._explained = bool(self._flows) and self._flows[2].moved
         return answer
 
-    def told(self, status):
+    def explained(self, status):
         """Whether the worker has told why it ends with *status*."""
-        return self._told
+        return self._explained
 
     def _wanted(self):
         wanted = {

@@ -15,8 +15,8 @@ import time
 from ..location import socket_address, uid_fault
 from .conversation import (
     ClientError,
+    Exchange,
     NoService,
-    Talk,
     check_directory,
     place_fault,
     service_fault,
@@ -31,13 +31,13 @@ _PAUSE = 0.01
 EX_UNAVAILABLE = 69
 
 
-class SocketConversation(Talk):
+class SocketConversation(Exchange):
     """One request to the socket and the answers to it."""
 
     def __init__(self, directory, signals=None, service_user=None):
         """Connect to the socket in *directory*.
 
-        :param signals: a `relay.Signals` that ends the waiting, or None.
+        :param signals: a `relay.ForwardedSignals` that ends the waiting, or None.
         :param service_user: whose service is trusted beside our own and root's.
         :raises NoService: if there is none, nobody listens, or it cannot be
             trusted.
@@ -143,11 +143,11 @@ class SocketConversation(Talk):
         raise ClientError(EX_UNAVAILABLE, str(fault), fault.public)
 
 
-class Attendance:
+class DirectSession:
     """The life of one connection of which the worker has our stdio.
 
     :param conversation: the `SocketConversation` that got the answer.
-    :param signals: a `relay.Signals`.
+    :param signals: a `relay.ForwardedSignals`.
     :param pid: the worker's.
     """
 
@@ -191,7 +191,7 @@ class Attendance:
             raise ClientError(128 + number, f"ended by signal {number}") from None
 
     @staticmethod
-    def told(status):
+    def explained(status):
         """Whether the worker has told why it ends with *status*.
 
         As far as can be known: what it wrote did not pass through here.

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ..client.autostart import PAUSE, last_line, starting
 from ..client.conversation import ClientError, Conversation, NoService, service_fault
-from .fifos import Watch, close_soon
+from .fifos import DescriptorWatcher, close_soon
 
 
 class Service(Protocol):
@@ -26,7 +26,7 @@ class Service(Protocol):
     brz: tuple[str, ...]
 
 
-class Asking:
+class WorkerRequest:
     """A request for a worker, from the request to the worker's end.
 
     :param words: returns those of the request, or raises a `ClientError`.
@@ -50,7 +50,7 @@ class Asking:
         self._failed = failed
         self._started = self._stopped = self._service_gone = False
         self._pidfd = -1
-        self._watches: list[Watch] = []
+        self._watches: list[DescriptorWatcher] = []
         self._timer: Any = None
         self._conversation: Conversation | None = None
         # A reactor may be stopped before all its processes have ended.
@@ -62,10 +62,12 @@ class Asking:
         except (NoService, ClientError) as fault:
             self._timer = reactor.callLater(0, self._fail, fault)
             return
-        self._control = Watch(reactor, conversation.control, self._gone, room)
+        self._control = DescriptorWatcher(
+            reactor, conversation.control, self._gone, room
+        )
         self._watches = [
             self._control,
-            Watch(reactor, conversation.reply, self._read),
+            DescriptorWatcher(reactor, conversation.reply, self._read),
         ]
         fault = conversation.fault(" does not answer")
         self._timer = reactor.callLater(service.connect_timeout, self._fail, fault)
@@ -139,7 +141,7 @@ class Asking:
             return
         if self._pidfd >= 0:
             # It goes on, and says itself how it ends.
-            watch = Watch(self._reactor, self._pidfd, self._all_gone)
+            watch = DescriptorWatcher(self._reactor, self._pidfd, self._all_gone)
             self._watches.append(watch)
         else:
             self._all_gone()
@@ -159,7 +161,7 @@ class Asking:
             self._fail(fault)
 
 
-class Starting:
+class ServiceStart:
     """The start of the service, once however many ask for it (`autostart`).
 
     :param ready: called when it is ready.

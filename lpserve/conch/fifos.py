@@ -206,7 +206,7 @@ class Reader(_End):
 
 
 @implementer(IReadDescriptor, IWriteDescriptor)
-class Watch:
+class DescriptorWatcher:
     """Tells when a descriptor, which remains its owner's, is ready.
 
     :param event: called when it can be read, or is of no more use.

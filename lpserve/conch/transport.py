@@ -41,7 +41,7 @@ from ..location import (
     read_configuration,
     runtime_directory,
 )
-from .asking import Asking, Starting
+from .asking import ServiceStart, WorkerRequest
 from .fifos import Reader, Writer, close_soon
 from .pipes import Pipes
 
@@ -197,7 +197,7 @@ class WorkerTransport(Pipes):
         self.pipes = {0: Writer(self._reactor, lost)}
         for number in (1, 2):
             self.pipes[number] = Reader(self._reactor, number, received, lost)
-        self._asking: Asking | None = None
+        self._asking: WorkerRequest | None = None
         self._process: Any = None
         self._pidfd = -1
         self._signals: list[int] = []
@@ -221,11 +221,11 @@ class WorkerTransport(Pipes):
             if isinstance(fault, ClientError):
                 self._fail(fault.status, fault.public)
             elif autostart:
-                Starting(self._service, lambda: self._ask(False), self._no_service)
+                ServiceStart(self._service, lambda: self._ask(False), self._no_service)
             else:
                 self._no_service(fault)
 
-        self._asking = Asking(self._service, self._words, self._answered, failed)
+        self._asking = WorkerRequest(self._service, self._words, self._answered, failed)
 
     def _answered(self, words: list[str]) -> None:
         """The service has answered, or said how the worker ended."""

@@ -81,13 +81,13 @@ def enter(settings: dict[str, Any], runtime_dir: str | None) -> Sandbox:
 def confine(settings: dict[str, Any], user: str) -> None:
     """Enter the sandbox as a process that serves *user* and ends.
 
-    :raises ConfigurationError: as `enter` and `Sandbox.narrow`.
+    :raises ConfigurationError: as `enter` and `Sandbox.restrict_to_user`.
     """
     made = enter(settings, None)
     trace.mutter("lpserve.sandbox: %s %s", made.report(), made.warnings)
-    made.divide()
+    made.isolate()
     made.prepare()
-    made.narrow(user, settings["allow_writes"])
+    made.restrict_to_user(user, settings["allow_writes"])
 
 
 def _stay_out(made: Sandbox, why: str) -> Sandbox:
@@ -133,7 +133,7 @@ class _Builder:
             for path in _configuration():
                 self._allow(path, DATA)
             if not root.is_shared(self._directory):
-                self._narrow_later()
+                self._restrict_to_users_later()
         # Not in `made.rules`: to be narrowed is to have a user's in place of it.
         made.seen[self._top] = identity(self._top)
         rules = dict(made.rules)
@@ -169,7 +169,7 @@ class _Builder:
             opened.pop_all()
         made.wall = wall
 
-    def _narrow_later(self) -> None:
+    def _restrict_to_users_later(self) -> None:
         self._made.directory = self._directory
         for path in self._made.rules:
             if _contains(path, self._top):

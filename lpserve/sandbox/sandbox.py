@@ -63,7 +63,7 @@ class Sandbox:
     abi: int = 0
     why: str = ""
     warnings: list[str] = field(default_factory=list)
-    #: What it takes to `divide`.
+    #: What it takes to `isolate`.
     wall: Ruleset | None = None
     #: The rights that do not hold everywhere, and where they hold for every user.
     handled: Access = NOTHING
@@ -87,7 +87,7 @@ class Sandbox:
         """Those that children need."""
         return [] if self.wall is None else [self.wall.descriptor]
 
-    def divide(self) -> None:
+    def isolate(self) -> None:
         """Be out of reach for those who were forked before us, and they for us.
 
         For a process that has just been forked: it cannot trace, nor send signals to,
@@ -102,14 +102,14 @@ class Sandbox:
                 raise
 
     def prepare(self) -> None:
-        """Do what can be done for `narrow` before there is a user."""
+        """Do what can be done for `restrict_to_user` before there is a user."""
         if self.directory is not None:
             self._narrow = Ruleset(self.abi, self.handled)
             for path, access in self.rules.items():
                 with contextlib.suppress(FileNotFoundError):
                     self._narrow.allow(path, access)
 
-    def narrow(self, user: str, allow_writes: bool) -> None:
+    def restrict_to_user(self, user: str, allow_writes: bool) -> None:
         """Reach nothing of other users, where each has a directory.
 
         :raises ConfigurationError: if that cannot be had, or *user* has none.

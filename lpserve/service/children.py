@@ -24,7 +24,7 @@ _FORKED = 0x40  # PF_FORKNOEXEC of <linux/sched.h>: no exec since the fork
 
 
 @dataclass(frozen=True)
-class End:
+class ExitStatus:
     """How a child ended: ``kind`` is "exit" or "signal", ``number`` which."""
 
     kind: str
@@ -43,7 +43,7 @@ class Child:
     """One child that has not been reaped: its pid cannot be another's yet."""
 
     def __init__(
-        self, pid: int, pidfd: int, ended: Callable[[End], None], leader: bool
+        self, pid: int, pidfd: int, ended: Callable[[ExitStatus], None], leader: bool
     ):
         self.pid = pid
         self.pidfd = pidfd
@@ -86,7 +86,7 @@ class Children:
         return len(self._table)
 
     def add(
-        self, pid: int, ended: Callable[[End], None], leader: bool = False
+        self, pid: int, ended: Callable[[ExitStatus], None], leader: bool = False
     ) -> Child:
         """Watch the child *pid*; call *ended* once it has been reaped.
 
@@ -147,13 +147,13 @@ class Children:
             if info is None:
                 return
             kind = "exit" if info.si_code == os.CLD_EXITED else "signal"
-            end = End(kind, info.si_status)
+            end = ExitStatus(kind, info.si_status)
             if kind == "signal":
                 # What it started (hooks) goes with it.
                 child.signal(signal.SIGTERM)
             os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
         except ChildProcessError:
-            end = End("signal", signal.SIGKILL)  # somebody else reaped it
+            end = ExitStatus("signal", signal.SIGKILL)  # somebody else reaped it
         self._loop.forget(child.pidfd)
         os.close(child.pidfd)
         child.pidfd = -1

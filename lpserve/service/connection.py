@@ -42,7 +42,7 @@ class Worker:
         #: Pings in a row that it has not answered, as a spare one, and since when.
         self.silent, self.silent_since = 0, 0.0
 
-    def heard(self) -> Iterator[dict[str, Any] | None]:
+    def messages(self) -> Iterator[dict[str, Any] | None]:
         """What it has said, without waiting; None when it has gone."""
         for _ in range(self.MESSAGES_AT_ONCE):
             if self.retired:
@@ -75,7 +75,7 @@ class Connection:
     path: str | None = None
     worker: Worker | None = None
     timer: Timer | None = None
-    gone: bool = False
+    client_gone: bool = False
 
     def refuse(self, code: str, text: str) -> None:
         """Answer with an error; the connection never was."""

@@ -30,7 +30,7 @@ _AT_ONCE = 64
 _blank_lines = re.compile(rb"\n\s*\n")
 
 
-def nothing() -> None:
+def noop() -> None:
     """What is called where there is nothing to do."""
 
 
@@ -50,7 +50,7 @@ class Reply:
     attached: tuple[int, ...] = ()
 
     def __init__(self) -> None:
-        self.gone: Callback = nothing
+        self.on_disconnect: Callback = noop
 
     def hand_over(self) -> None:
         """A worker has got what is attached."""

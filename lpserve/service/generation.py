@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .. import channel
 from ..errors import ZygoteError
-from .children import Child, Children, End
+from .children import Child, Children, ExitStatus
 from .loop import Loop, Timer
 
 #: Seconds that a zygote may take until it is ready.
@@ -25,7 +25,7 @@ LOOKS, LOOK_EACH = 10, 1.0
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchSpec:
     """How a zygote is started.
 
     :ivar argv: the command, to which the number of its channel is added.
@@ -38,12 +38,12 @@ class Launch:
     environ: dict[str, str]
     start: dict[str, Any]
 
-    def using(self, settings: dict[str, Any]) -> Launch:
+    def using(self, settings: dict[str, Any]) -> LaunchSpec:
         """The same with these settings."""
         return replace(self, start={**self.start, "settings": settings})
 
 
-class Owner(Protocol):
+class GenerationObserver(Protocol):
     """What a generation tells about itself, and to whom."""
 
     def zygote_ready(self, generation: Generation) -> None:
@@ -77,7 +77,12 @@ class Generation:
     """
 
     def __init__(
-        self, number: int, loop: Loop, children: Children, launch: Launch, owner: Owner
+        self,
+        number: int,
+        loop: Loop,
+        children: Children,
+        launch: LaunchSpec,
+        owner: GenerationObserver,
     ):
         self.number = number
         self.modules = 0
@@ -114,7 +119,7 @@ class Generation:
         """The zygote's."""
         return self._child.pid
 
-    def _launch(self, launch: Launch, theirs: socket.socket) -> Child:
+    def _launch(self, launch: LaunchSpec, theirs: socket.socket) -> Child:
         number = theirs.fileno()
         os.set_inheritable(number, True)
         actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)]
@@ -233,7 +238,7 @@ class Generation:
     def _give_up(self, why: str) -> None:
         self.kill(why)
         self.retire()
-        self._tell_end(why)
+        self._report_end(why)
 
     def _read(self) -> None:
         while not self._retired:
@@ -248,9 +253,9 @@ class Generation:
                 self._retired = True
                 self._child.signal(signal.SIGKILL)
                 return
-            self._heard(message)
+            self._handle_message(message)
 
-    def _heard(self, message: dict[str, Any]) -> None:
+    def _handle_message(self, message: dict[str, Any]) -> None:
         kind = message["kind"]
         self._silent = 0
         if kind in ("forked", "fork-failed", "pong"):
@@ -276,11 +281,11 @@ class Generation:
             self.warnings = message["warnings"]
             self._owner.zygote_ready(self)
 
-    def _ended(self, end: End) -> None:
+    def _ended(self, end: ExitStatus) -> None:
         self.retire()
-        self._tell_end(self._why or f"it ended with {end}")
+        self._report_end(self._why or f"it ended with {end}")
 
-    def _tell_end(self, why: str) -> None:
+    def _report_end(self, why: str) -> None:
         # What it was just forking has no channel any more, and may hang as it did.
         self._children.end_group(self.pid)
         if not self._over:

@@ -13,7 +13,7 @@ from ..paths import RuntimeDirectory
 from .children import Children
 from .doors import Doors
 from .pool import Pool
-from .stuck import Stuck
+from .stuck import StuckWorkers
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ log = logging.getLogger("lpserve")
 HOUSEKEEPING = 5.0
 
 
-class House:
+class Housekeeping:
     """See the module.
 
     :param call: calls each chore, so that one that fails does not stop the others.
@@ -53,7 +53,7 @@ class House:
         self._zygotes = zygotes
         self._call = call
         self._settings = settings
-        self._stuck = Stuck(pool, directory)
+        self._stuck = StuckWorkers(pool, directory)
         self._widened: list[str] = []
         self._faults: list[str] = []
 
@@ -63,7 +63,7 @@ class House:
         zygote = self._zygotes.present
         return self._widened + self._faults + (zygote.warnings if zygote else [])
 
-    def keep(self) -> str | None:
+    def run_chores(self) -> str | None:
         """Do all of it; the path of something that is not ours any more, or None."""
         for chore in (
             self._zygotes.ping,

@@ -19,7 +19,7 @@ Callback = Callable[[], object]
 FEW = 64
 
 
-def _nothing() -> None:
+def _noop() -> None:
     """What a cancelled timer calls back."""
 
 
@@ -36,7 +36,7 @@ class Timer:
     def cancel(self) -> None:
         """Do not call it; harmless when it has been called."""
         self.cancelled = True
-        self.callback = _nothing  # what it knows need not wait until it is due
+        self.callback = _noop  # what it knows need not wait until it is due
 
 
 class Loop:

@@ -18,7 +18,7 @@ ABOVE = 500
 _MOST = 1000
 
 
-def offer(pid: int) -> None:
+def raise_score(pid: int) -> None:
     """Have the kernel end *pid*, a child that was not reaped, before us."""
     wanted = _wanted()
     if wanted is not None:

@@ -15,10 +15,10 @@ from typing import Any
 from .. import channel
 from ..paths import RuntimeDirectory, remove_connection
 from ..wire import FAILED, encode_answer
-from .children import Children, End
+from .children import Children, ExitStatus
 from .connection import Connection, Worker
 from .demand import Demand
-from .doors import nothing
+from .doors import noop
 from .loop import Loop, Timer
 
 
@@ -50,7 +50,7 @@ class Pool:
         children: Children,
         directory: RuntimeDirectory,
         request_fork: Callable[[list[int], list[socket.socket], bool], int],
-        ended: Callable[[Connection, Worker, End], None],
+        ended: Callable[[Connection, Worker, ExitStatus], None],
         log: Callable[[str], None],
         used: Callable[[dict[str, Any]], None] = lambda message: None,
     ):
@@ -77,7 +77,7 @@ class Pool:
     def submit(self, connection: Connection, patience: float) -> None:
         """Give *connection* a worker, now or within *patience* seconds."""
         self.demand.arrived()
-        connection.reply.gone = lambda: self._abandoned(connection)
+        connection.reply.on_disconnect = lambda: self._abandoned(connection)
         while self.spares:
             worker = self.spares.popleft()
             if self._assign(worker, connection):
@@ -152,7 +152,9 @@ class Pool:
             worker.child = self._children.add(
                 pid, lambda end: self._worker_ended(worker, end), leader=True
             )
-            self._loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
+            self._loop.watch(
+                worker.channel.fileno(), lambda: self._read_messages(worker)
+            )
         except OSError as error:
             # Without its channel it ends; `Children` reaps it, or as a stranger.
             self._log(f"cannot watch worker {pid}: {error.strerror}")
@@ -197,7 +199,7 @@ class Pool:
         self._refill_later(self._pause)
         self._pause = min(self._pause * 2, self.RETRY_AT_MOST)
 
-    def zygote_gone(self, generation: int) -> None:
+    def zygote_lost(self, generation: int) -> None:
         """Forget the forks that *generation* was asked for."""
         for serial, worker in list(self.in_flight.items()):
             if worker.generation == generation:
@@ -247,10 +249,10 @@ class Pool:
         worker = connection.worker
         if worker is None or worker.child is None:
             return
-        self._heard(worker)  # it may have said that it ends
+        self._read_messages(worker)  # it may have said that it ends
         if worker.child.pid in self.busy:
             child = worker.child
-            connection.gone = True
+            connection.client_gone = True
             child.signal(signal.SIGHUP)
             connection.timer = self._loop.call_later(
                 self.hangup_timeout, lambda: self._children.terminate(child)
@@ -265,7 +267,9 @@ class Pool:
         assert worker.child is not None
         if connection.reply.attached:
             # The worker answers itself: it has the connection at the socket.
-            handed = self._tell(worker, connection, connection.reply.attached)
+            handed = self._send_connection(
+                worker, connection, connection.reply.attached
+            )
             answer = None
         else:
             try:
@@ -274,7 +278,9 @@ class Pool:
                 connection.refuse(FAILED, f"cannot make FIFOs: {error.strerror}")
                 return True
             paths = {"path": made.path, "reply": connection.reply.path}
-            handed = self._tell(worker, connection, (made.stdin, made.held), **paths)
+            handed = self._send_connection(
+                worker, connection, (made.stdin, made.held), **paths
+            )
             made.close()
             if handed:
                 connection.path = made.path
@@ -290,12 +296,12 @@ class Pool:
         self.busy[worker.child.pid] = worker
         connection.reply.hand_over()
         if answer is not None and not connection.reply.send(answer):
-            connection.gone = True  # nobody will open them
+            connection.client_gone = True  # nobody will open them
             self._children.terminate(worker.child)
         return True
 
     @staticmethod
-    def _tell(
+    def _send_connection(
         worker: Worker,
         connection: Connection,
         descriptors: tuple[int, ...],
@@ -332,18 +338,18 @@ class Pool:
         self._retire(worker)
         self.refill()
 
-    def tell_spares(self, path: str, descriptor: int | None) -> None:
+    def send_to_spares(self, path: str, descriptor: int | None) -> None:
         """Have the spare workers know a repository; see `Generation.keep`."""
         descriptors = () if descriptor is None else (descriptor,)
         for worker in self.spares:
             with contextlib.suppress(OSError):  # it does without
                 channel.send(worker.channel, "warm", descriptors, path=path)
 
-    def _heard(self, worker: Worker) -> None:
-        for message in worker.heard():
-            self._told(worker, message)
+    def _read_messages(self, worker: Worker) -> None:
+        for message in worker.messages():
+            self._handle_message(worker, message)
 
-    def _told(self, worker: Worker, message: dict[str, Any] | None) -> None:
+    def _handle_message(self, worker: Worker, message: dict[str, Any] | None) -> None:
         if message is None:
             if worker in self.spares:
                 self.spares.remove(worker)
@@ -357,13 +363,13 @@ class Pool:
         elif message["kind"] == "pong":
             worker.silent = 0
         elif message["kind"] == "gone" and worker.connection is not None:
-            worker.connection.gone = True
+            worker.connection.client_gone = True
         elif message["kind"] == "imported":
-            self._tell_missed(message.get("names"))
+            self._log_missed_modules(message.get("names"))
         elif message["kind"] == "used":
             self._used(message)
 
-    def _tell_missed(self, names: Any) -> None:
+    def _log_missed_modules(self, names: Any) -> None:
         """Log modules that connections have to import themselves, once each."""
         found = names if isinstance(names, list) else []
         new = sorted({str(each) for each in found} - self._missed)
@@ -371,8 +377,8 @@ class Pool:
             self._missed.update(new)
             self._log(f"rehearsal missed modules: {' '.join(new)}")
 
-    def _worker_ended(self, worker: Worker, end: End) -> None:
-        self._heard(worker)  # its last words may not have been read yet
+    def _worker_ended(self, worker: Worker, end: ExitStatus) -> None:
+        self._read_messages(worker)  # its last words may not have been read yet
         if worker in self.spares:
             self.spares.remove(worker)
         self._retire(worker)
@@ -387,7 +393,7 @@ class Pool:
             if connection.timer is not None:
                 connection.timer.cancel()
             # They know each other: without this only the collector frees them.
-            connection.reply.gone = nothing
+            connection.reply.on_disconnect = noop
             connection.worker = None
             self._ended(connection, worker, end)
         worker.child = worker.connection = None

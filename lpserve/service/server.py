@@ -30,10 +30,10 @@ from ..paths import RuntimeDirectory
 from ..system import notify, stopping_signals
 from ..wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
 from . import oomscore
-from .children import LET_GO, Children, End, kill_orphans
+from .children import LET_GO, Children, ExitStatus, kill_orphans
 from .doors import ControlFifo, Doors, Reply
-from .generation import Generation, Launch
-from .housekeeping import HOUSEKEEPING, House
+from .generation import Generation, LaunchSpec
+from .housekeeping import HOUSEKEEPING, Housekeeping
 from .loop import Loop
 from .pool import Connection, Pool, Worker
 from .reloads import Reloads
@@ -64,7 +64,7 @@ class Service:
         self,
         directory: RuntimeDirectory,
         load_settings: Callable[[], Settings],
-        launch: Launch,
+        launch: LaunchSpec,
         version: str,
         opened: Callable[[], None],
         log_file: LogFile,
@@ -89,7 +89,7 @@ class Service:
             self._request_fork,
             self._connection_ended,
             log.warning,
-            lambda message: self._warmer.heard(message),
+            lambda message: self._warmer.handle_message(message),
         )
         self._zygotes = Zygotes(
             self._loop,
@@ -99,14 +99,14 @@ class Service:
             lambda: not self.stopping or self._pool.waiting,
         )
         self._warmer = Warmer(
-            self._loop, self._children, directory.warm, self._pool.tell_spares
+            self._loop, self._children, directory.warm, self._pool.send_to_spares
         )
         self.stopping = False
         self._open = False
         self._finishing = False
         self._totals: Counter[str] = Counter()
         self._shortages = Shortages()
-        self._house = House(
+        self._house = Housekeeping(
             directory,
             self._doors,
             self._children,
@@ -141,7 +141,7 @@ class Service:
         kill_orphans()
         self._warmer.start()
         self._zygotes.replace()
-        self._loop.call_later(HOUSEKEEPING, self._keep_house)
+        self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
         try:
             self._loop.run()
         finally:
@@ -170,20 +170,20 @@ class Service:
         self._totals["faults"] += 1
         log.error("unexpected: %s", error, exc_info=error)
 
-    def _keep_house(self) -> None:
-        self._loop.call_later(HOUSEKEEPING, self._keep_house)
-        lost = self._house.keep()
+    def _run_housekeeping(self) -> None:
+        self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
+        lost = self._house.run_chores()
         if lost is not None and not self.stopping:
             self._fault = NotOursAnyMore(f"{lost} is not ours any more")
             log.error("%s: stopping", self._fault)
             self._stop(now=False)
 
     def zygote_ended(self) -> None:
-        """See `zygotes.Keeper`."""
+        """See `zygotes.ZygoteObserver`."""
         self._house.clear_rehearsals()
 
     def shutdown(self, now: bool, asked_by: str) -> None:
-        """See `verbs.Life`."""
+        """See `verbs.ServiceControl`."""
         log.info("shutdown%s, asked for by %s", " now" if now else "", asked_by)
         self._stop(now)
 
@@ -235,7 +235,7 @@ class Service:
         return self._reloads.settings
 
     def reload(self, reply: Reply, asked_by: str) -> None:
-        """See `verbs.Life`."""
+        """See `verbs.ServiceControl`."""
         log.info("reload, asked for by %s", asked_by)
         # First: the administrator moved the old one away, whatever else is wrong.
         self._log_file.reopen()
@@ -247,9 +247,9 @@ class Service:
     # -- zygotes ---------------------------------------------------------------
 
     def zygote_ready(self, new: Generation, old: Generation | None) -> None:
-        """See `zygotes.Keeper`."""
+        """See `zygotes.ZygoteObserver`."""
         if old is not None:
-            self._pool.zygote_gone(old.number)
+            self._pool.zygote_lost(old.number)
             self._pool.retire_before(new.number)
         if not self.stopping:
             self._use_settings()
@@ -273,13 +273,13 @@ class Service:
         except OSError as error:
             log.error("cannot let others in, or keep them out: %s", os_fault(error))
 
-    def zygote_gone(self, generation: Generation) -> None:
-        """See `zygotes.Keeper`."""
-        self._pool.zygote_gone(generation.number)
+    def zygote_lost(self, generation: Generation) -> None:
+        """See `zygotes.ZygoteObserver`."""
+        self._pool.zygote_lost(generation.number)
         self._warmer.use(None)
 
     def zygote_failed(self, why: str) -> None:
-        """See `zygotes.Keeper`."""
+        """See `zygotes.ZygoteObserver`."""
         if not self._open:
             self._fault = ZygoteError(why)
             self._loop.stop()
@@ -298,18 +298,18 @@ class Service:
         return zygote.number
 
     def forked(self, serial: int, pid: int) -> None:
-        """See `zygotes.Keeper`."""
+        """See `zygotes.ZygoteObserver`."""
         (self._warmer if serial < 0 else self._pool).forked(serial, pid)
-        oomscore.offer(pid)  # after the worker has been handed its connection
+        oomscore.raise_score(pid)  # after the worker has been handed its connection
 
     def fork_failed(self, serial: int, why: str) -> None:
-        """See `zygotes.Keeper`."""
+        """See `zygotes.ZygoteObserver`."""
         (self._warmer if serial < 0 else self._pool).fork_failed(serial, why)
 
     def _connection_ended(
-        self, connection: Connection, worker: Worker, end: End
+        self, connection: Connection, worker: Worker, end: ExitStatus
     ) -> None:
-        how = "ended" if end.clean else "gone" if connection.gone else "failed"
+        how = "ended" if end.clean else "gone" if connection.client_gone else "failed"
         self._totals[how] += 1
         assert worker.child is not None
         log.info(

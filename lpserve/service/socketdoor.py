@@ -24,9 +24,9 @@ from ..wire import (
     RequestError,
     parse_request,
 )
-from .doors import Door, Handler, Reply, nothing
+from .doors import Door, Handler, Reply, noop
 from .loop import Callback, Loop
-from .stdio import MAX_ATTACHED, Attached, Received, close_at_once
+from .stdio import MAX_ATTACHED, PassedDescriptors, ReceiveBuffer, close_at_once
 
 #: Seconds that a connection may take to send a whole request.
 PATIENCE = 30.0
@@ -62,12 +62,12 @@ class SocketReply(Reply):
         self._door = door
         self._loop = door.loop
         self._unsent = b""
-        self._received = Received()
+        self._received = ReceiveBuffer()
         self._has_read = False
         self._turns = 0
         self._watched: Callable[[int, Callback], None] | None = None
         self._answering = self._ended = self._last = self._going_on = False
-        self._deaf = False
+        self._receiving_stopped = False
 
     @property
     def is_open(self) -> bool:
@@ -102,7 +102,7 @@ class SocketReply(Reply):
             return self._await(self._loop.watch_writable, self.go_on)
         if self._answering:
             if self._last:
-                self._be_deaf()
+                self._stop_receiving()
             return self._await(self._loop.watch_hang_up, self._hung_up)
         if self._last:
             return self.release()
@@ -160,15 +160,15 @@ class SocketReply(Reply):
         self._received.take(data, attached, flags)
         return True
 
-    def _be_deaf(self) -> None:
+    def _stop_receiving(self) -> None:
         """Have nothing more sent to us, and nothing wait that was.
 
         A descriptor that waits at a connection keeps open what it refers to: with
         its other end among them the client would never be seen to go.
         """
-        if self._deaf:
+        if self._receiving_stopped:
             return
-        self._deaf = True
+        self._receiving_stopped = True
         self._received.close()
         with contextlib.suppress(OSError):  # BlockingIOError, too: it is empty
             self.link.shutdown(socket.SHUT_RD)
@@ -185,13 +185,15 @@ class SocketReply(Reply):
             self._loop.call_later(0, self.go_on)
             raise
 
-    def _understood(self, line: bytes, attached: Attached) -> Request | RequestError:
+    def _understood(
+        self, line: bytes, attached: PassedDescriptors
+    ) -> Request | RequestError:
         try:
             request = parse_request(line)
             if request.reply is not None:
                 raise RequestError(BAD_REQUEST, "reply has no place on the socket")
             if request.verb == "spawn":
-                stdio = attached.be_stdio(self._door.address)
+                stdio = attached.take_stdio(self._door.address)
                 self.attached = (self.link.fileno(), *stdio)
                 self._last = True
             elif attached:
@@ -213,7 +215,7 @@ class SocketReply(Reply):
     def close(self) -> None:
         """There are no more answers to this request."""
         self.hand_over()
-        self.gone = nothing
+        self.on_disconnect = noop
         self._answering = False
         if self.is_open:
             self.since = time.monotonic()
@@ -230,15 +232,15 @@ class SocketReply(Reply):
         self._door.waiting.pop(self, None)
         if self.is_open:
             self._forget()
-            self._be_deaf()
+            self._stop_receiving()
             self._unsent = b""
             self.link.close()
         return False
 
     def _hung_up(self) -> None:
-        gone, self.gone = self.gone, nothing
+        on_disconnect, self.on_disconnect = self.on_disconnect, noop
         self.release()
-        gone()
+        on_disconnect()
 
     def _flush(self) -> bool:
         """Send what is to be sent; False if there is no room for all of it."""

@@ -21,7 +21,7 @@ from ..location import LPSERVE_USER, runtime_directory
 from ..logs import LogFile, log_to_stderr
 from ..paths import RuntimeDirectory
 from ..settings import Settings, read_settings
-from .generation import Launch
+from .generation import LaunchSpec
 from .pidfile import remove_pid_file, write_pid_file
 from .server import Service
 
@@ -195,7 +195,7 @@ def _run(
             Service(
                 directory,
                 _Reader(chosen).read,
-                Launch((*brz, "lp-serve", "--zygote"), environ, start),
+                LaunchSpec((*brz, "lp-serve", "--zygote"), environ, start),
                 version,
                 opened,
                 log_file,

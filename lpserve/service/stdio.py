@@ -50,7 +50,7 @@ def close_at_once(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-class Attached:
+class PassedDescriptors:
     """The descriptors that came with one line at the socket."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Attached:
         close_at_once(self.descriptors)
         self.descriptors = []
 
-    def be_stdio(self, address: object) -> tuple[int, ...]:
+    def take_stdio(self, address: object) -> tuple[int, ...]:
         """Hand them over as a worker's standard input, output and error.
 
         :param address: that of the socket at which they arrived.
@@ -98,7 +98,7 @@ class Attached:
         return stdio
 
 
-class Received:
+class ReceiveBuffer:
     """What has come on one connection and has not been understood yet.
 
     No more is kept of it than bytes, however many lines they are.
@@ -109,8 +109,8 @@ class Received:
     def __init__(self) -> None:
         self.data = b""
         # What came with the first line of it, and with the last.
-        self._first: Attached | None = None
-        self._last: Attached | None = None
+        self._first: PassedDescriptors | None = None
+        self._last: PassedDescriptors | None = None
 
     def take(
         self, data: bytes, attached: list[tuple[int, int, bytes]], flags: int
@@ -121,7 +121,7 @@ class Received:
             return
         # They came with the end of it: the kernel hands out what was sent before
         # them as well, but nothing that was sent after (unix(7)).
-        holder = Attached()
+        holder = PassedDescriptors()
         if 0 <= self.data.find(b"\n") < len(self.data) - 1:
             self._last = holder
         elif self._first is None:
@@ -133,7 +133,7 @@ class Received:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 holder.take(content)
 
-    def next_line(self) -> tuple[bytes, Attached] | None:
+    def next_line(self) -> tuple[bytes, PassedDescriptors] | None:
         """The next line that is whole, and what came with it; None if there is none.
 
         Lines of nothing are left out, all of them at once.
@@ -156,7 +156,7 @@ class Received:
             else:
                 attached = self._last
             self._last = None
-        return line, attached or Attached()
+        return line, attached or PassedDescriptors()
 
     def close(self) -> None:
         """Forget it, and close what came with it."""

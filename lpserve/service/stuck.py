@@ -22,7 +22,7 @@ MAX_SILENT = 2
 GRACE = 10.0
 
 
-class Stuck:
+class StuckWorkers:
     """Finds them and kills them; to be called as often as the service keeps house."""
 
     def __init__(self, pool: Pool, directory: RuntimeDirectory):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lpserve")
 
 
-class Life(Protocol):
+class ServiceControl(Protocol):
     """The service, as far as a request may change it."""
 
     @property
@@ -60,7 +60,9 @@ class Verbs:
     :ivar refused: how many requests were, by the code of the error.
     """
 
-    def __init__(self, life: Life, pool: Pool, version: str, totals: Counter[str]):
+    def __init__(
+        self, life: ServiceControl, pool: Pool, version: str, totals: Counter[str]
+    ):
         self.refused: Counter[str] = Counter()
         self._life = life
         self._pool = pool

@@ -23,7 +23,7 @@ from typing import Any
 
 from .. import channel
 from . import warmset
-from .children import Child, Children, End
+from .children import Child, Children, ExitStatus
 from .generation import Generation
 from .loop import Loop, Timer
 from .warmset import LONGEST_FILE, Entry, WarmSet, is_path
@@ -46,7 +46,7 @@ class Loader:
     patience: Timer
     child: Child | None = None
     #: It has said what there is to say.
-    told: bool = False
+    reported: bool = False
     why: str = ""
 
 
@@ -65,14 +65,14 @@ class Warmer:
         loop: Loop,
         children: Children,
         file: str,
-        tell_spares: Callable[[str, int | None], None],
+        send_to_spares: Callable[[str, int | None], None],
     ):
         self.set = WarmSet()
         self.edition = 0
         self._loop = loop
         self._children = children
         self._file = file
-        self._tell_spares = tell_spares
+        self._tell_spares = send_to_spares
         self._zygote: Generation | None = None
         self._off = ""
         self._stopped = False
@@ -164,7 +164,7 @@ class Warmer:
         self._send_all()
         self._consider()
 
-    def heard(self, message: dict[str, Any]) -> None:
+    def handle_message(self, message: dict[str, Any]) -> None:
         """A worker has used a repository; *message* may be rubbish."""
         path, outcome = message.get("path"), message.get("outcome")
         if not is_path(path) or outcome not in channel.OUTCOMES:
@@ -268,22 +268,22 @@ class Warmer:
             loader.channel.close()  # `_ended` tells why
             return
         try:
-            self._told(loader, message, descriptors)
+            self._handle_loader(loader, message, descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _told(
+    def _handle_loader(
         self, loader: Loader, message: dict[str, Any], descriptors: list[int]
     ) -> None:
-        if loader.told:
+        if loader.reported:
             return
-        loader.told = True
+        loader.reported = True
         if message["kind"] == "changing":
             self._postpone(loader, str(message.get("text")))
             return
         if message["kind"] == "gone":
-            if self.set.gone(loader.path):
+            if self.set.mark_missing(loader.path):
                 log.info("warm: %s is not there any more", loader.path)
             if loader.path in self._kept:
                 self._keep(loader.path, None)
@@ -322,21 +322,21 @@ class Warmer:
 
     def _postpone(self, loader: Loader, why: str) -> None:
         """Try again soon: it is nobody's fault."""
-        loader.told = True
+        loader.reported = True
         self.set.postpone(loader.path, why, warmset.IN_A_MOMENT)
         log.info("warm: %s is not loaded now: %s", loader.path, why)
 
     def _failed(self, loader: Loader, why: str) -> None:
-        loader.told = True
+        loader.reported = True
         seconds = self.set.failed(loader.path, why)
         log.warning("warm: %s is put aside for %.0f s: %s", loader.path, seconds, why)
 
-    def _ended(self, loader: Loader, end: End) -> None:
-        if loader.channel.fileno() >= 0 and not loader.told:
+    def _ended(self, loader: Loader, end: ExitStatus) -> None:
+        if loader.channel.fileno() >= 0 and not loader.reported:
             self._read(loader)  # its last words may not have been read yet
-        if not loader.told and self._stopped:
-            loader.told = True
-        if not loader.told:
+        if not loader.reported and self._stopped:
+            loader.reported = True
+        if not loader.reported:
             self._failed(loader, loader.why or f"its loader ended with {end}")
         self._finish(loader)
 

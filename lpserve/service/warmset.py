@@ -155,8 +155,8 @@ class WarmSet:
         entry.loaded = self._clock()
         entry.failures, entry.why, entry.hits_of_this = 0, "", 0
         entry.too_large = False
-        gone = self._make_room(entry)
-        return entry.size is not None, [each for each in gone if each != path]
+        mark_missing = self._make_room(entry)
+        return entry.size is not None, [each for each in mark_missing if each != path]
 
     def failed(self, path: str, why: str) -> float:
         """It could not be loaded; the seconds until it is tried again."""
@@ -166,7 +166,7 @@ class WarmSet:
         entry.loading = False
         return self._put_aside(entry, why)
 
-    def gone(self, path: str) -> bool:
+    def mark_missing(self, path: str) -> bool:
         """It is not there any more; whether that is new.
 
         It is forgotten, unless it is to be there from the start: then it is looked
@@ -300,15 +300,15 @@ class WarmSet:
 
     def _make_room(self, newest: Entry | None = None) -> list[str]:
         """Let go of what is beyond the limits, the oldest first."""
-        gone = []
+        mark_missing = []
         kept = [each for each in self._newest() if each.size is not None]
         while kept and (len(kept) > self.most or self.size > self.room):
             oldest = -2 if kept[-1] is newest and len(kept) > 1 else -1
             entry = kept.pop(oldest)
             entry.size = None
             entry.wanted = False  # until it is used again
-            gone.append(entry.path)
-        return gone
+            mark_missing.append(entry.path)
+        return mark_missing
 
     def _forget_oldest(self) -> None:
         limit = max(self.most, 1) * REMEMBERED

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..errors import ZygoteError
 from .children import Children
-from .generation import Generation, Launch
+from .generation import Generation, LaunchSpec
 from .loop import Loop, Timer
 
 log = logging.getLogger("lpserve")
@@ -25,13 +25,13 @@ REHEARSE_AFTER, REHEARSE_AT_MOST = 60.0, 3600.0
 RENEW_AFTER = 60.0
 
 
-class Keeper(Protocol):
+class ZygoteObserver(Protocol):
     """What is told of zygotes, and to whom."""
 
     def zygote_ready(self, new: Generation, old: Generation | None) -> None:
         """*new* is in use now, and *old*, if there was one, is not."""
 
-    def zygote_gone(self, generation: Generation) -> None:
+    def zygote_lost(self, generation: Generation) -> None:
         """The one in use has ended by itself."""
 
     def zygote_failed(self, why: str) -> None:
@@ -41,10 +41,10 @@ class Keeper(Protocol):
         """One has ended, whichever and however."""
 
     def forked(self, serial: int, pid: int) -> None:
-        """See `generation.Owner`."""
+        """See `generation.GenerationObserver`."""
 
     def fork_failed(self, serial: int, why: str) -> None:
-        """See `generation.Owner`."""
+        """See `generation.GenerationObserver`."""
 
 
 class Zygotes:
@@ -60,8 +60,8 @@ class Zygotes:
         self,
         loop: Loop,
         children: Children,
-        launch: Callable[[], Launch],
-        keeper: Keeper,
+        launch: Callable[[], LaunchSpec],
+        keeper: ZygoteObserver,
         wanted: Callable[[], object],
     ):
         self.present: Generation | None = None
@@ -76,7 +76,7 @@ class Zygotes:
         self._rehearse_after = REHEARSE_AFTER
         self._rehearsal: Timer | None = None
         self._renewed = -RENEW_AFTER
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     @property
     def pids(self) -> list[int]:
@@ -116,9 +116,9 @@ class Zygotes:
             self.successor.kill("the service is stopping")
 
     def zygote_ready(self, generation: Generation) -> None:
-        """See `generation.Owner`."""
+        """See `generation.GenerationObserver`."""
         old, self.present, self.successor = self.present, generation, None
-        self._tell_once(generation)
+        self._log_once(generation)
         log.info(
             "generation %d is ready (zygote %d, %d modules)",
             generation.number,
@@ -141,17 +141,17 @@ class Zygotes:
             self._cancel_rehearsal()
         self._keeper.zygote_ready(generation, old)
 
-    def _tell_once(self, generation: Generation) -> None:
+    def _log_once(self, generation: Generation) -> None:
         lines = list(generation.warnings)
         if why := generation.sandbox["why"]:
             lines.append(f"the sandbox (lpserve.sandbox) is off: {why}")
         for line in lines:
-            if line not in self._told:
-                self._told.add(line)
+            if line not in self._logged:
+                self._logged.add(line)
                 log.warning("%s", line)
 
     def zygote_outdated(self, generation: Generation, why: str) -> None:
-        """See `generation.Owner`."""
+        """See `generation.GenerationObserver`."""
         now = time.monotonic()
         if generation is not self.present or self.successor is not None:
             return
@@ -161,26 +161,26 @@ class Zygotes:
             self.replace()
 
     def zygote_ended(self, generation: Generation, why: str) -> None:
-        """See `generation.Owner`."""
+        """See `generation.GenerationObserver`."""
         if generation is self.successor:
             self.successor = None
             if self._wanted():
                 self._failed(why)
         elif generation is self.present:
             self.present = None
-            self._keeper.zygote_gone(generation)
+            self._keeper.zygote_lost(generation)
             if self._wanted():
                 log.error("the zygote is gone: %s; starting another", why)
                 self._restart_later()
         self._keeper.zygote_ended()
 
     def forked(self, serial: int, pid: int) -> None:
-        """See `generation.Owner`."""
+        """See `generation.GenerationObserver`."""
         self._restart_after = RESTART_AFTER
         self._keeper.forked(serial, pid)
 
     def fork_failed(self, serial: int, why: str) -> None:
-        """See `generation.Owner`."""
+        """See `generation.GenerationObserver`."""
         self._keeper.fork_failed(serial, why)
 
     def _failed(self, why: str) -> None:

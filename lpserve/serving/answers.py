@@ -131,7 +131,7 @@ def _encodable(word: Any) -> Any:
     return b"" if word is None else text_of(word).encode("utf-8", "replace")
 
 
-def _told(words: Iterable[Any], root: str) -> list[Any]:
+def _error_words(words: Iterable[Any], root: str) -> list[Any]:
     """The words of an error, for the client."""
     encodable = _encodable(list(words))
     if not encodable or encodable[0] not in _WITH_PATHS:
@@ -171,7 +171,7 @@ class _LineProtocol(protocol.SmartServerRequestProtocolOne):
         if response.is_successful():
             words = _encodable(list(response.args))
         else:
-            words = _told(response.args, self._backing_transport.root)
+            words = _error_words(response.args, self._backing_transport.root)
         response.args = [_on_a_line(word) for word in words]
         if response.body_stream is not None:
             response.body_stream = self._with_errors(response.body_stream)
@@ -182,7 +182,7 @@ class _LineProtocol(protocol.SmartServerRequestProtocolOne):
         try:
             yield from stream
         except Exception as error:
-            words = _told(translate(error), self._backing_transport.root)
+            words = _error_words(translate(error), self._backing_transport.root)
             yield FailedSmartServerResponse([_on_a_line(word) for word in words])
 
 
@@ -235,7 +235,7 @@ class _Responder(protocol.ProtocolThreeResponder):
 
     def _write_structure(self, words: Iterable[Any]) -> None:
         if self._failed:
-            words = _told(words, self._root)
+            words = _error_words(words, self._root)
         super()._write_structure(_encodable(list(words)))
 
 

@@ -183,8 +183,8 @@ class _Files(LocalTransport):
         elif path == self._abspath(""):
             path = ""
         # Its own text names the file.
-        told = OSError(error.errno, error.strerror)
-        super()._translate_error(told, self._scheme + path, raise_generic)
+        without_path = OSError(error.errno, error.strerror)
+        super()._translate_error(without_path, self._scheme + path, raise_generic)
         raise error
 
 

@@ -182,7 +182,7 @@ def _without_paths(error: BaseException) -> str:
     return f"{text} (brz.log has more)"
 
 
-def protect_protocol() -> None:
+def redirect_output() -> None:
     """Keep ``print`` and ``input`` off the protocol: to stderr, from nothing."""
     # What plug-ins have printed so far is flushed when the stream is dropped.
     protocol = os.dup(1)

@@ -44,7 +44,7 @@ class User(ConchUser):
 class Connection(SSHConnection):
     """The ``ssh-connection`` service: sessions and nothing else."""
 
-    #: A `sshserver.Peer`.
+    #: A `sshserver.ServerTransport`.
     transport: Any
     _unanswered = 0
     _keepalive: Any = None
@@ -62,7 +62,7 @@ class Connection(SSHConnection):
             self._keepalive = None
         super().serviceStopped()
 
-    def heard(self) -> None:
+    def note_activity(self) -> None:
         """The client is there: anything it sends says so, as with sshd."""
         self._unanswered = 0
 

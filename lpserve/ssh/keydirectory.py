@@ -63,7 +63,7 @@ class KeyDirectory:
         #: By the blob of each key those who have it.
         self._users: dict[bytes, set[str]] = {}
         #: What the log has been told, so that not every login tells it again.
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def check(self) -> None:
         """Whether it can be used.
@@ -114,7 +114,7 @@ class KeyDirectory:
             if key is not None:
                 found.append(key)
         if len(found) > 1:
-            self._tell(
+            self._warn_once(
                 f"{found[0].user} and {found[1].user} have the same key: who logs in "
                 f"as {account} with it cannot be told"
             )
@@ -137,7 +137,7 @@ class KeyDirectory:
                             cost = 0
                             yield
         except OSError as error:
-            self._tell(f"cannot read {self.path}: {error.strerror}")
+            self._warn_once(f"cannot read {self.path}: {error.strerror}")
         for user in self._files.keys() - seen:
             self._remember(user, _NOTHING)
 
@@ -160,7 +160,7 @@ class KeyDirectory:
             try:
                 key = parse_line(line, user)
             except KeyLineError as error:
-                self._tell(f"{path}:{number}: {error}; the line lets nobody in")
+                self._warn_once(f"{path}:{number}: {error}; the line lets nobody in")
                 continue
             if key is not None:
                 keys.setdefault(key.blob, key)
@@ -186,11 +186,13 @@ class KeyDirectory:
             with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read(_MAX_FILE + 1)
         except OSError as error:
-            self._tell(f"cannot read {path}: {error.strerror}")
+            self._warn_once(f"cannot read {path}: {error.strerror}")
             return None
         lines = text.split("\n")
         if len(text) > _MAX_FILE:
-            self._tell(f"{path} is longer than {_MAX_FILE}: its end lets nobody in")
+            self._warn_once(
+                f"{path} is longer than {_MAX_FILE}: its end lets nobody in"
+            )
             del lines[-1]
         return lines
 
@@ -202,19 +204,19 @@ class KeyDirectory:
             found = os.stat(path)
         except OSError as error:
             if kind == "directory" or not isinstance(error, FileNotFoundError):
-                self._tell(f"cannot read {path}: {error.strerror}")
+                self._warn_once(f"cannot read {path}: {error.strerror}")
             return None
         fault = _distrust(path, found, is_kind, kind)
         if fault is not None:
-            self._tell(f"{fault}; it lets nobody in")
+            self._warn_once(f"{fault}; it lets nobody in")
             return None
         return found
 
-    def _tell(self, text: str) -> None:
-        if len(self._told) > 1000:
-            self._told.clear()
-        if text not in self._told:
-            self._told.add(text)
+    def _warn_once(self, text: str) -> None:
+        if len(self._warned) > 1000:
+            self._warned.clear()
+        if text not in self._warned:
+            self._warned.add(text)
             log.warning("%s", text)
 
 

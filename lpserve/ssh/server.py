@@ -28,8 +28,8 @@ from .connection import Connection, User
 from .keydirectory import KeyDirectory
 from .keys import KeyChecker, Login, host_key
 from .limits import Limits
-from .peer import Authentication, Peer, join_address
 from .session import Session
+from .transport import Authentication, ServerTransport, join_address
 
 log = logging.getLogger("lpserve")
 
@@ -40,14 +40,14 @@ _DROPS_INTERVAL = 10.0
 
 
 class Factory(SSHFactory):
-    """Makes a `Peer` of each connection that the limits let in.
+    """Makes a `ServerTransport` of each connection that the limits let in.
 
     :ivar checker: knows who may log in.
     :ivar limits: who may try to.
     :ivar peers: those that are connected.
     """
 
-    protocol = Peer
+    protocol = ServerTransport
     noisy = False
     services = {b"ssh-userauth": Authentication, b"ssh-connection": Connection}
 
@@ -58,24 +58,24 @@ class Factory(SSHFactory):
         self.limits = Limits(server.settings.login_rules)
         self.publicKeys = {key.sshType(): key.public()}
         self.privateKeys = {key.sshType(): key}
-        self.peers: set[Peer] = set()
+        self.peers: set[ServerTransport] = set()
         #: Those of them that have not logged in, and the source of each.
-        self._sources: dict[Peer, bytes] = {}
+        self._sources: dict[ServerTransport, bytes] = {}
         self._dropped = self._untold = 0
         self._telling: Any = None
 
-    def buildProtocol(self, address: Any) -> Peer | None:
+    def buildProtocol(self, address: Any) -> ServerTransport | None:
         """A peer for the client at *address*, or None: not now."""
         reason = self.limits.refusal(address.host, time.monotonic())
         if reason:
-            self._tell_dropped(address, reason)
+            self._log_dropped(address, reason)
             return None
-        peer: Peer = super().buildProtocol(address)
+        peer: ServerTransport = super().buildProtocol(address)
         self.peers.add(peer)
         self._sources[peer] = self.limits.begin(address.host)
         return peer
 
-    def _tell_dropped(self, address: Any, reason: str) -> None:
+    def _log_dropped(self, address: Any, reason: str) -> None:
         """One line at once, and then one for all that are dropped in some time."""
         self._dropped += 1
         if self._telling is not None:
@@ -92,19 +92,19 @@ class Factory(SSHFactory):
     def _tell_later(self) -> None:
         self._untold = 0
         later = self.server.reactor.callLater
-        self._telling = later(_DROPS_INTERVAL, self._tell_all_dropped)
+        self._telling = later(_DROPS_INTERVAL, self._log_all_dropped)
 
-    def _tell_all_dropped(self) -> None:
+    def _log_all_dropped(self) -> None:
         self._telling = None
         if self._untold:
             log.warning("%d more connections were dropped", self._untold)
             self._tell_later()
 
-    def logged_in(self, peer: Peer) -> None:
+    def logged_in(self, peer: ServerTransport) -> None:
         """A client has logged in."""
         self.limits.end(self._sources.pop(peer))
 
-    def lost(self, peer: Peer) -> None:
+    def lost(self, peer: ServerTransport) -> None:
         """A connection is over."""
         self.peers.discard(peer)
         source = self._sources.pop(peer, None)
@@ -114,7 +114,7 @@ class Factory(SSHFactory):
                 self._penalise(peer)
         self.server.end_if_over()
 
-    def _penalise(self, peer: Peer) -> None:
+    def _penalise(self, peer: ServerTransport) -> None:
         now = time.monotonic()
         host = peer.transport.getPeer().host
         seconds = self.limits.penalise(host, peer.fault, now)

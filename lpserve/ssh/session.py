@@ -51,7 +51,7 @@ class Session(SSHSession):
         super().__init__(*args, **keywords)
         self.localWindowSize = self.localWindowLeft = _WINDOW
         self._window_open = True
-        self._eof = self._deaf = False
+        self._eof = self._receiving_stopped = False
         self._stuck = 0
 
     # -- requests of the client ------------------------------------------------
@@ -155,12 +155,12 @@ class Session(SSHSession):
 
     def write(self, data: bytes) -> None:
         """Pass on what the worker has written."""
-        if not self._deaf:
+        if not self._receiving_stopped:
             super().write(data)
 
     def writeExtended(self, dataType: int, data: bytes) -> None:
         """Pass on its errors."""
-        if not self._deaf:
+        if not self._receiving_stopped:
             super().writeExtended(dataType, data)
 
     def _read_no_more(self) -> None:
@@ -174,7 +174,7 @@ class Session(SSHSession):
             self.update()
 
     def _drop(self) -> None:
-        self._deaf, self.buf, self.extBuf = True, b"", []
+        self._receiving_stopped, self.buf, self.extBuf = True, b"", []
 
     def closeReceived(self) -> None:
         """The client is done, and takes nothing more."""
@@ -210,7 +210,9 @@ class Session(SSHSession):
         """Have the worker wait, or go on, as the client takes what it writes."""
         if self.client is None or self.client.transport is None:
             return
-        if self._deaf or (self._window_open and not self.conn.transport.full):
+        if self._receiving_stopped or (
+            self._window_open and not self.conn.transport.full
+        ):
             self.client.transport.resumeProducing()
         else:
             self.client.transport.pauseProducing()

@@ -24,7 +24,7 @@ from .. import channel, system
 from ..serving import memorylimit
 from ..serving.containment import Containment
 from . import memory
-from .memory import Known, Read
+from .memory import ConnectionCache, RepositoryView
 from .revisiongraph import BadGraph, RevisionGraph, build
 
 #: Bytes that the loader may need for itself, and for each byte of the limit.
@@ -63,17 +63,17 @@ def main(end: socket.socket, path: str, room: int) -> int:
         data, revisions = load(path)
         descriptor = _share(data)
     except MemoryError:
-        return _tell(end, "not-loaded", text="it takes too much memory")
+        return _send(end, "not-loaded", text="it takes too much memory")
     except Changing as error:
-        return _tell(end, "changing", text=str(error))
+        return _send(end, "changing", text=str(error))
     except (CannotLoad, BadGraph) as error:
-        return _tell(end, "not-loaded", text=str(error))
+        return _send(end, "not-loaded", text=str(error))
     except Exception as error:
         if not os.path.exists(path + memory.CONTROL):
-            return _tell(end, "gone")
+            return _send(end, "gone")
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        return _tell(end, "not-loaded", text=text[:500])
-    return _tell(
+        return _send(end, "not-loaded", text=text[:500])
+    return _send(
         end,
         "loaded",
         (descriptor,),
@@ -83,7 +83,7 @@ def main(end: socket.socket, path: str, room: int) -> int:
     )
 
 
-def _tell(end: socket.socket, kind: str, descriptors: Any = (), **fields: Any) -> int:
+def _send(end: socket.socket, kind: str, descriptors: Any = (), **fields: Any) -> int:
     with contextlib.suppress(OSError):
         channel.send(end, kind, descriptors, **fields)
     return 0
@@ -170,7 +170,9 @@ def _answer(repository: Any, graph: RevisionGraph) -> dict[bytes, bytes]:
     Breezy's own answers, but that it finds the parents in *graph*.
     """
     packs = repository._pack_collection
-    packs._lpserve_known = Known(frozenset(packs._names), graph, True, Read())
+    packs._lpserve_known = RepositoryView(
+        frozenset(packs._names), graph, True, ConnectionCache()
+    )
     answers = {}
     for head in graph.deepest_heads()[:HEADS]:
         request = smart.SmartServerRepositoryGetParentMap(None, "/")

@@ -88,7 +88,7 @@ def local_path(transport: Any) -> str | None:
     return None
 
 
-class Read:
+class ConnectionCache:
     """What this connection has read of a repository with certain packs.
 
     :ivar content: of which: the sizes and the identities of their indices.
@@ -105,7 +105,7 @@ class Read:
         self.agree: bool | None = None
 
 
-class Known:
+class RepositoryView:
     """What is known of a repository while its pack names are as they were read.
 
     :ivar names: of its packs.
@@ -121,7 +121,7 @@ class Known:
         names: frozenset[str],
         graph: RevisionGraph | None,
         exact: bool,
-        read: Read,
+        read: ConnectionCache,
     ):
         self.names = names
         self.graph = graph
@@ -161,7 +161,7 @@ class Known:
             self.read.found.pop(_mod_revision.NULL_REVISION, None)
 
 
-class Memory:
+class RepositoryCache:
     """See the module; there is one in each process, `memory`."""
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class Memory:
         self._mappings: dict[str, Mapping] = {}
         self._places: dict[tuple[int, int], RevisionGraph] = {}
         # What this connection has read: {directory: (packs, parents)}.
-        self._read: dict[str, Read] = {}
+        self._read: dict[str, ConnectionCache] = {}
         self._nodes: dict[tuple[str, int, Identity], dict[Any, Any]] = {}
         self._node_count = 0
         # What it has used, to be reported: {path: outcome}.
@@ -222,7 +222,9 @@ class Memory:
 
     # -- what is used ----------------------------------------------------------
 
-    def names_read(self, directory: str, packs: dict[str, list[int]]) -> Known | None:
+    def names_read(
+        self, directory: str, packs: dict[str, list[int]]
+    ) -> RepositoryView | None:
         """What is known of the packs of a repository, just read from its disk.
 
         :param directory: where its indices are.
@@ -245,20 +247,22 @@ class Memory:
             ):
                 graph, exact = None, False
         self._note(directory, HIT if exact else COLD if graph is None else STALE)
-        read = Read() if exact else self._read_before(directory, packs)
-        return Known(frozenset(packs), graph, exact, read)
+        read = ConnectionCache() if exact else self._read_before(directory, packs)
+        return RepositoryView(frozenset(packs), graph, exact, read)
 
-    def _read_before(self, directory: str, packs: dict[str, list[int]]) -> Read:
+    def _read_before(
+        self, directory: str, packs: dict[str, list[int]]
+    ) -> ConnectionCache:
         try:
             content = {
                 name: (sizes, identity(f"{directory}{name}.rix"))
                 for name, sizes in packs.items()
             }
         except OSError:
-            return Read()
+            return ConnectionCache()
         before = self._read.get(directory)
         if before is None or before.content != content:
-            before = self._read[directory] = Read(content)
+            before = self._read[directory] = ConnectionCache(content)
         return before
 
     def nodes(self, path: str, size: int) -> dict[Any, Any] | None:
@@ -343,4 +347,4 @@ def _is_as_kept(
         return False
 
 
-cache = Memory()
+cache = RepositoryCache()

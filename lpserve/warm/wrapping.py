@@ -25,7 +25,7 @@ from breezy.bzr.smart import repository as smart
 from breezy.bzr.smart.request import SuccessfulSmartServerResponse
 
 from . import memory
-from .memory import Known, cache
+from .memory import RepositoryView, cache
 
 _Packs = pack_repo.RepositoryPackCollection
 _Index = btree_index.BTreeGraphIndex
@@ -54,7 +54,7 @@ EXPECTED: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
 )
 
 
-class Different(Exception):
+class UnexpectedBreezy(Exception):
     """This Breezy is not the one that the wrappers were written for."""
 
 
@@ -66,7 +66,7 @@ def digest(function: Any) -> str:
     try:
         source = inspect.getsource(function)
     except (OSError, TypeError):
-        raise Different(f"the source of {function} is missing") from None
+        raise UnexpectedBreezy(f"the source of {function} is missing") from None
     definition = ast.parse(textwrap.dedent(source)).body[0]
     body = getattr(definition, "body", None)
     if body and ast.get_docstring(definition, clean=False) is not None:  # type: ignore
@@ -96,7 +96,7 @@ def check() -> None:
     for owner, name, expected in EXPECTED:
         function = inspect.getattr_static(owner, name, None)
         if function is None or digest(function) not in expected:
-            raise Different(f"{owner.__name__}.{name} is not the one expected")
+            raise UnexpectedBreezy(f"{owner.__name__}.{name} is not the one expected")
 
 
 def install() -> None:
@@ -118,13 +118,13 @@ def _as_method(wrapped: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-def known_of(repository: Any, exact: bool = False) -> Known | None:
+def known_of(repository: Any, exact: bool = False) -> RepositoryView | None:
     """What is known of a repository; None if it may be changing under our hands.
 
     :param exact: all of it, and nothing of another.
     """
     packs = getattr(repository, "_pack_collection", None)
-    known: Known | None = getattr(packs, "_lpserve_known", None)
+    known: RepositoryView | None = getattr(packs, "_lpserve_known", None)
     if known is None or repository.is_write_locked():
         return None
     if exact and (
@@ -168,7 +168,7 @@ def _parents_of(original: Any, repository: Any, revision_ids: Any) -> Any:
     return result
 
 
-def _agree(known: Known, packs: Any) -> bool:
+def _agree(known: RepositoryView, packs: Any) -> bool:
     """Whether Breezy would find what *known* says, whichever pack it looked into."""
     if known.exact or known.graph is None:
         return True

@@ -158,7 +158,7 @@ def _be_worker(
     context = reset.Context(start, [theirs.fileno()])
     for step in reset.IN_ZYGOTE:
         step(context)
-    ready = worker.Ready()
+    ready = worker.ZygoteState()
     ready.prepare(_settings(stage))
     return worker.main(theirs, start, ready, modules, spare=True)
 

@@ -227,7 +227,7 @@ def reset_locale(context: Context) -> None:
 
 def reset_streams(context: Context) -> None:
     """``print`` goes to stderr, which will be the client's; never to the protocol."""
-    smartserver.protect_protocol()
+    smartserver.redirect_output()
     smartserver.silence_ui()
 
 

@@ -50,7 +50,7 @@ class _TooLate(Exception):
 def main(
     end: socket.socket,
     start: dict[str, Any],
-    ready: Ready,
+    ready: ZygoteState,
     modules: int,
     spare: bool,
 ) -> int:
@@ -89,7 +89,7 @@ def main(
             answers.connect(descriptors, ready.settings["connect_timeout"])
             connected = True
         finally:
-            answers.settle()
+            answers.clean_up()
         status = _serve(context, ready)
         gone = smartserver.client_gone
         with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def main(
     return status
 
 
-class Ready:
+class ZygoteState:
     """What a zygote has ready for its workers beside what is loaded.
 
     :ivar settings: what `settings.Settings.for_worker` says.
@@ -150,7 +150,7 @@ class Ready:
         return reset.client_timeout if chosen is None else chosen
 
 
-def warm_up(ready: Ready) -> None:
+def warm_up(ready: ZygoteState) -> None:
     """Serve a greeting to nobody, in the version of the protocol that clients use."""
     intake.writing_requests()  # which is remembered
     ends = (*os.pipe(), *os.pipe())
@@ -164,7 +164,7 @@ def warm_up(ready: Ready) -> None:
             os.close(number)
 
 
-def practise(context: reset.Context, ready: Ready) -> None:
+def practise(context: reset.Context, ready: ZygoteState) -> None:
     """Go through a connection of nobody, while nobody waits.
 
     What a fork shares is copied when it is first written to, reference counts
@@ -217,7 +217,7 @@ class _FifoAnswers:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
-    def settle(self) -> None:
+    def clean_up(self) -> None:
         """Leave nothing of what led to the connection."""
         remove_connection(self._path)
         os.close(self._held)
@@ -246,7 +246,7 @@ class _LinkAnswers:
             if not os.get_blocking(number):
                 os.set_blocking(number, True)
 
-    def settle(self) -> None:
+    def clean_up(self) -> None:
         """There is nothing to leave."""
 
     def open(self) -> int:
@@ -259,11 +259,11 @@ def _become(descriptor: int, number: int) -> None:
     os.close(descriptor)
 
 
-def _serve(context: reset.Context, ready: Ready) -> int:
+def _serve(context: reset.Context, ready: ZygoteState) -> int:
     for step in reset.AT_CONNECTION:
         step(context)
     settings = ready.settings
-    ready.sandbox.narrow(context.message["user"], settings["allow_writes"])
+    ready.sandbox.restrict_to_user(context.message["user"], settings["allow_writes"])
     return smartserver.serve_and_report(
         context.message["user"],
         0,

@@ -65,7 +65,7 @@ class Zygote:
         if message is None:
             raise BrokenPipeError
         self._start: dict[str, Any] = message
-        self._ready = worker.Ready()
+        self._ready = worker.ZygoteState()
         self._modules = 0
         self._cold = ""
 
@@ -75,7 +75,7 @@ class Zygote:
             # Of an older service, which will say that it is.
             channel.send(self._link, "ready", version=channel.VERSION)
             return
-        self._settle()
+        self._detach()
         unrehearsed = rehearsal.rehearse(self._start)
         adaptation.adapt()
         with contextlib.suppress(Exception):
@@ -111,7 +111,7 @@ class Zygote:
                 continue
             self._fork(message, list(map(channel.end_of, descriptors)))
 
-    def _settle(self) -> None:
+    def _detach(self) -> None:
         """Stop being the command that Breezy started."""
         os.setsid()
         system.set_title("lp-zygote")
@@ -158,7 +158,7 @@ class Zygote:
         for each in ends:
             if each is not end:
                 each.close()
-        self._ready.sandbox.divide()
+        self._ready.sandbox.isolate()
         if message["kind"] == "load":
             return loader.main(end, message["path"], message["room"])
         return self._be_worker(end, message["spare"])

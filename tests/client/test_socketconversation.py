@@ -244,7 +244,7 @@ class TestSending(SocketConversationTestCase):
         self.fill()
 
         def wait():
-            talk = SocketConversation(self.runtime, relay.Signals())
+            talk = SocketConversation(self.runtime, relay.ForwardedSignals())
             os.kill(os.getpid(), signal.SIGTERM)
             try:
                 talk.send(["hello"], soon())
@@ -326,7 +326,7 @@ class TestAnswers(SocketConversationTestCase):
 
     def test_signal(self):
         def wait():
-            talk, _ = self.asked(signals=relay.Signals())
+            talk, _ = self.asked(signals=relay.ForwardedSignals())
             os.kill(os.getpid(), signal.SIGINT)
             try:
                 talk.wait_answer(soon())

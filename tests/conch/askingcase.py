@@ -7,7 +7,7 @@ import os
 from types import SimpleNamespace
 
 from ...lpserve import wire
-from ...lpserve.conch.asking import Asking, Starting
+from ...lpserve.conch.asking import ServiceStart, WorkerRequest
 from ...lpserve.paths import RuntimeDirectory
 from .reactorcase import ReactorTestCase
 
@@ -50,7 +50,7 @@ class AskingTestCase(ReactorTestCase):
 
     def ask(self, *words):
         """Ask for a worker; what comes of it goes to `answers` or `faults`."""
-        return Asking(
+        return WorkerRequest(
             self.service,
             lambda: list(words or ("spawn", "alice")),
             self.answers.append,
@@ -129,7 +129,7 @@ class StartingTestCase(AskingTestCase):
         def ready():
             self.readies += 1
 
-        return Starting(
+        return ServiceStart(
             self.service, ready, lambda fault: self.faults.append(str(fault))
         )
 

@@ -12,7 +12,7 @@ from twisted.internet import main
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from zope.interface.verify import verifyObject
 
-from ...lpserve.conch.fifos import Reader, Watch
+from ...lpserve.conch.fifos import DescriptorWatcher, Reader
 from .reactorcase import FifoTestCase
 
 load_tests = load_tests_apply_scenarios
@@ -337,7 +337,9 @@ class TestWatch(FifoTestCase):
         self.open_far(os.O_RDWR)
 
     def watch(self, room=None):
-        return Watch(self.reactor, self.far, lambda: self.told.append("event"), room)
+        return DescriptorWatcher(
+            self.reactor, self.far, lambda: self.told.append("event"), room
+        )
 
     def test_event(self):
         watch = self.watch()
@@ -372,7 +374,9 @@ class TestWatch(FifoTestCase):
         """A FIFO that is only written is an event when nobody reads any more."""
         writer = self.open_fifo(os.O_WRONLY)
         self.addCleanup(os.close, writer)
-        watch = Watch(self.reactor, writer, lambda: self.told.append("event"))
+        watch = DescriptorWatcher(
+            self.reactor, writer, lambda: self.told.append("event")
+        )
         self.turn()
         self.assertEqual([], self.told)
         self.close_far()

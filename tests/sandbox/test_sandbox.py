@@ -19,9 +19,9 @@ class TestUsers(ConfineCase):
         """What *run* returns in a worker of bob."""
 
         def narrow_and_run(made):
-            made.divide()
+            made.isolate()
             made.prepare()
-            made.narrow("bob", True)
+            made.restrict_to_user("bob", True)
             return run()
 
         report, found = self.enter(

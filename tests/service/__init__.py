@@ -5,7 +5,6 @@
 from .. import loader_of
 
 MODULES = (
-    "test_attendance",
     "test_children",
     "test_demand",
     "test_doors",

@@ -7,7 +7,7 @@ import select
 import signal
 
 from ...lpserve import system
-from ...lpserve.service.children import Children, End
+from ...lpserve.service.children import Children, ExitStatus
 from ...lpserve.service.loop import Loop
 from ..harness import read_line, wait_until
 from ..test_system import in_child
@@ -73,7 +73,7 @@ class TestEnds(ChildrenTestCase):
         self.assertEqual(4, len(self.children))
         self.wait_ends()
         for pid, status in zip(pids, statuses, strict=True):
-            self.assertEqual(End("exit", status), self.ends[pid])
+            self.assertEqual(ExitStatus("exit", status), self.ends[pid])
             # FAULT 18: it is no zombie.
             self.assertRaises(ChildProcessError, os.waitpid, pid, 0)
         self.assertEqual(4, len(self.reaped))
@@ -82,7 +82,7 @@ class TestEnds(ChildrenTestCase):
     def test_signal(self):
         child = self.add(kill_self)
         self.wait_ends()
-        self.assertEqual(End("signal", signal.SIGKILL), self.ends[child.pid])
+        self.assertEqual(ExitStatus("signal", signal.SIGKILL), self.ends[child.pid])
 
     def test_core(self):
         """A signal that dumps core is a signal."""
@@ -95,7 +95,7 @@ class TestEnds(ChildrenTestCase):
 
         child = self.add(abort)
         self.wait_ends()
-        self.assertEqual(End("signal", signal.SIGABRT), self.ends[child.pid])
+        self.assertEqual(ExitStatus("signal", signal.SIGABRT), self.ends[child.pid])
 
     def test_stopped_is_not_ended(self):
         child = self.add(sleep)
@@ -107,7 +107,7 @@ class TestEnds(ChildrenTestCase):
         child.signal(signal.SIGCONT)
         child.signal(signal.SIGTERM)
         self.wait_ends()
-        self.assertEqual(End("signal", signal.SIGTERM), self.ends[child.pid])
+        self.assertEqual(ExitStatus("signal", signal.SIGTERM), self.ends[child.pid])
 
     def test_ended_before_it_was_added(self):
         """A worker may die before its pid is told."""
@@ -115,7 +115,7 @@ class TestEnds(ChildrenTestCase):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self.children.add(pid, lambda end: self.note(pid, end))
         self.wait_ends()
-        self.assertEqual({pid: End("exit", 3)}, self.ends)
+        self.assertEqual({pid: ExitStatus("exit", 3)}, self.ends)
 
     def test_failing_callback(self):
         """The others, and the owner of the table, are told all the same."""
@@ -134,11 +134,11 @@ class TestEnds(ChildrenTestCase):
         self.assertEqual(0, len(self.children))
 
     def test_str(self):
-        self.assertEqual("exit 3", str(End("exit", 3)))
-        self.assertEqual("signal 9", str(End("signal", 9)))
-        self.assertTrue(End("exit", 0).clean)
-        self.assertFalse(End("exit", 1).clean)
-        self.assertFalse(End("signal", 0).clean)
+        self.assertEqual("exit 3", str(ExitStatus("exit", 3)))
+        self.assertEqual("signal 9", str(ExitStatus("signal", 9)))
+        self.assertTrue(ExitStatus("exit", 0).clean)
+        self.assertFalse(ExitStatus("exit", 1).clean)
+        self.assertFalse(ExitStatus("signal", 0).clean)
 
     def test_reaped_by_the_kernel(self):
         """FAULT 18: with SIGCHLD ignored a child leaves nothing; it is told of."""
@@ -196,20 +196,20 @@ class TestSignals(ChildrenTestCase):
         child.signal(signal.SIGTERM)
         self.assertEnded(reader)
         self.wait_ends()
-        self.assertEqual(End("signal", signal.SIGTERM), self.ends[child.pid])
+        self.assertEqual(ExitStatus("signal", signal.SIGTERM), self.ends[child.pid])
 
     def test_killed_worker(self):
         """FAULT 19: a worker that a signal ended takes its hooks with it."""
         child, reader = self.start_family(kill_self)
         self.wait_ends()
-        self.assertEqual(End("signal", signal.SIGKILL), self.ends[child.pid])
+        self.assertEqual(ExitStatus("signal", signal.SIGKILL), self.ends[child.pid])
         self.assertEnded(reader)
 
     def test_exited_worker(self):
         """What a worker that ended by itself left in the background goes on."""
         child, reader = self.start_family(lambda: None)
         self.wait_ends()
-        self.assertEqual(End("exit", 0), self.ends[child.pid])
+        self.assertEqual(ExitStatus("exit", 0), self.ends[child.pid])
         self.assertEqual([], select.select([reader], [], [], 0)[0])
         os.killpg(child.pid, signal.SIGKILL)
         self.assertEnded(reader)
@@ -219,7 +219,7 @@ class TestSignals(ChildrenTestCase):
         child = self.add(sleep, leader=True)
         child.signal(signal.SIGTERM)
         self.wait_ends()
-        self.assertEqual(End("signal", signal.SIGTERM), self.ends[child.pid])
+        self.assertEqual(ExitStatus("signal", signal.SIGTERM), self.ends[child.pid])
 
     def test_ended_but_not_reaped(self):
         """There is nobody to be hit by mistake, and no error."""
@@ -227,7 +227,7 @@ class TestSignals(ChildrenTestCase):
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         child.signal(signal.SIGTERM)
         self.wait_ends()
-        self.assertEqual(End("exit", 0), self.ends[child.pid])
+        self.assertEqual(ExitStatus("exit", 0), self.ends[child.pid])
 
     def test_after_it_was_reaped(self):
         """FAULT 9: a signal never goes to whoever has its number now."""
@@ -239,7 +239,7 @@ class TestSignals(ChildrenTestCase):
         child.signal(signal.SIGKILL)
         bystander.signal(signal.SIGTERM)
         self.wait_ends()
-        self.assertEqual(End("signal", signal.SIGTERM), self.ends[bystander.pid])
+        self.assertEqual(ExitStatus("signal", signal.SIGTERM), self.ends[bystander.pid])
 
 
 class TestStrangers(ChildrenTestCase):
@@ -325,7 +325,7 @@ class TestHalfForked(ChildrenTestCase):
         self.assertIsNone(os.waitid(os.P_PID, worker, WITHOUT_WAITING))
         known.signal(signal.SIGTERM)
         self.wait_ends()
-        self.assertEqual(End("signal", signal.SIGTERM), self.ends[worker])
+        self.assertEqual(ExitStatus("signal", signal.SIGTERM), self.ends[worker])
         self.children.sweep()
         self.assertEqual(set(), self.children._groups)
 

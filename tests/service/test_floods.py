@@ -180,7 +180,7 @@ class TestHiddenHangUp(SocketDoorTestCase):
             client.send(b"\n", each)
         self.run_until(lambda: self.spawned, "the spawn")
         gone = []
-        self.spawned[-1].gone = lambda: gone.append(True)
+        self.spawned[-1].on_disconnect = lambda: gone.append(True)
         return gone
 
     def test_in_the_queue(self):

@@ -13,7 +13,7 @@ from ...lpserve import channel, system
 from ...lpserve.errors import ZygoteError
 from ...lpserve.service import generation
 from ...lpserve.service.children import Children
-from ...lpserve.service.generation import Generation, Launch
+from ...lpserve.service.generation import Generation, LaunchSpec
 from ..harness import PLUGIN
 from .test_loop import LoopTestCase
 
@@ -62,7 +62,7 @@ class TestGeneration(LoopTestCase):
 
     def start(self, script, start=None, children=None):
         python = (sys.executable, "-I", "-S", "-c")
-        launch = Launch((*python, PROLOGUE + script, PLUGIN), {}, start or {})
+        launch = LaunchSpec((*python, PROLOGUE + script, PLUGIN), {}, start or {})
         return Generation(5, self.loop, children or self.children, launch, self)
 
     def wait_told(self, count=1):
@@ -174,7 +174,7 @@ class TestGeneration(LoopTestCase):
 
         before = system.open_descriptors()
         slow = Slow(self.loop, lambda: None)
-        launch = Launch(("/bin/false",), {}, {})
+        launch = LaunchSpec(("/bin/false",), {}, {})
         try:
             Generation(5, self.loop, slow, launch, self)
         except (ZygoteError, OSError):
@@ -316,7 +316,7 @@ class TestGeneration(LoopTestCase):
 
     def test_cannot_be_started(self):
         before = system.open_descriptors()
-        launch = Launch(("/no/such/program",), {}, {})
+        launch = LaunchSpec(("/no/such/program",), {}, {})
         error = self.assertRaises(
             ZygoteError, Generation, 1, self.loop, self.children, launch, self
         )

@@ -111,7 +111,7 @@ class PoolTestCase(LoopTestCase):
         """End what the test left, and forget what nobody forked."""
         for _, end in self.asked:
             end.close()
-        self.pool.zygote_gone(self.generation)
+        self.pool.zygote_lost(self.generation)
         self.generation = 0
         self.pool.resize(0)
         self.pool.signal_all(signal.SIGKILL)
@@ -213,7 +213,7 @@ class TestSpares(PoolTestCase):
         self.pool.resize(2)
         self.fork()
         self.generation = 2
-        self.pool.zygote_gone(1)
+        self.pool.zygote_lost(1)
         self.pool.retire_before(2)
         self.asked.pop(0)[1].close()
         self.assertEqual((0, 0, 0, 0), self.counts())
@@ -320,7 +320,7 @@ class TestConnections(PoolTestCase):
         connection = self.submit()
         self.asked.pop(0)[1].close()
         self.generation = 0
-        self.pool.zygote_gone(1)
+        self.pool.zygote_lost(1)
         self.assertEqual((0, 0, 0, 1), self.counts())
         self.pool.refill()
         self.assertEqual((0, 0, 0, 1), self.counts())

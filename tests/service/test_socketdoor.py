@@ -61,7 +61,7 @@ class TestRequests(SocketDoorTestCase):
         waits.link.shutdown(socket.SHUT_WR)
         self.run_until(lambda: self.spawned, "the spawn")
         gone = []
-        self.spawned[0].gone = lambda: gone.append(True)
+        self.spawned[0].on_disconnect = lambda: gone.append(True)
         self.loop.call_later(0.02, lambda: self.spawned[0].send(b"ok 1\n"))
         self.wait_answers(waits, 1)
         self.assertEqual([], gone)
@@ -304,7 +304,7 @@ class TestDescriptors(SocketDoorTestCase):
         client = self.spawn(*self.stdio())
         self.run_until(lambda: self.spawned, "the spawn")
         gone = []
-        self.spawned[0].gone = lambda: gone.append(True)
+        self.spawned[0].on_disconnect = lambda: gone.append(True)
         client.link.close()
         self.run_until(lambda: gone, "the news")
         self.assertFalse(self.spawned[0].send(b"ok 1\n"))

@@ -5,7 +5,7 @@
 import os
 
 from ...lpserve.service import stuck
-from ...lpserve.service.stuck import MAX_SILENT, Stuck
+from ...lpserve.service.stuck import MAX_SILENT, StuckWorkers
 from .test_pool import PoolTestCase
 
 
@@ -13,7 +13,7 @@ class TestStuck(PoolTestCase):
     def setUp(self):
         super().setUp()
         self.overrideAttr(stuck, "GRACE", 0.0)
-        self.stuck = Stuck(self.pool, self.directory)
+        self.stuck = StuckWorkers(self.pool, self.directory)
 
     def make_spare(self):
         self.pool.resize(1)
@@ -44,7 +44,7 @@ class TestStuck(PoolTestCase):
         worker = self.make_spare()
         for _ in range(3 * MAX_SILENT):
             self.stuck.end_spares()
-            self.pool._told(worker, {"kind": "pong"})
+            self.pool._handle_message(worker, {"kind": "pong"})
         self.assertEqual((1, 0, 0, 0), self.counts())
 
     def test_a_connection_that_is_not_opened(self):

@@ -59,7 +59,7 @@ class WarmerCase(LoopTestCase):
         return made
 
     def use(self, path, outcome="cold"):
-        self.warmer.heard({"kind": "used", "path": path, "outcome": outcome})
+        self.warmer.handle_message({"kind": "used", "path": path, "outcome": outcome})
 
     def asked(self):
         return [path for _, path, _ in self.zygote.asked]
@@ -291,7 +291,7 @@ class TestFailures(WarmerCase):
         self.warmer.forked(-7, os.getpid())
         self.warmer.fork_failed(-7, "no")
         for message in ({}, {"path": "/a"}, {"path": 1, "outcome": "hit"}):
-            self.warmer.heard(message)
+            self.warmer.handle_message(message)
         self.assertEqual({}, self.states())
 
 

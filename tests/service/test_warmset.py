@@ -126,8 +126,8 @@ class TestMemory(WarmSetCase):
         self.load()
         self.load()
         self.use("/b")
-        self.assertTrue(self.set.gone("/b"))
-        self.assertFalse(self.set.gone("/b"))
+        self.assertTrue(self.set.mark_missing("/b"))
+        self.assertFalse(self.set.mark_missing("/b"))
         self.assertEqual({"/a": "warm"}, self.states())
         self.assertEqual(10, self.set.size)
         self.assertIs(None, self.wanted())
@@ -137,8 +137,8 @@ class TestMemory(WarmSetCase):
     def test_gone_although_preloaded(self):
         """It may come back; that it is not there is new once."""
         self.set.preload(["/a"])
-        self.assertTrue(self.set.gone("/a"))
-        self.assertFalse(self.set.gone("/a"))
+        self.assertTrue(self.set.mark_missing("/a"))
+        self.assertFalse(self.set.mark_missing("/a"))
         self.assertEqual({"/a": "aside"}, self.states())
         self.assertEqual(2 * warmset.ASIDE, self.set.next_retry())
 

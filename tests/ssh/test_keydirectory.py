@@ -169,7 +169,7 @@ class TestFind(KeyDirectoryCase):
         self.write("alice", *(f"rubbish {n}" for n in range(3000)))
         self.assertIs(None, self.found("alice", "alice"))
         self.assertEqual(3000, len(self.handler.lines))
-        self.assertTrue(len(self.keys._told) < 1100)
+        self.assertTrue(len(self.keys._warned) < 1100)
 
     def test_rubbish_beside_good_files(self):
         """However bad it is: who is known by the key gets in."""
@@ -276,7 +276,7 @@ class TestOddFiles(KeyDirectoryCase):
 
     def test_no_file(self):
         for make in (os.mkfifo, os.mkdir):
-            self.keys._told.clear()
+            self.keys._warned.clear()
             make(self.alice)
             self.assertNobody()
             self.assertTold(f"{self.alice} is not a file", "nobody")

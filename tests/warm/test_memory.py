@@ -17,7 +17,7 @@ from ...lpserve import channel
 from ...lpserve.channel import COLD, HIT, STALE
 from ...lpserve.serving.containment import Containment
 from ...lpserve.warm import loader, memory
-from ...lpserve.warm.memory import Known, Memory
+from ...lpserve.warm.memory import RepositoryCache, RepositoryView
 from ..live.warm.warmcase import commit
 
 
@@ -79,7 +79,7 @@ class RepositoryCase(TestCaseInTempDir):
         super().setUp()
         self.branch = self.make("a")
         self.disable_directory_isolation()  # a loader opens by URLs of its own
-        self.memory = Memory()
+        self.memory = RepositoryCache()
 
     def make(self, name):
         branch = ControlDir.create_branch_convenience(name, force_new_tree=False)
@@ -157,7 +157,7 @@ class TestMemory(RepositoryCase):
 
     def test_not_everything_is_learnt(self):
         self.overrideAttr(memory, "MOST_REVISIONS", 2)
-        known = Known(frozenset(), None, False, memory.Read())
+        known = RepositoryView(frozenset(), None, False, memory.ConnectionCache())
         for name in (b"a", b"b", b"c"):
             known.learn({name: ()})
         self.assertEqual({b"a": (), b"b": ()}, known.read.found)

@@ -6,7 +6,7 @@ from breezy.bzr import pack_repo
 from breezy.tests import TestCase
 
 from ...lpserve.warm import wrapping
-from ...lpserve.warm.wrapping import Different, check, digest
+from ...lpserve.warm.wrapping import UnexpectedBreezy, check, digest
 
 
 def one(self, number):
@@ -45,10 +45,10 @@ class TestDigest(TestCase):
         self.assertNotEqual(digest(one), digest(changed()))
 
     def test_no_source(self):
-        self.assertRaises(Different, digest, len)
+        self.assertRaises(UnexpectedBreezy, digest, len)
         namespace = {}
         exec("def made(): pass", namespace)
-        self.assertRaises(Different, digest, namespace["made"])
+        self.assertRaises(UnexpectedBreezy, digest, namespace["made"])
 
 
 class TestCheck(TestCase):
@@ -61,14 +61,14 @@ class TestCheck(TestCase):
             return True
 
         self.overrideAttr(pack_repo.PackRepository, "is_write_locked", is_write_locked)
-        error = self.assertRaises(Different, check)
+        error = self.assertRaises(UnexpectedBreezy, check)
         wanted = "PackRepository.is_write_locked is not the one expected"
         self.assertEqual(wanted, str(error))
 
     def test_missing(self):
         names = ((pack_repo.PackRepository, "no_such_function", ("x",)),)
         self.overrideAttr(wrapping, "EXPECTED", names)
-        self.assertRaises(Different, check)
+        self.assertRaises(UnexpectedBreezy, check)
 
     def test_all_wrapped_are_checked(self):
         expected = {(owner, name) for owner, name, _ in wrapping.EXPECTED}

@@ -290,12 +290,12 @@ class TestEnds(RelayTestCase):
 
 
 class TestFlow(TestCase):
-    """`relay.Flow` with and without splice(2)."""
+    """`relay.Pump` with and without splice(2)."""
 
     def relayed(self, read=read_to_end):
         source, into = os.pipe()
         outof, sink = os.pipe()
-        flow = relay.Flow(source, sink)
+        flow = relay.Pump(source, sink)
         os.write(into, DATA[:5000])
         os.close(into)
         while not flow.done:

@@ -249,7 +249,7 @@ class TestPractise(TestCaseInTempDir):
         def run():
             os.environ.pop("BRZ_EMAIL", None)
             wait_until(settled, "the files have settled")
-            ready = worker.Ready()
+            ready = worker.ZygoteState()
             ready.prepare(self.settings)
             assert ready.stamp is not None
             context = reset.Context({}, settings=self.settings, stamp=ready.stamp)

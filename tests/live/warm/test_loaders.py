@@ -120,7 +120,7 @@ import os, socket
 from breezy.plugins.lpserve.lpserve import channel
 from breezy.plugins.lpserve.lpserve.warm import memory as warm
 
-real = warm.Memory.report
+real = warm.RepositoryCache.report
 
 def report(self):
     real(self)
@@ -139,7 +139,7 @@ def report(self):
         except OSError:
             break
 
-warm.Memory.report = report
+warm.RepositoryCache.report = report
 """
 
 

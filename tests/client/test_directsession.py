@@ -6,31 +6,31 @@ import os
 import signal
 
 from ...lpserve.client import relay
-from ...lpserve.client.socketconversation import Attendance
-from ..client.test_socketconversation import SocketConversationTestCase, soon
+from ...lpserve.client.socketconversation import DirectSession
 from ..harness import DEADLINE
 from ..test_system import in_child
+from .test_socketconversation import SocketConversationTestCase, soon
 
 
-class TestAttendance(SocketConversationTestCase):
+class TestDirectSession(SocketConversationTestCase):
     """With a worker, or none, in the hands of the test."""
 
     def attend(self, act, pid=None):
-        """What comes of an attendance, in a process of its own.
+        """What comes of a session, in a process of its own.
 
         :param act: called with the service's end of the connection.
         """
         self.listen()
 
         def run():
-            signals = relay.Signals()
+            signals = relay.ForwardedSignals()
             talk, link = self.asked(signals=signals)
             reader, writer = os.pipe()
             os.dup2(reader, 0)
             os.dup2(writer, 1)
             os.close(reader)
             os.close(writer)
-            attendance = Attendance(talk, signals, pid or os.getpid())
+            attendance = DirectSession(talk, signals, pid or os.getpid())
             null = os.stat(os.devnull).st_rdev
             ours = [os.fstat(number).st_rdev == null for number in (0, 1)]
             act(link)
@@ -69,9 +69,9 @@ class TestAttendance(SocketConversationTestCase):
             self.listen()
 
             def run():
-                signals = relay.Signals()
+                signals = relay.ForwardedSignals()
                 talk, link = self.asked(signals=signals)
-                attendance = Attendance(talk, signals, worker)
+                attendance = DirectSession(talk, signals, worker)
                 attendance._conversation = _Until(talk, link, self.pidfd)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return attendance.run()
@@ -93,8 +93,8 @@ class TestAttendance(SocketConversationTestCase):
 
         self.assertEqual(["exit", "0"], self.attend(act, pid))
 
-    def test_told(self):
-        told = [status for status in range(256) if Attendance.told(status)]
+    def test_explained(self):
+        told = [status for status in range(256) if DirectSession.explained(status)]
         self.assertEqual([3, 4], told)
 
 

@@ -40,7 +40,7 @@ _MAX_OWED = 2 << 20
 class Authentication(SSHUserAuthServer):
     """The ``ssh-userauth`` service; the transport looks after time and tries."""
 
-    transport: Peer
+    transport: ServerTransport
     loginTimeout = attemptsBeforeDisconnect = 1 << 30
 
     def ssh_USERAUTH_REQUEST(self, packet: bytes) -> None:
@@ -87,7 +87,7 @@ class Authentication(SSHUserAuthServer):
 
 
 @implementer(IPushProducer)
-class Peer(SSHServerTransport):
+class ServerTransport(SSHServerTransport):
     """A connection of a client.
 
     :ivar record: what is known of it.
@@ -127,7 +127,7 @@ class Peer(SSHServerTransport):
     _connection: Connection | None = None
     _grace: Any = None
     _socket_full = _exchanging_keys = _half_expected = False
-    _held = _deaf = _lost = False
+    _held = _receiving_stopped = _lost = False
     _failures = _first_packets = _owed = 0
 
     def connectionMade(self) -> None:
@@ -242,7 +242,7 @@ class Peer(SSHServerTransport):
     def release(self) -> None:
         """Go on with what has come meanwhile."""
         self._held = False
-        if self._deaf and not self._lost:
+        if self._receiving_stopped and not self._lost:
             self._listen(True)
             self.dataReceived(b"")
 
@@ -348,8 +348,8 @@ class Peer(SSHServerTransport):
 
     def _listen(self, wanted: bool) -> None:
         """Read from the client, or do not."""
-        if self._deaf == wanted and not self._lost:
-            self._deaf = not wanted
+        if self._receiving_stopped == wanted and not self._lost:
+            self._receiving_stopped = not wanted
             if wanted:
                 self.transport.resumeProducing()
             else:
