@@ -149,16 +149,19 @@ class SocketReply(Reply):
         """Take what has arrived; whether there was anything."""
         self._has_read = True
         try:
-            data, attached, flags, _ = self.link.recvmsg(
-                MAX_REQUEST, _SPACE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            )
+            self._receive_once()
         except BlockingIOError:
             return False
         except OSError:
             return self.release()
+        return True
+
+    def _receive_once(self) -> None:
+        data, attached, flags, _ = self.link.recvmsg(
+            MAX_REQUEST, _SPACE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        )
         self._ended = not data
         self._received.take(data, attached, flags)
-        return True
 
     def _stop_receiving(self) -> None:
         """Have nothing more sent to us, and nothing wait that was.
@@ -172,7 +175,8 @@ class SocketReply(Reply):
         self._received.close()
         with contextlib.suppress(OSError):  # BlockingIOError, too: it is empty
             self.link.shutdown(socket.SHUT_RD)
-            while not self._ended and self._receive():
+            while not self._ended:
+                self._receive_once()
                 self._received.close()
 
     def _hand(self, request: Request | RequestError) -> None:

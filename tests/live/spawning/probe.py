@@ -43,7 +43,8 @@ from breezy.bzr import generate_ids
 from breezy.bzr.smart import request
 
 # As a plug-in this is a module of breezy.plugins.
-from ..lpserve.lpserve import rehearsal, reset, serving, zygote
+from .lpserve.lpserve.serving import smartserver
+from .lpserve.lpserve.zygote import rehearsal, reset, zygote
 
 HOME = os.environ["PROBE_HOME"]
 #: What the file ids of the zygote end with.
@@ -350,7 +351,7 @@ for _name, _ask in list(globals().items()):
         request.request_handlers.register(_verb.encode(), _Request, info="read")
 
 
-def _serve_and_report(*args, original=serving.serve_and_report, **options):
+def _serve_and_report(*args, original=smartserver.serve_and_report, **options):
     _before.append(type(ui.ui_factory).__name__)
     # A hook of another plug-in could do this at any time.
     if os.path.exists(_path("break")):
@@ -358,4 +359,4 @@ def _serve_and_report(*args, original=serving.serve_and_report, **options):
     return original(*args, **options)
 
 
-serving.serve_and_report = _serve_and_report
+smartserver.serve_and_report = _serve_and_report
