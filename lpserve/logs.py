@@ -135,7 +135,7 @@ class LogFile:
         try:
             if path is not None and not self._is_there(path):
                 self._open(path)
-                log.info("this log was opened anew")
+                log.info("log reopened")
         except OSError as error:
             log.error("cannot open %s anew: %s", path, error.strerror)
 

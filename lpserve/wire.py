@@ -230,7 +230,7 @@ class RequestReader:
         if not self.waiting or now - self._held_since < self.HOLD:
             return None
         held, self._held = self._held, b""
-        error = _bad("half a line: its newline did not come")
+        error = _bad("the request has no newline at its end")
         found = _find_reply.findall(held)
         error.reply = found[-1].decode("ascii") if found else None
         return error

@@ -308,13 +308,13 @@ class TestReopen(TestCaseInTempDir):
         for known in (True, False):
             self.reopen(lambda path: os.rename(path, path + ".1"), known=known)
             self.assertHas("output.1", "before 0")
-            self.assertHas("output", "this log was opened anew", "after 0")
+            self.assertHas("output", "log reopened", "after 0")
             self.assertEqual(0o600, stat.S_IMODE(os.stat("output").st_mode))
             os.unlink("output")
 
     def test_again_and_again(self):
         self.reopen(os.unlink, lambda path: None, os.unlink)
-        self.assertHas("output", "this log was opened anew", "after 2")
+        self.assertHas("output", "log reopened", "after 2")
 
     def test_replaced(self):
         def replace(path):
@@ -323,7 +323,7 @@ class TestReopen(TestCaseInTempDir):
                 pass
 
         self.reopen(replace)
-        self.assertHas("output", "this log was opened anew", "after 0")
+        self.assertHas("output", "log reopened", "after 0")
 
     def test_cannot_be_opened(self):
         """What there was goes on, and says why."""

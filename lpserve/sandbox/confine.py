@@ -162,7 +162,7 @@ class _Builder:
                     missing = isinstance(error, FileNotFoundError)
                     if path in made.seen and not (missing and path == self._top):
                         made.warnings.append(
-                            f"lpserve.sandbox: no use of {path}: {error.strerror}"
+                            f"lpserve.sandbox: cannot allow {path}: {error.strerror}"
                         )
             landlock.forgo_privileges()
             ruleset.restrict()
@@ -174,7 +174,8 @@ class _Builder:
         for path in self._made.rules:
             if _contains(path, self._top):
                 self._made.warnings.append(
-                    f"lpserve.sandbox: users can read of each other, as all can {path}"
+                    "lpserve.sandbox: users can read each other's files: all may read "
+                    f"{path}"
                 )
 
     def _allow(self, path: str, access: Access, named: bool = False) -> None:
@@ -261,7 +262,7 @@ class _Builder:
         for each in self._precious:
             if _contains(path, each):
                 self._made.warnings.append(
-                    f"lpserve.sandbox: who may write to {path} may change {each}"
+                    f"lpserve.sandbox: clients that write to {path} can change {each}"
                 )
                 return
 

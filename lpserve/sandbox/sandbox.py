@@ -122,7 +122,7 @@ class Sandbox:
             self._narrow.restrict()
         except OSError as error:
             raise ConfigurationError(
-                f"lpserve.sandbox: cannot be narrowed to {user}: {error.strerror}"
+                f"lpserve.sandbox: cannot be restricted to {user}: {error.strerror}"
             ) from None
 
     def outdated(self) -> str:

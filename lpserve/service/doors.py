@@ -208,7 +208,7 @@ class Doors:
                 door.admit()
 
     def sweep(self) -> str | None:
-        """Keep house; the path of a door that is not ours any more, or None."""
+        """Keep house; the path of a door that was removed or replaced, or None."""
         for door in self._doors:
             if door.is_open and not door.in_place:
                 return door.path
@@ -341,7 +341,7 @@ class ControlFifo(Door):
 
             self._loop.call_later(pause, again)
         else:
-            self._log(f"dropped a request: nobody reads replies/{name}")
+            self._log(f"dropped a request: no reader of replies/{name}")
 
     def _open_reply(self, path: str, name: str) -> FifoReply | int:
         """The opened reply, or the errno that says why not."""

@@ -64,7 +64,7 @@ class Housekeeping:
         return self._widened + self._faults + (zygote.warnings if zygote else [])
 
     def run_chores(self) -> str | None:
-        """Do all of it; the path of something that is not ours any more, or None."""
+        """Do all of it; the path of something that was removed or replaced, or None."""
         for chore in (
             self._zygotes.ping,
             self._stuck.end_spares,

@@ -244,7 +244,7 @@ class Pool:
         """Whoever asked for *connection* has gone: as if an sshd had."""
         if connection in self.waiting:
             self.waiting.remove(connection)
-            connection.refuse(FAILED, "nobody is there")
+            connection.refuse(FAILED, "the client went away")
             return
         worker = connection.worker
         if worker is None or worker.child is None:

@@ -155,9 +155,7 @@ class Service:
         try:
             self._doors.open()
         except OSError as error:
-            self._fault = RuntimeDirectoryError(
-                f"cannot open the doors: {os_fault(error)}"
-            )
+            self._fault = RuntimeDirectoryError(f"cannot listen: {os_fault(error)}")
             self._stop(now=True)
             return
         self._open = True
@@ -168,13 +166,13 @@ class Service:
         if self._shortages.explain(error):
             return
         self._totals["faults"] += 1
-        log.error("unexpected: %s", error, exc_info=error)
+        log.error("unexpected error: %s", error, exc_info=error)
 
     def _run_housekeeping(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
         lost = self._house.run_chores()
         if lost is not None and not self.stopping:
-            self._fault = NotOursAnyMore(f"{lost} is not ours any more")
+            self._fault = NotOursAnyMore(f"{lost} was removed or replaced")
             log.error("%s: stopping", self._fault)
             self._stop(now=False)
 
@@ -271,7 +269,7 @@ class Service:
         try:
             self._doors.admit()
         except OSError as error:
-            log.error("cannot let others in, or keep them out: %s", os_fault(error))
+            log.error("cannot change who may use the socket: %s", os_fault(error))
 
     def zygote_lost(self, generation: Generation) -> None:
         """See `zygotes.ZygoteObserver`."""

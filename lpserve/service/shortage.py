@@ -41,5 +41,5 @@ class Shortages:
         now = self._clock()
         if now >= self._quiet_until.get(number, now):
             self._quiet_until[number] = now + QUIET
-            log.error("%s: something was not done", os.strerror(number))
+            log.error("%s: an operation was skipped", os.strerror(number))
         return True

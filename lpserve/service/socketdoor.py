@@ -115,7 +115,7 @@ class SocketReply(Reply):
         elif len(self._received.data) >= MAX_REQUEST:
             self.refuse(BAD_REQUEST, f"a request is at most {MAX_REQUEST} bytes")
         elif self._ended and self._received.data.strip():
-            self.refuse(BAD_REQUEST, "half a line: its newline did not come")
+            self.refuse(BAD_REQUEST, "the request has no newline at its end")
         elif self._ended:
             return self.release()
         elif self._has_read or not self._receive():
@@ -346,7 +346,7 @@ class SocketDoor(Door):
         before = time.monotonic() - PATIENCE
         for each in list(self.waiting):
             if each.since < before:
-                each.refuse(BAD_REQUEST, f"no whole request within {PATIENCE:.0f} s")
+                each.refuse(BAD_REQUEST, f"no complete request within {PATIENCE:.0f} s")
                 each.release()
 
     def _give_up_oldest(self) -> bool:

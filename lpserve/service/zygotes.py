@@ -170,7 +170,7 @@ class Zygotes:
             self.present = None
             self._keeper.zygote_lost(generation)
             if self._wanted():
-                log.error("the zygote is gone: %s; starting another", why)
+                log.error("the zygote has ended: %s; starting another", why)
                 self._restart_later()
         self._keeper.zygote_ended()
 

@@ -113,7 +113,7 @@ def _take_in_parts(
         raise broken[0]
     if protocol.decoding_failed:
         # Nobody knows where the next request begins.
-        raise ClientError("the client sent what is no request")
+        raise ClientError("the client sent an invalid request")
 
 
 def _broken(message: Any, broken: list[BaseException], error: BaseException) -> None:
@@ -162,7 +162,7 @@ def _forget_rest(protocol: Any, source: Source, wanted: int) -> None:
             protocol.accept_bytes(kind)
             return
         else:
-            raise ClientError("the client sent what is no request")
+            raise ClientError("the client sent an invalid request")
 
 
 def _take_in_lines(
@@ -175,7 +175,7 @@ def _take_in_lines(
         return
     line = source.read_line()
     if not line.strip().isdigit() or len(line) > _LONGEST_LENGTH:
-        raise ClientError("the client sent what is no request")
+        raise ClientError("the client sent an invalid request")
     length, room = int(line), _room(protocol.request._command, is_readonly)
     if length > room:
         _skip(source, length + len(b"done\n"))

@@ -147,7 +147,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
             size += len(part)
         else:
             if size > intake.LONGEST:
-                raise ClientError("the client sends a line without an end")
+                raise ClientError("the client sent a line that is too long")
         return b"".join(parts)
 
     def _read_bytes(self, desired_count: int) -> bytes:

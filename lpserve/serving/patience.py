@@ -139,7 +139,7 @@ class Output:
             self._seen, self._since = seen, now
         elif now - self._since >= self._patience:
             raise ClientError(
-                f"the client took nothing of its answer for {self._patience:g} s"
+                f"the client read nothing of its answer for {self._patience:g} s"
             )
 
     def _progress(self) -> tuple[int, int]:

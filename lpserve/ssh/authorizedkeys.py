@@ -83,14 +83,14 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
         line = line[_end_of_options(line) :].lstrip()
     words = line.split(None, 2)
     if len(words) < 2 or not _KEY_TYPE.match(words[0]):
-        raise KeyLineError("this is no public key")
+        raise KeyLineError("this is not a public key")
     try:
         blob = base64.b64decode(words[1], validate=True)
     except ValueError:
         blob = b""
     strings = _strings(blob)
     if len(strings) < 2:
-        raise KeyLineError("the key is not whole")
+        raise KeyLineError("the key is truncated")
     if strings[0] != words[0].encode("utf-8", "replace"):
         raise KeyLineError(f"the key is not of the type {words[0][:40]}")
     return AuthorizedKey(user, blob, environment, flags)

@@ -160,7 +160,7 @@ class KeyDirectory:
             try:
                 key = parse_line(line, user)
             except KeyLineError as error:
-                self._warn_once(f"{path}:{number}: {error}; the line lets nobody in")
+                self._warn_once(f"{path}:{number}: {error}; the line is ignored")
                 continue
             if key is not None:
                 keys.setdefault(key.blob, key)
@@ -190,9 +190,7 @@ class KeyDirectory:
             return None
         lines = text.split("\n")
         if len(text) > _MAX_FILE:
-            self._warn_once(
-                f"{path} is longer than {_MAX_FILE}: its end lets nobody in"
-            )
+            self._warn_once(f"{path} is longer than {_MAX_FILE}: the rest is ignored")
             del lines[-1]
         return lines
 
@@ -208,7 +206,7 @@ class KeyDirectory:
             return None
         fault = _distrust(path, found, is_kind, kind)
         if fault is not None:
-            self._warn_once(f"{fault}; it lets nobody in")
+            self._warn_once(f"{fault}; the file is ignored")
             return None
         return found
 

@@ -215,9 +215,9 @@ class Server:
             try:
                 self._configure(self._read())
                 self.factory.limits.rules = self.settings.login_rules
-                log.info("the configuration has been read afresh")
+                log.info("configuration reloaded")
             except ConfigurationError as error:
-                log.error("the configuration stays as it was: %s", error)
+                log.error("cannot reload the configuration: %s", error)
         elif self.stopping:
             self._cut("told twice to stop")
         else:

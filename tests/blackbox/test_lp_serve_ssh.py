@@ -286,7 +286,7 @@ class TestServer(SshServerCase):
         self.wait_for(server, "user=-")
         self.configure(max_startups=1)
         server.send_signal(signal.SIGHUP)
-        self.wait_for(server, "the configuration has been read afresh")
+        self.wait_for(server, "configuration reloaded")
 
         def assertFull():
             third = self.connect(port)
@@ -297,12 +297,12 @@ class TestServer(SshServerCase):
         self.wait_for(server, ": past per_source_max_startups")
         self.configure(max_startups="some")
         server.send_signal(signal.SIGHUP)
-        line = self.wait_for(server, "the configuration stays as it was: ")
+        line = self.wait_for(server, "cannot reload the configuration: ")
         self.assertContainsString(line, "lpserve.max_startups")
         assertFull()
         self.configure(max_startups=10)
         server.send_signal(signal.SIGHUP)
-        self.wait_for(server, "the configuration has been read afresh")
+        self.wait_for(server, "configuration reloaded")
         self.assertAnswers(port)
         first.close()
         self.assertStops(server)

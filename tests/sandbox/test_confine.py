@@ -250,15 +250,15 @@ class TestWrites(ConfineCase):
         self.assertEqual("", self.warnings() if kernel() else "")
         if kernel():
             text = self.warnings(directory=os.path.dirname(bedding.config_dir()))
-            self.assertIn(f"may change {bedding.config_dir()}", text)
+            self.assertIn(f"can change {bedding.config_dir()}", text)
             text = self.warnings(sandbox_paths=[os.path.abspath("code")])
-            self.assertIn(f"may change {os.path.abspath('code')}", text)
+            self.assertIn(f"can change {os.path.abspath('code')}", text)
             gone = self.root + "/gone"
             text = self.warnings(sandbox_paths=[gone])
-            self.assertIn(f"no use of {gone}: No such file", text)
+            self.assertIn(f"cannot allow {gone}: No such file", text)
             # The service says itself that what is served is not there.
             self.assertEqual("", self.warnings(directory=gone))
-        self.assertNotIn("may change", self.warnings(directory="/", allow_writes=False))
+        self.assertNotIn("can change", self.warnings(directory="/", allow_writes=False))
 
 
 class TestStrict(ConfineCase):

@@ -59,7 +59,7 @@ class TestUsers(ConfineCase):
             report, _ = self.enter(
                 sandbox="strict", directory=self.root + "/%u", sandbox_paths=["/"]
             )
-            self.assertIn("users can read of each other", str(report["warnings"]))
+            self.assertIn("users can read each other's files", str(report["warnings"]))
 
 
 class TestOutdated(ConfineCase):

@@ -238,7 +238,7 @@ class TestReplies(DoorTestCase):
         os.mkfifo(self.reply_path())
         self.write(b"shutdown reply=me\n")
         self.wait_logged()
-        self.assertEqual(["dropped a request: nobody reads replies/me"], self.logged)
+        self.assertEqual(["dropped a request: no reader of replies/me"], self.logged)
         self.assertEqual([], self.arrived)
         self.assertEqual(before, system.open_descriptors())
 
@@ -258,7 +258,7 @@ class TestReplies(DoorTestCase):
             self.write(f"shutdown reply={name}\n".encode())
         self.run_until(lambda: len(self.logged) >= len(names), "all were dropped")
         self.assertEqual(
-            [f"dropped a request: nobody reads replies/{name}" for name in names],
+            [f"dropped a request: no reader of replies/{name}" for name in names],
             self.logged,
         )
         self.assertEqual([], self.arrived)

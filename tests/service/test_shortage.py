@@ -34,8 +34,8 @@ class TestShortages(TestCase):
             self.assertTrue(self.shortages.explain(full))
             self.assertTrue(self.shortages.explain(files))
         told = [
-            "No space left on device: something was not done",
-            "Too many open files: something was not done",
+            "No space left on device: an operation was skipped",
+            "Too many open files: an operation was skipped",
         ]
         self.assertEqual(told, self.lines)
         self.now += QUIET
@@ -44,4 +44,6 @@ class TestShortages(TestCase):
 
     def test_memory(self):
         self.assertTrue(self.shortages.explain(MemoryError()))
-        self.assertEqual(["Cannot allocate memory: something was not done"], self.lines)
+        self.assertEqual(
+            ["Cannot allocate memory: an operation was skipped"], self.lines
+        )

@@ -75,7 +75,9 @@ class TestRequests(SocketDoorTestCase):
         client.link.shutdown(socket.SHUT_WR)
         lines = self.wait_end(client)
         self.assertEqual("ok hello 1", lines[0])
-        self.assertContainsString(lines[1], "error bad-request 'half a line")
+        self.assertContainsString(
+            lines[1], "error bad-request 'the request has no newline"
+        )
         self.assertEqual(2, len(lines))
 
     def test_refused(self):

@@ -107,7 +107,7 @@ class TestDoor(SocketDoorTestCase):
         self.door.sweep()
         for client in (idle, half, other):
             last = self.wait_end(client)[-1]
-            self.assertContainsString(last, "error bad-request 'no whole request")
+            self.assertContainsString(last, "error bad-request 'no complete request")
         self.wait_end(deaf)
         self.assertEqual([], waits.read())
         self.assertFalse(waits.ended)

@@ -135,16 +135,16 @@ class TestParseLine(TestCase):
             self.assertRefused(line)
 
     def test_truncated(self):
-        """Wherever a line was cut, it is said that the key is not whole."""
+        """Wherever a line was cut, it is said that the key is truncated."""
         for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256"):
             kind, text, _ = make_line("alice", kind=kind).split()
             for length in range(1, len(text.rstrip("="))):
-                self.assertRefused(f"{kind} {text[:length]}", "not whole")
+                self.assertRefused(f"{kind} {text[:length]}", "truncated")
 
     def test_not_base64(self):
         kind, text, _ = make_line("alice").split()
         for other in ("*", "====", text[:-8] + "\u2022" + text[-8:]):
-            self.assertRefused(f"{kind} {other}", "not whole")
+            self.assertRefused(f"{kind} {other}", "truncated")
 
     def test_key_of_another_type(self):
         """It has to be what the line says it is, as with sshd."""

@@ -162,7 +162,7 @@ class TestFind(KeyDirectoryCase):
         told = [line.partition(": ")[0] for line in self.handler.lines]
         self.assertEqual([f"WARNING {path}:{n}" for n in (2, 3, 4)], told)
         del self.handler.lines[1:]
-        self.assertTold("the option command is not supported here", "nobody in")
+        self.assertTold("the option command is not supported here", "is ignored")
 
     def test_many_faults(self):
         """What has been told is not remembered without bound."""
@@ -219,13 +219,15 @@ class TestTrust(KeyDirectoryCase):
         for mode in (0o664, 0o646, 0o666):
             os.chmod(path, mode)
             self.assertNobody()
-            self.assertTold(path, "writable by others", f"{mode:04o}", "nobody")
+            self.assertTold(path, "writable by others", f"{mode:04o}", "is ignored")
         os.chmod(path, 0o640)
         self.assertEqual("alice", self.found("bzr", "alice"))
         for mode in (0o775, 0o757, 0o1777):
             os.chmod(self.path, mode)
             self.assertNobody()
-            self.assertTold(self.path, "writable by others", f"{mode:04o}", "nobody")
+            self.assertTold(
+                self.path, "writable by others", f"{mode:04o}", "is ignored"
+            )
             self.assertUnusable("is writable by others", f"{mode:04o}")
         for mode in (0o700, 0o2750):
             os.chmod(self.path, mode)
@@ -279,7 +281,7 @@ class TestOddFiles(KeyDirectoryCase):
             self.keys._warned.clear()
             make(self.alice)
             self.assertNobody()
-            self.assertTold(f"{self.alice} is not a file", "nobody")
+            self.assertTold(f"{self.alice} is not a file", "is ignored")
             os.rename(self.alice, os.path.join(self.test_dir, make.__name__))
 
     def test_links(self):

@@ -226,13 +226,13 @@ class TestTooLong(BodiesCase):
     def test_line(self):
         self.send(b"x" * MIB, 32)
         self.send(b"x" * (1 << 16))
-        self.assertGivenUp(b"the client sends a line without an end")
+        self.assertGivenUp(b"the client sent a line that is too long")
 
     def test_rubbish(self):
         """After what is no request nobody knows where the next one begins."""
         self.send(beginning(b"get", b"a") + b"?")
         self.message()
-        self.assertGivenUp(b"the client sent what is no request")
+        self.assertGivenUp(b"the client sent an invalid request")
 
 
 class TestWritable(BodiesCase):

@@ -111,7 +111,7 @@ class TestZygote(HangingCase):
         zygote = self.status()["zygote"]
         os.kill(zygote, signal.SIGSTOP)
         connections = self.serve(*(f"user{n}" for n in range(5)))
-        self.wait_for_log("the zygote is gone: it has not answered for 3 s")
+        self.wait_for_log("the zygote has ended: it has not answered for 3 s")
         self.assertTrue(is_gone(zygote))
         self.assertEqual(2, self.status()["generation"])
         self.finish(*connections)

@@ -20,7 +20,7 @@ load_tests = load_tests_apply_scenarios
 HELLO = b"ok\x012\n"
 MARKER = b"bzr message 3 (bzr 1.6)\n"
 SILENT = b"the client sent nothing for %g s in the middle of a request"
-DEAF = b"the client took nothing of its answer for %g s"
+DEAF = b"the client read nothing of its answer for %g s"
 #: More than a pipe and a socket hold.
 BIG = bytes(range(256)) * (1 << 13)
 #: Whose standard input and output are of which kind.

@@ -296,14 +296,14 @@ class TestKeepingHouse(SocketTestCase):
         for link in links:
             answer = link.answer()
             self.assertEqual(["error", "bad-request"], answer[:2])
-            self.assertContainsString(answer[2], "no whole request")
+            self.assertContainsString(answer[2], "no complete request")
             self.assertEqual([], link.answer())
         self.assertEqual(HELLO, kept.hello())
         self.assertEqual([["exit", "0"]], kept.end())
         self.assertNothingGone(before)
         kept = self.link().spawn()
         os.unlink(self.path)
-        self.wait_for_log("/socket is not ours any more: stopping")
+        self.wait_for_log("/socket was removed or replaced: stopping")
         self.assertEqual(HELLO, kept.hello())
         self.assertEqual([["exit", "0"]], kept.end())
         self.assertEqual(3, self.service.wait(DEADLINE))
@@ -319,7 +319,7 @@ class TestKeepingHouse(SocketTestCase):
         os.rename(self.path, self.path + ".old")
         with open(self.path, "w"):
             pass
-        self.wait_for_log("/socket is not ours any more: stopping")
+        self.wait_for_log("/socket was removed or replaced: stopping")
         self.assertEqual(3, self.service.wait(DEADLINE))
         self.assertEqual(["socket"], self.paths_left())
         self.remove_doors()

@@ -86,7 +86,7 @@ class TestTrouble(LiveTestCase):
         self.assertEqual(3, service.wait(DEADLINE))
         last = self.log_text().splitlines()[-1]
         self.assertStartsWith(last, f"brz: ERROR: {self.runtime}/")
-        self.assertEndsWith(last, " is not ours any more")
+        self.assertEndsWith(last, " was removed or replaced")
 
     def test_door_replaced(self):
         """FAULT 60: the same where somebody else has its place."""

@@ -119,11 +119,11 @@ class TestChoice(SandboxCase):
         self.start_service("--directory", self.home)
         self.assertEqual(["ok"], self.ask("reload"))
         log = self.log_text()
-        self.assertEqual(int(bool(kernel())), log.count("may change"), log)
+        self.assertEqual(int(bool(kernel())), log.count("can change"), log)
         if kernel():
             [line] = self.status()["warnings"]
             self.assertIn(line, log)
-            self.assertEndsWith(line, f"to {self.home} may change {self.home}/breezy")
+            self.assertEndsWith(line, f"to {self.home} can change {self.home}/breezy")
 
 
 class TestChange(SandboxCase):

@@ -155,7 +155,7 @@ class TestVerbs(RequestsTestCase):
         self.wait_for_log("spawn needs reply=NAME")
         for name in ("nobody", "file", "link"):
             self.write_control(f"hello reply={name}\nspawn a reply={name}\n".encode())
-            self.wait_for_log(f"nobody reads replies/{name}")
+            self.wait_for_log(f"no reader of replies/{name}")
         for name in ("../control", "a/b", ".hidden", "a" * 65, ""):
             self.write_control(f"hello reply={name}\n".encode())
         self.ask("hello")

@@ -169,7 +169,7 @@ class EndCase(LoginCase):
     def hang_up(self):
         """Have the server read the configuration afresh."""
         self.server.signal(signal.SIGHUP)
-        self.server.wait_for_log("the configuration has been read afresh")
+        self.server.wait_for_log("configuration reloaded")
 
 
 class TestLimits(EndCase):

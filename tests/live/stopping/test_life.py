@@ -160,7 +160,7 @@ class TestSuccession(LifeCase):
         shutil.rmtree(self.runtime)  # as somebody did who thought it was dead
         new = self.start_service()
         self.assertEqual(f"pid={new.pid}", self.ask("hello")[3])
-        self.wait_for_log("is not ours any more: stopping")
+        self.wait_for_log("was removed or replaced: stopping")
         for connection in opened:
             self.assertEqual(HELLO, connection.hello())
             connection.close()
@@ -185,7 +185,7 @@ class TestZygote(LifeCase):
         self.assertEqual(2, status["generation"])
         self.assertNotEqual(zygote, status["zygote"])
         self.assertEqual(4, status["workers"]["busy"])
-        self.assertIn("the zygote is gone: it ended with signal 9", self.log_text())
+        self.assertIn("the zygote has ended: it ended with signal 9", self.log_text())
         self.finish(*opened)
         self.rest()
 

@@ -129,7 +129,7 @@ class TestMode(DirectoryCase):
             self.skipTest("only root can give a directory away")
         service = self.start_service()
         os.chown(self.runtime, 1, -1)
-        self.wait_for_log(f"{self.runtime} is not ours any more: stopping")
+        self.wait_for_log(f"{self.runtime} was removed or replaced: stopping")
         service.wait()
         os.chown(self.runtime, 0, -1)
 
@@ -171,13 +171,15 @@ class TestShortage(DirectoryCase):
             # It may just have closed one.
             least = min(set(range(limits[0])) - set(descriptors_of(service.pid)))
             resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (least, limits[1]))
-            return "Too many open files: something was not done" in self.log_text(start)
+            return "Too many open files: an operation was skipped" in self.log_text(
+                start
+            )
 
         wait_until(starved, "it has met the limit")
         self.assertRaises(AssertionError, wait_until, lambda: False, "a while", 2.0)
         resource.prlimit(service.pid, resource.RLIMIT_NOFILE, limits)
         said = self.log_text(start)
-        self.assertEqual(1, said.count("something was not done"), said)
+        self.assertEqual(1, said.count("an operation was skipped"), said)
         self.assertNotContainsRe(said, "Traceback")
         self.assertEqual(0, self.status()["totals"]["faults"])
         self.assertServes("fifo", "socket")

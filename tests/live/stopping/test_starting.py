@@ -84,7 +84,7 @@ class TestDoors(StartingCase):
             os.makedirs(path, 0o700)
             os.chmod(self.runtime, 0o700)
             before = [os.path.basename(path)]
-            self.assertRefuses("cannot open the doors: ", before=before)
+            self.assertRefuses("cannot listen: ", before=before)
             os.rmdir(path)
 
     def test_calls_that_fail(self):
@@ -99,7 +99,7 @@ class TestDoors(StartingCase):
         ):
             name = f"failing{number}"
             self.add_plugin(name, FAILING % (names, fault, fault, call, call))
-            self.assertRefuses("cannot open the doors: ", text)
+            self.assertRefuses("cannot listen: ", text)
             del self.plugins[name]
 
     def test_others(self):
@@ -183,7 +183,7 @@ class TestDaemon(StartingCase):
         os.unlink(os.path.join(self.runtime, "control"))
         wait_until(lambda: not os.path.exists(pid_file), "it has ended")
         wait_until(lambda: not self.processes(), "every process has ended")
-        self.assertContainsString(self.log_text(), "control is not ours any more")
+        self.assertContainsString(self.log_text(), "control was removed or replaced")
         self.assertNotContainsRe(self.log_text(), "Traceback")
 
     def stop_daemon(self):
