@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Many connections at once: how long each waits, and whether all are served.
+"""Many connections at once: how long each waits, how many a second, what is left.
 
-Each asks for a server, opens it, says ``hello``, holds the connection until all of
-them have their answers, and ends. Its time is from its own request (or exec) to
-the first byte of the answer. One thread drives them all and waits for whichever is
+First bursts: each connection asks for a server, says ``hello``, and is held until all
+of them have their answers. Its time is from its own request (or exec) to the first
+byte of the answer. Then a closed loop: each of some clients says hello, hears the
+answer, hangs up, waits until the worker has ended, and begins the next connection at
+once. The ways take turns. One thread drives them all and waits for whichever is
 ready, so that it measures the other side and not itself.
+
+After each turn it is looked at what the service and its zygote have: memory and
+descriptors. None of it may grow.
 """
 
 from __future__ import annotations
@@ -14,139 +19,190 @@ import argparse
 import selectors
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
 
-from common import add_number, arguments, run
-from connections import DOORS, Connection
-from figures import ms, summary, table
-from sides import IN_PROCESS, INET, NATIVE, Side, client, in_process, inet
-from stage import DEADLINE, BenchmarkError, Stage, conversation
+from accounts import descriptors, private
+from connections import Connection
+from runner import Result, add_number, arguments, run
+from sides import IN_PROCESS, NATIVE, Side, client, git, in_process, inet
+from stage import DEADLINE, DOORS, BenchmarkError, Service, Stage
 
-#: How many at once, by this process and by programs; more of these would measure
-#: the machine's memory.
-AT_ONCE = {IN_PROCESS: (1, 10, 100, 500), NATIVE: (1, 10, 100), INET: (1, 10, 100)}
+#: How many at once; more programs than that would measure the machine's memory.
+LEVELS, MOST_PROGRAMS = (1, 10, 100, 500), 100
+#: Connections of a way until the next one has its turn; those who start Breezy or git
+#: for each are slower, and have fewer.
+TURN, SLOWER = 250, 25
+#: Turns until a service has what it needs.
+SETTLED = 4
+#: MiB that a process may have more after that, because an allocator does not give all
+#: back at once; a leak of 100 bytes by connection is more, after 100,000.
+GROWTH = 4.0
+#: Descriptors that the service has for each spare worker, of which there are more
+#: for a while when many connections come.
+_PER_SPARE = 2
+KINDS = ("service MiB", "zygote MiB", "service descriptors", "zygote descriptors")
 
 
-def at_once(
-    begin: Callable[[], Connection], count: int
-) -> tuple[list[float], float, list[str]]:
-    """*count* connections at once.
+class Crowd:
+    """Connections of a side that are driven together.
 
-    :returns: the seconds that those took that were answered, the seconds until
-        all were, and why others were not.
+    :ivar times: milliseconds to the first byte, of each.
+    :ivar failures: how often which line.
     """
-    failures: list[str] = []
-    attempts: list[Connection] = []
-    started = time.perf_counter()
-    with selectors.DefaultSelector() as selector:
 
-        def watch(attempt: Connection) -> None:
-            selector.register(attempt.descriptor, selectors.EVENT_READ, attempt)
+    def __init__(self, side: Side):
+        self.side = side
+        self._selector = selectors.DefaultSelector()
+        self._left = 0
+        self.times: list[float] = []
+        self.failures: Counter[str] = Counter()
 
-        for _ in range(count):
-            try:
-                attempts.append(begin())
-                watch(attempts[-1])
-            except (OSError, conversation.NoService) as error:
-                failures.append(f"not begun: {error}")
-        end = time.monotonic() + DEADLINE
-        while selector.get_map() and time.monotonic() < end:
-            for key, _ in selector.select(end - time.monotonic()):
-                selector.unregister(key.fd)
-                try:
-                    if not key.data.hear():
-                        watch(key.data)
-                except (BenchmarkError, OSError) as error:
-                    failures.append(str(error))
-        failures += ["not answered in time"] * len(selector.get_map())
-    answered = time.perf_counter() - started
-    for attempt in attempts:
-        attempt.hang_up()
-    for attempt in attempts:
+    def burst(self, count: int) -> float:
+        """*count* at once, held; milliseconds until all had their answers."""
+        held: list[Connection] = []
+        took = self._drive(count, count, held)
+        for each in held:
+            each.hang_up()
+        for each in held:
+            self._try(each.finish)
+        return took
+
+    def loop(self, count: int, clients: int) -> float:
+        """*count* in a closed loop; connections per second."""
+        return count * 1000 / self._drive(count, clients, None)
+
+    def _drive(self, count: int, at_once: int, held: list[Connection] | None) -> float:
+        self._left, self._held = count, held
+        began = time.perf_counter()
+        for _ in range(min(at_once, count)):
+            self._begin()
+        while waiting := self._selector.get_map():
+            ready = self._selector.select(DEADLINE)
+            if not ready:
+                raise BenchmarkError(f"{self.side.name}: {len(waiting)} hang")
+            for key, _ in ready:
+                self._selector.unregister(key.fd)
+                made, answered = key.data
+                if self._try(self._step, made, answered):
+                    made.close()
+                    self._begin()
+        return (time.perf_counter() - began) * 1000
+
+    def _try(self, work, *how: object) -> bool:
+        """Do it; whether that failed."""
         try:
-            attempt.finish()
-        except (BenchmarkError, OSError, conversation.NoService) as error:
-            failures.append(str(error))
-    took = [each.took for each in attempts if each.came is not None]
-    return took, answered, failures
+            work(*how)
+        except (BenchmarkError, OSError) as error:
+            self.failures[str(error)] += 1
+            return True
+        return False
+
+    def _begin(self) -> None:
+        while self._left:
+            self._left -= 1
+            if not self._try(lambda: self._watch(self.side.start(), False)):
+                return
+
+    def _watch(self, made: Connection, answered: bool) -> None:
+        key = (made, answered)
+        self._selector.register(made.descriptor, selectors.EVENT_READ, key)
+
+    def _step(self, made: Connection, answered: bool) -> None:
+        if answered:
+            if made.ended():
+                self._begin()
+                return
+        elif made.hear():
+            answered = True
+            self.times.append(made.took)
+            if self._held is not None:
+                self._held.append(made)
+                return
+            made.hang_up()
+        self._watch(made, answered)
 
 
-def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
+def bursts(stage: Stage, result: Result, repeat: int, most: int) -> None:
+    """Measure the bursts."""
     with stage.service(max_workers=0) as service:
-        sides: list[tuple[Side, tuple[int, ...]]] = []
-        for door in DOORS:
-            sides.append((in_process(service, door), AT_ONCE[IN_PROCESS]))
-            sides.append((client(stage, service, NATIVE, door), AT_ONCE[NATIVE]))
-        sides.append((inet(stage), AT_ONCE[INET]))
-        begin = {side.name: side.start for side, _ in sides}
-        levels = [
-            (side.name, count)
-            for count in sorted({each for _, counts in sides for each in counts})
-            for side, counts in sides
-            if count in counts and count <= chosen.at_most
-        ]
-        times: dict[tuple[str, int], list[float]] = {level: [] for level in levels}
-        whole: dict[tuple[str, int], list[float]] = {level: [] for level in levels}
-        failures: dict[tuple[str, int], list[str]] = {level: [] for level in levels}
-        for start in begin.values():
-            at_once(start, 1)  # to warm the disk's cache
-        for _ in range(chosen.repeat):
-            for level in levels:
+        sides = [in_process(service), inet(stage)]
+        sides += [client(stage, service, NATIVE, door) for door in DOORS]
+        crowds = {
+            (side.name, count): Crowd(side)
+            for count in LEVELS
+            for side in sides
+            if count <= (most if side.name == IN_PROCESS else min(most, MOST_PROGRAMS))
+        }
+        whole: dict[tuple[str, int], list[float]] = {way: [] for way in crowds}
+        for _ in range(repeat):
+            for way, crowd in crowds.items():
                 service.settle()
-                found, answered, failed = at_once(begin[level[0]], level[1])
-                times[level] += found
-                whole[level].append(answered)
-                failures[level] += failed
-        faults = service.settle()["totals"]["faults"]
-    return report(times, whole, failures, faults)
+                whole[way].append(crowd.burst(way[1]))
+        if faults := service.settle()["totals"]["faults"]:
+            result.failures.append(f"the service logged {faults} faults")
+    for title, found in (
+        ("ms to the first byte", {way: crowds[way].times for way in crowds}),
+        ("ms until all are answered", whole),
+    ):
+        named = {f"{way}, {n} at once": x for (way, n), x in found.items() if x}
+        result.figures(title, named)
+    for (way, count), crowd in crowds.items():
+        for line, n in crowd.failures.items():
+            result.failures.append(f"{count} at once, {way}: {n} x {line}")
 
 
-def report(
-    times: dict[tuple[str, int], list[float]],
-    whole: dict[tuple[str, int], list[float]],
-    failures: dict[tuple[str, int], list[str]],
-    faults: int,
-) -> dict[str, Any]:
-    """The result, as `common.run` takes it."""
+def look(service: Service) -> list[float]:
+    """What the service has of each of `KINDS`, at rest."""
+    status = service.settle()
+    own, zygote = service.pid, status["zygote"]
+    kept = descriptors(own) - _PER_SPARE * status["workers"]["spare"]
+    return [private(own), private(zygote), float(kept), float(descriptors(zygote))]
+
+
+def loops(stage: Stage, result: Result, connections: int, clients: int) -> None:
+    """Measure the closed loops."""
+    with stage.service("loop") as one, stage.service("loop-native") as other:
+        crowds = [Crowd(in_process(one))]
+        crowds += [Crowd(client(stage, other, NATIVE, door)) for door in DOORS]
+        crowds += [Crowd(side) for side in (*git(stage), inet(stage))]
+        rates: dict[str, list[float]] = {each.side.name: [] for each in crowds}
+        seen: dict[str, list[list[float]]] = {}
+        for _ in range(max(1, connections // TURN)):
+            for each in crowds:
+                service = each.side.service
+                count = min(TURN if service else SLOWER, connections)
+                rates[each.side.name].append(each.loop(count, clients))
+                if service is not None:
+                    seen.setdefault(each.side.name, []).append(look(service))
+    title = f"connections per second, {clients} clients in a closed loop"
+    result.figures(title, rates)
+    result.figures(
+        "ms to the first byte", {x.side.name: x.times for x in crowds if x.times}
+    )
+    for each in crowds:
+        for line, n in each.failures.items():
+            result.failures.append(f"{each.side.name}: {n} x {line}")
     rows = []
-    figures = []
-    for (way, count), values in times.items():
-        found = summary(values or [0.0])
-        last = summary(whole[way, count])["median"]
-        failed = failures[way, count]
-        shown = [ms(found[name]) for name in ("median", "p99", "max")]
-        rows.append([way, count, *shown, ms(last), len(failed)])
-        figures.append(
-            {
-                "way": way,
-                "at_once": count,
-                "all_answered": last,
-                "failures": len(failed),
-                **found,
-            }
-        )
-    head = ["ms to the first byte", "at once", "median", "p99", "max"]
-    lines = [
-        f"{count} at once through {way}: {len(failed)} failed, the first: {failed[0]}"
-        for (way, count), failed in failures.items()
-        if failed
-    ]
-    if faults:
-        lines.append(f"the service logged {faults} faults")
-    return {
-        "text": table([*head, "all answered", "failures"], rows) + "\n",
-        "unit": "seconds",
-        "figures": figures,
-        "failures": lines,
-    }
+    for name, had in seen.items():
+        result.target(f"connections per second, {name}", rates[name], 250, "a second")
+        first, last = had[min(SETTLED, len(had)) - 1], had[-1]
+        rows.append([name, *(f"{a:.1f} -> {b:.1f}" for a, b in zip(first, last))])
+        for kind, a, b in zip(KINDS, first, last):
+            if b > a + (GROWTH if kind.endswith("MiB") else 0):
+                result.failures.append(f"{name}: {kind}: {a:.1f}, later {b:.1f}")
+    result.table(["settled -> at the end", *KINDS], rows)
 
 
-def main() -> int:
-    parser = arguments(__doc__, 3, "rounds")
-    add_number(parser, "at-most", 500, "most connections at once")
-    return run("concurrency", parser, measure)
+def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
+    result = Result()
+    bursts(stage, result, chosen.repeat, chosen.at_most)
+    loops(stage, result, chosen.connections, chosen.clients)
+    return result
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = arguments(__doc__, 3, "bursts of each size")
+    add_number(parser, "at-most", 500, "most connections in a burst")
+    add_number(parser, "connections", 3000, "connections each way in the closed loop")
+    add_number(parser, "clients", 8, "clients in it")
+    sys.exit(run("concurrency", parser, measure))

@@ -2,47 +2,36 @@
 
 """Connections, each to a server of its own, all handled alike.
 
-By this process itself, through one of the doors; programs.py has those by a program
-that is started for it. One thread can drive many: each tells the descriptor that it
-waits for.
+By this process itself, through the socket, or by a program that is started for it, as
+sshd does. One thread can drive many: each tells the descriptor that it waits for.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from stage import (
-    DEADLINE,
-    FIFO,
-    HELLO,
-    SOCKET,
-    USER,
-    BenchmarkError,
-    Service,
-    conversation,
-)
+from stage import DEADLINE, HELLO, USER, BenchmarkError, Service
 
-DOORS = (SOCKET, FIFO)
 #: The first line of the third version of the protocol.
 _VERSION_THREE = b"bzr message 3 (bzr 1.6)\n"
 
 
 class Greeting(NamedTuple):
-    """``hello``, how the answer begins and how it ends."""
+    """What is said first, how the answer begins and how it ends."""
 
     request: bytes
     beginning: bytes
     end: bytes
 
 
-#: In the first version of the protocol.
+#: ``hello`` in the first version of the protocol.
 AS_LINE = Greeting(b"hello\n", HELLO, HELLO)
 #: In the third, which Breezy's clients speak; the answer tells its version.
 AS_MESSAGE = Greeting(
@@ -50,33 +39,54 @@ AS_MESSAGE = Greeting(
     _VERSION_THREE,
     b"oSs\0\0\0\x09l2:ok1:2ee",
 )
+#: Where others speak first.
+NOTHING = Greeting(b"", b"", b"")
 
 
 class Connection:
-    """A connection that says ``hello``, is idle and ends.
+    """A connection that is greeted, is idle and ends.
 
     It is begun when it is made. As `descriptor` becomes readable `hear` is to be
     called until the answer is there; after `hang_up`, `ended`, until it has.
 
-    :ivar descriptor: what it waits for.
+    :ivar descriptor: what it waits for: at first, what the server writes.
+    :ivar writes: what the server reads.
+    :ivar pid: of the program, or of the worker when that is known.
     :ivar began, came: when it was, and when the first byte of the answer was
         there, in seconds of `time.perf_counter`.
     """
 
-    descriptor: int
-    #: What all of them say.
-    greeting = AS_LINE
+    #: What all of them say that are told nothing else.
+    usual = AS_LINE
 
-    def __init__(self) -> None:
-        self.came: float | None = None
+    def __init__(self, greeting: Greeting | None = None):
+        self.greeting = self.usual if greeting is None else greeting
+        self.came = 0.0
+        self.pid = 0
         self._answer = b""
+        stdin, self.writes = os.pipe()
+        self.descriptor, stdout = os.pipe()
+        self._open = [self.writes, self.descriptor]
         self.began = time.perf_counter()
+        try:
+            # hello is in the pipe before the server is: with sshd it may be, too.
+            os.write(self.writes, self.greeting.request)
+            self._start(stdin, stdout)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(stdin)
+            os.close(stdout)
+
+    def _start(self, stdin: int, stdout: int) -> None:
+        """Have a server started with these."""
+        raise NotImplementedError(self._start)
 
     @property
     def took(self) -> float:
-        """Seconds from the request to the first byte of the answer."""
-        assert self.came is not None
-        return self.came - self.began
+        """Milliseconds from the request to the first byte of the answer."""
+        return (self.came - self.began) * 1000
 
     def hear(self) -> bool:
         """Go on, as `descriptor` is ready; whether the whole answer is there."""
@@ -84,29 +94,20 @@ class Connection:
         data = os.read(self.descriptor, 4096)
         if not data:
             raise BenchmarkError(f"closed without an answer{self.why()}")
-        if self.came is None:
-            self.came = came
+        self.came = self.came or came
         self._answer += data
-        return self.is_answer(self._answer)
-
-    def is_answer(self, data: bytes) -> bool:
-        """Whether *data* is all of the answer; half of it is none.
-
-        :raises BenchmarkError: if it is not its beginning either.
-        """
         beginning = self.greeting.beginning
-        if data[: len(beginning)] != beginning[: len(data)]:
-            raise BenchmarkError(f"the answer to hello is {data!r}")
-        return data.endswith(self.greeting.end)
+        if self._answer[: len(beginning)] != beginning[: len(self._answer)]:
+            raise BenchmarkError(f"the answer is {self._answer!r}")
+        return self._answer.endswith(self.greeting.end)
 
     def why(self) -> str:
         """What is known of why it failed."""
         return ""
 
-    def wait(self) -> float:
-        """Wait for the answer; seconds from the request to its first byte."""
+    def wait(self) -> None:
+        """Wait for the answer."""
         self._until(self.hear)
-        return self.took
 
     def finish(self) -> None:
         """Hang up, and wait until the server has ended, and well."""
@@ -117,19 +118,13 @@ class Connection:
             self.close()
 
     def _until(self, step: Callable[[], bool]) -> None:
-        # Before the worker has opened its end a read would see an end of file.
-        poller = select.poll()
-        watched = -1
-        while True:
-            if watched != self.descriptor:
-                if watched >= 0:
-                    poller.unregister(watched)
-                watched = self.descriptor
-                poller.register(watched, select.POLLIN)
+        over = False
+        while not over:
+            poller = select.poll()
+            poller.register(self.descriptor, select.POLLIN)
             if not poller.poll(DEADLINE * 1000):
                 raise BenchmarkError(f"nothing came for {DEADLINE:.0f} s{self.why()}")
-            if step():
-                return
+            over = step()
 
     def hang_up(self) -> None:
         """Let the server see the end of our requests."""
@@ -141,125 +136,36 @@ class Connection:
 
     def close(self) -> None:
         """Leave it as it is; may be called again."""
-        raise NotImplementedError(self.close)
-
-
-def begin(service: Service, door: str, user: str = USER) -> Connection:
-    """A connection of this process through *door*."""
-    if door == FIFO:
-        return FifoConnection(service.directory, user)
-    return SocketConnection(service.directory, user)
-
-
-def _check_end(answer: Sequence[str]) -> None:
-    if list(answer) != ["exit", "0"]:
-        raise BenchmarkError(f"a worker ended with {' '.join(answer)}")
-
-
-class FifoConnection(Connection):
-    """Through the control FIFO of the service at *directory*.
-
-    :param wait: open the FIFOs so that they block, as soon as the worker has too;
-        otherwise they are for those who wait for what they have.
-    :ivar moments: of the answer to the request and of the opened FIFOs.
-    :ivar ends: our descriptors of stdin, stdout and stderr.
-    """
-
-    def __init__(self, directory: str, user: str = USER, wait: bool = False):
-        super().__init__()
-        self.moments: list[float] = []
-        self.ends: list[int] = []
-        self._flags = 0 if wait else os.O_NONBLOCK
-        self._conversation = conversation.Conversation(directory)
-        try:
-            self._conversation.send(["spawn", user], time.monotonic() + DEADLINE)
-        except BaseException:
-            self.close()
-            raise
-        self.descriptor = self._conversation.reply
-
-    def hear(self) -> bool:
-        if self.ends:
-            return super().hear()
-        if self.open():
-            os.write(self.ends[0], self.greeting.request)
-        return False
-
-    def open(self) -> bool:
-        """Open the FIFOs if they are there."""
-        answer = self._conversation.read_answer()
-        if answer is None:
-            return False
-        self.moments.append(time.perf_counter())
-        if answer[0] != "ok":
-            raise BenchmarkError(f"the service says {' '.join(answer)}")
-        self.ends.append(os.open(answer[2], os.O_WRONLY))
-        for path in answer[3:]:
-            self.ends.append(os.open(path, os.O_RDONLY | self._flags))
-        self.moments.append(time.perf_counter())
-        self.descriptor = self.ends[1]
-        return True
-
-    def wait_open(self) -> None:
-        """Wait until the FIFOs are open; nothing is said through them."""
-        self._until(self.open)
-
-    def hang_up(self) -> None:
-        while self.ends:
-            os.close(self.ends.pop())
-        self.descriptor = self._conversation.reply
-
-    def ended(self) -> bool:
-        answer = self._conversation.read_answer()
-        if answer is None:
-            return False
-        self.close()
-        _check_end(answer)
-        return True
-
-    def close(self) -> None:
-        while self.ends:
-            os.close(self.ends.pop())
-        self._conversation.close()
+        while self._open:
+            os.close(self._open.pop())
 
 
 class SocketConnection(Connection):
-    """Through the socket of the service at *directory*, with pipes of our own.
+    """Through the socket of *service*, with pipes of our own."""
 
-    ``hello`` is in the pipe before the worker is: with sshd it may be, too.
-
-    :ivar moments: of the service's answer to the request, if that was waited for.
-    """
-
-    def __init__(self, directory: str, user: str = USER):
-        super().__init__()
-        self.moments: list[float] = []
+    def __init__(self, service: Service, greeting: Greeting | None = None):
+        self._service = service
         self._said = b""
-        self._ours: list[int] = []
         self._link = socket.socket(socket.AF_UNIX)
-        theirs: list[int] = []
-        try:
-            for number in range(3):
-                ends = os.pipe()
-                theirs.append(ends[0 if number == 0 else 1])
-                self._ours.append(ends[1 if number == 0 else 0])
-            os.write(self._ours[0], self.greeting.request)
-            self._link.connect(directory + "/socket")
-            attached = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", theirs))
-            self._link.sendmsg([b"spawn %s\n" % user.encode()], [attached])
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            for descriptor in theirs:
-                os.close(descriptor)
-        self.descriptor = self._ours[1]
+        super().__init__(greeting)
 
-    def wait_ok(self) -> None:
-        """Wait for the ``ok``, which nobody needs to do."""
+    def _start(self, stdin: int, stdout: int) -> None:
+        error, stderr = os.pipe()
+        self._open.append(error)
+        try:
+            self._link.connect(self._service.directory + "/socket")
+            request = f"spawn {USER}\n".encode()
+            socket.send_fds(self._link, [request], [stdin, stdout, stderr])
+        finally:
+            os.close(stderr)
+
+    def wait_for_pid(self) -> None:
+        """Wait until it is known."""
         while b"\n" not in self._said:
             self._said += self._link.recv(4096)
-        self.moments.append(time.perf_counter())
+        if not self._said.startswith(b"ok "):
+            raise BenchmarkError(f"the service says {self._said!r}")
+        self.pid = int(self._said.split()[1])
 
     def why(self) -> str:
         with contextlib.suppress(OSError):
@@ -267,26 +173,96 @@ class SocketConnection(Connection):
         return f": {self._said.decode(errors='replace').strip()}"
 
     def hang_up(self) -> None:
-        while self._ours:
-            os.close(self._ours.pop())
+        super().close()
         self.descriptor = self._link.fileno()
 
     def ended(self) -> bool:
         data = self._link.recv(4096)
         self._said += data
-        lines = self._said.decode().splitlines()
-        if data and (len(lines) < 2 or not self._said.endswith(b"\n")):
+        if data and self._said.count(b"\n") < 2:
             return False
         self.close()
-        if len(lines) != 2 or not lines[0].startswith("ok "):
+        if not self._said.endswith(b"\nexit 0\n"):
             raise BenchmarkError(f"the service says {self._said!r}")
-        _check_end(lines[1].split())
         return True
 
     def close(self) -> None:
-        while self._ours:
-            os.close(self._ours.pop())
+        super().close()
         self._link.close()
+
+
+class Program(Connection):
+    """Through a program that is started for it, from before its exec.
+
+    :param words: what is executed.
+    :param farewell: what it is told before the end of file.
+    :param errors: a file to which its standard error is appended.
+    :ivar cpu: seconds that it took, with its children; known when it has ended.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environ: dict[str, str],
+        errors: str,
+        greeting: Greeting | None = None,
+        farewell: bytes = b"",
+    ):
+        self._words, self._environ, self._errors = words, environ, errors
+        self._farewell = farewell
+        self._pidfd = -1
+        self.cpu = 0.0
+        super().__init__(greeting)
+
+    def _start(self, stdin: int, stdout: int) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        self.pid = os.posix_spawnp(
+            self._words[0],
+            list(self._words),
+            self._environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
+                (os.POSIX_SPAWN_DUP2, stdout, 1),
+                (os.POSIX_SPAWN_OPEN, 2, self._errors, flags, 0o600),
+            ],
+            setsigdef=[signal.SIGPIPE],
+        )
+
+    def why(self) -> str:
+        with contextlib.suppress(OSError), open(self._errors, "rb") as file:
+            said = file.read()[-2000:].decode(errors="replace").strip()
+            return f" from {' '.join(self._words)}: {said}"
+        return f" from {' '.join(self._words)}"
+
+    def hang_up(self) -> None:
+        if self.writes in self._open:
+            # One that has ended is found out when it is waited for.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.writes, self._farewell)
+            self._open.remove(self.writes)
+            os.close(self.writes)
+
+    def ended(self) -> bool:
+        if self._pidfd < 0:
+            if not os.read(self.descriptor, 65536):
+                self._pidfd = self.descriptor = os.pidfd_open(self.pid)
+                self._open.append(self._pidfd)
+            return False
+        _, status, usage = os.wait4(self.pid, 0)
+        self.pid = 0
+        self.cpu = usage.ru_utime + usage.ru_stime
+        self.close()
+        if code := os.waitstatus_to_exitcode(status):
+            raise BenchmarkError(f"status {code}{self.why()}")
+        return True
+
+    def close(self) -> None:
+        super().close()
+        if self.pid:  # it was not waited for: something has gone wrong
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
 
 
 def say_hello(start: Callable[[], Connection]) -> Connection:

@@ -3,11 +3,10 @@
 """Bytes through the client's relay, against the same bytes without a client.
 
 1 GiB to the worker, and as much from it, through the FIFOs with the native and with
-the Python client, and through the socket, where the worker has the client's own
-standard input and output, so that no relay is there at all. The client's are pipes,
-or a socket for both, which is what sshd gives to commands. The worker only swallows
-or writes, and so does the peer; see movers.py. The time is from the first byte until
-the last process has seen the end of file.
+the Python client; through the socket the worker has the client's own descriptors, so
+no relay is there. What a relay is worth is seen where nobody is slower than it: a smart
+server would be. So this process answers the client as the service does, and both
+the worker and the peer are ``dd``, with pipes.
 """
 
 from __future__ import annotations
@@ -15,190 +14,162 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
+import select
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
-from common import add_number, arguments, run
-from connections import DOORS
-from figures import median, summary, table, target
-from movers import Child, FakeService, end_writing, produce, quietly, swallow
+from runner import Result, add_number, arguments, in_turn, ratios, run
 from sides import NATIVE, PYTHON, client_words
 from stage import DEADLINE, FIFO, BenchmarkError, Stage
 
+from lpserve import wire  # which stage has made importable
+from lpserve.paths import RuntimeDirectory, remove_connection
+
 BARE = "no client"
-PIPES, ONE_SOCKET = "pipes", "a socket"
 TO, FROM = "to the worker", "from the worker"
+#: What is read and written at once: what a pipe holds.
+_BLOCK = 1 << 16
 
 
-def stdio(kind: str) -> tuple[list[int], list[int]]:
-    """Descriptors of a client's standard input and output, and of our ends."""
-    if kind == PIPES:
-        stdin, to_write = os.pipe()
-        to_read, stdout = os.pipe()
-        return [stdin, stdout], [to_write, to_read]
-    with contextlib.ExitStack() as stack:
-        ours, theirs = (stack.enter_context(each) for each in socket.socketpair())
-        return (
-            [os.dup(theirs.fileno()), os.dup(theirs.fileno())],
-            [os.dup(ours.fileno()), os.dup(ours.fileno())],
-        )
+def swallow(descriptor: int) -> subprocess.Popen[str]:
+    """Read up to the end of file."""
+    words = ["dd", f"bs={_BLOCK}", "of=/dev/null"]
+    return _dd(words, stdin=descriptor, stdout=subprocess.DEVNULL)
 
 
-class Path:
-    """One way of the bytes, which is gone when they are through.
+def produce(descriptor: int, count: int) -> subprocess.Popen[str]:
+    """Write *count* bytes."""
+    words = ["dd", f"bs={_BLOCK}", "if=/dev/zero", f"count={count // _BLOCK}"]
+    return _dd(words, stdin=subprocess.DEVNULL, stdout=descriptor)
 
-    :param words: a client, whose words for *door* they are, or None.
+
+def _dd(words: list[str], stdin: int, stdout: int) -> subprocess.Popen[str]:
+    environ = {**os.environ, "LC_ALL": "C"}
+    return subprocess.Popen(
+        words,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+        start_new_session=True,
+    )
+
+
+def finish(program: subprocess.Popen[str], count: int) -> None:
+    """Wait for its end; it has to have moved *count* bytes."""
+    _, said = program.communicate(timeout=DEADLINE)
+    found = re.search(r"(\d+) bytes", said)
+    if program.returncode or found is None or int(found[1]) != count:
+        raise BenchmarkError(f"{count} bytes should have come: {said.strip()}")
+
+
+class Client:
+    """A client that was given a worker of ours through the FIFOs.
+
+    :ivar stdin, stdout: the worker's.
     """
 
-    def __init__(
-        self, stage: Stage, kind: str, way: str, words: list[str] | None, door: str
-    ):
-        self._directory = os.path.join(stage.runtime, "fake")
-        self._stage = stage
-        self._way = way
-        self._words = words
-        self._door = door
-        self._service: FakeService | None = None
-        self._client: subprocess.Popen[bytes] | None = None
-        self._children: list[Child] = []
-        self._theirs, self._ours = stdio(kind)
-        self._gate = os.pipe()
-
-    def move(self, count: int) -> float:
-        """Move *count* bytes; the seconds that it took."""
-        try:
-            return self._move(count)
-        finally:
-            quietly(self._children)
-            if self._client is not None:
-                self._client.kill()
-                self._client.wait()
-            if self._service is not None:
-                self._service.close()
-            for descriptor in [*self._theirs, *self._ours, *self._gate]:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-            shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _move(self, count: int) -> float:
-        def worker(stdin: int, stdout: int) -> None:
-            if self._way == TO:
-                swallow(stdin, count)
-                end_writing(stdout)
-            else:
-                self._wait_for_gate()
-                produce(stdout, count)
-
-        def peer() -> None:
-            if self._way == TO:
-                self._wait_for_gate()
-                produce(self._ours[0], count)
-            else:
-                swallow(self._ours[1], count)
-
-        self._start_worker(worker)
-        keep = {*self._ours, *self._gate} - {self._ours[self._way == TO]}
-        self._children.append(Child(peer, keep))
-        # What we have open must not keep anybody from seeing an end of file.
-        for descriptor in self._theirs:
-            os.close(descriptor)
-        if self._way == TO:
-            os.close(self._ours[0])
-        # Until all of them wait.
-        time.sleep(0.05)
-        began = time.perf_counter()
-        os.write(self._gate[1], b"x")
-        for child in self._children:
-            child.wait()
-        took = time.perf_counter() - began
-        self._end_client()
-        return took
-
-    def _wait_for_gate(self) -> None:
-        os.read(self._gate[0], 1)
-
-    def _start_worker(self, work: Callable[[int, int], None]) -> None:
-        if self._words is None:
-            stdin, stdout = self._theirs
-            keep = {*self._theirs, *self._gate}
-            self._children.append(Child(lambda: work(stdin, stdout), keep))
-            return
-        self._service = FakeService(self._directory, self._door)
-        with open(self._stage.errors, "ab") as errors:
-            self._client = subprocess.Popen(
-                [*self._words, f"--runtime-dir={self._directory}"],
-                stdin=self._theirs[0],
-                stdout=self._theirs[1],
+    def __init__(self, stage: Stage, words: list[str], stdin: int, stdout: int):
+        self._path = os.path.join(stage.runtime, "fake")
+        directory = RuntimeDirectory(self._path)
+        directory.prepare()
+        os.mkfifo(directory.control, 0o600)
+        self._control = os.open(directory.control, os.O_RDWR | os.O_NONBLOCK)
+        with open(stage.errors, "ab") as errors:
+            self._process = subprocess.Popen(
+                [*words, f"--runtime-dir={self._path}"],
+                stdin=stdin,
+                stdout=stdout,
                 stderr=errors,
-                env=self._stage.environ("relay", plugin=True),
+                env=stage.environ("relay", plugin=True),
             )
-        self._children.append(self._service.serve(work, self._gate))
+        if not select.select([self._control], [], [], DEADLINE)[0]:
+            raise BenchmarkError("the client asks for nothing")
+        request = wire.parse_request(os.read(self._control, wire.MAX_REQUEST).strip())
+        place = os.path.join(directory.replies, str(request.reply))
+        self._reply = os.open(place, os.O_WRONLY)
+        made = directory.make_connection()
+        self.stdin = os.dup(made.stdin)
+        self._answer("ok", os.getpid(), *made.fifos)
+        self.stdout, stderr = [os.open(path, os.O_WRONLY) for path in made.fifos[1:]]
+        os.close(stderr)
+        remove_connection(made.path)
+        made.close()
 
-    def _end_client(self) -> None:
-        if self._client is None or self._service is None:
-            return
-        self._service.answer("exit", 0)
-        if self._client.wait(DEADLINE):
-            with open(self._stage.errors, errors="replace") as file:
-                raise BenchmarkError(f"the client failed: {file.read().strip()}")
+    def _answer(self, *words: object) -> None:
+        os.write(self._reply, wire.encode_answer(*words))
+
+    def end(self) -> None:
+        """Tell it that its worker has ended; it has to end well."""
+        self._answer("exit", 0)
+        if status := self._process.wait(DEADLINE):
+            raise BenchmarkError(f"the client ended with status {status}")
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._control)
+        os.close(self._reply)
+        shutil.rmtree(self._path, ignore_errors=True)
 
 
-def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
-    count = chosen.mib << 20
-    clients: dict[str, tuple[list[str] | None, str]] = {BARE: (None, "")}
-    for kind in (NATIVE, PYTHON):
-        for door in DOORS:
-            clients[f"{kind}, {door}"] = client_words(stage, kind, door), door
-    ways = [
-        (name, kind, way)
-        for kind in (PIPES, ONE_SOCKET)
-        for way in (TO, FROM)
-        for name in clients
-    ]
-    rates: dict[tuple[str, str, str], list[float]] = {way: [] for way in ways}
-    for number in range(chosen.repeat):
-        turn = number % len(ways)
-        for name, kind, way in [*ways[turn:], *ways[:turn]]:
-            took = Path(stage, kind, way, *clients[name]).move(count)
-            rates[name, kind, way].append(count / took / (1 << 20))
-    return report(rates, chosen.mib)
+def move(stage: Stage, way: str, words: list[str], count: int) -> float:
+    """Move *count* bytes; MiB per second.
+
+    :param words: the client's, if there is one.
+    """
+    stdin, to_write = os.pipe()
+    to_read, stdout = os.pipe()
+    with contextlib.ExitStack() as stack:
+        client = None
+        if words:
+            client = Client(stage, words, stdin, stdout)
+            stack.callback(client.close)
+            os.close(stdin)
+            os.close(stdout)
+            stdin, stdout = client.stdin, client.stdout
+        reads, writes = (stdin, to_write) if way == TO else (to_read, stdout)
+        for each in {stdin, stdout, to_read, to_write} - {reads, writes}:
+            stack.callback(os.close, each)
+        reader = swallow(reads)
+        stack.callback(reader.kill)
+        os.close(reads)
+        began = time.perf_counter()
+        writer = produce(writes, count)
+        stack.callback(writer.kill)
+        os.close(writes)
+        finish(writer, count)
+        finish(reader, count)
+        took = time.perf_counter() - began
+        if client is not None:
+            client.end()
+    return count / took / (1 << 20)
 
 
-def report(rates: dict[tuple[str, str, str], list[float]], mib: int) -> dict[str, Any]:
-    """The result, as `common.run` takes it."""
-    rows, figures, targets = [], [], []
-    for (name, kind, way), values in rates.items():
-        found = summary(values)
-        share = found["median"] / median(rates[BARE, kind, way])
-        cells = [f"{found[key]:.0f}" for key in ("median", "min", "max")]
-        rows.append([name, kind, way, len(values), *cells, f"{share * 100:.0f} %"])
-        figures.append(
-            {"way": name, "stdio": kind, "direction": way, "share": share, **found}
-        )
-        if kind == PIPES and name != BARE:
-            through = "the FIFO relay" if name.endswith(FIFO) else "the socket door"
-            what = f"{mib} MiB {way} through {through}, {name.partition(',')[0]}"
-            targets.append(target(what, share * 100, 80, "% of a bare pipe"))
-    head = ["client", "its stdio", "bytes", "runs", "MiB/s", "min", "max", "share"]
-    return {
-        "text": table(head, rows) + "\n",
-        "unit": "MiB/s",
-        "mib": mib,
-        "figures": figures,
-        "targets": targets,
+def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
+    clients = {BARE: [], **{k: client_words(stage, k, FIFO) for k in (NATIVE, PYTHON)}}
+    rates: dict[str, dict[str, list[float]]] = {
+        way: {name: [] for name in clients} for way in (TO, FROM)
     }
-
-
-def main() -> int:
-    parser = arguments(__doc__, 5, "times each way")
-    add_number(parser, "mib", 1024, "MiB each time")
-    return run("relay", parser, measure)
+    for name, _ in in_turn(list(clients), chosen.repeat, warm=0):
+        for way, found in rates.items():
+            found[name].append(move(stage, way, clients[name], chosen.mib << 20))
+    result = Result()
+    for way, found in rates.items():
+        result.figures(f"MiB per second, {way}", found)
+        for name in (NATIVE, PYTHON):
+            share = [each * 100 for each in ratios(found[name], found[BARE])]
+            what = f"{chosen.mib} MiB {way} through the relay, {name}"
+            result.target(what, share, 80, "% of a bare pipe")
+    return result
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = arguments(__doc__, 6, "times each way")
+    add_number(parser, "mib", 1024, "MiB each time")
+    sys.exit(run("relay", parser, measure))

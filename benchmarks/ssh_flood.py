@@ -24,14 +24,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from common import arguments, run
-from figures import median, summary, table, target, times_table, us
-from sshstage import LP_SERVE_SSH, SERVICE, Host, SshServer, connect, make_key
-from stage import PLUGIN, USER, Stage, wait_until
-
-sys.path.insert(0, PLUGIN)
+from runner import Result, arguments, in_turn, ratios, run
+from sshstage import SshServer, connect, make_key
+from stage import Stage, wait_until
 
 from lpserve.ssh.keydirectory import KeyDirectory
 
@@ -48,16 +44,15 @@ def keep_open(port: int) -> None:
     """Keep `MANY` connections open until killed; say when they have been made."""
     poll = select.poll()
     made: dict[int, socket.socket] = {}
-    while True:
-        opened = time.monotonic()
-        while len(made) < MANY and (not made or time.monotonic() < opened + 0.01):
-            each = socket.create_connection(("127.0.0.1", port))
-            made[each.fileno()] = each
-            poll.register(each, select.POLLIN)
-        if len(made) == MANY:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-            break
+
+    def connect() -> None:
+        each = socket.create_connection(("127.0.0.1", port))
+        made[each.fileno()] = each
+        poll.register(each, select.POLLIN)
+
+    for _ in range(MANY):
+        connect()
+    print(flush=True)
     while True:
         for descriptor, _ in poll.poll():
             with contextlib.suppress(ConnectionError):
@@ -66,14 +61,15 @@ def keep_open(port: int) -> None:
             poll.unregister(descriptor)
             made.pop(descriptor).close()
             time.sleep(0.01)
-            each = socket.create_connection(("127.0.0.1", port))
-            made[each.fileno()] = each
-            poll.register(each, select.POLLIN)
+            connect()
 
 
 @contextlib.contextmanager
 def attack(words: list[str]) -> Iterator[None]:
-    """Run an attacker that writes a line when it has begun, and end it."""
+    """Run an attacker that writes a line when it has begun, if any, and end it."""
+    if not words:
+        yield
+        return
     process = subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,
@@ -97,9 +93,7 @@ def half_open(server: SshServer) -> list[str]:
 
 def failing(server: SshServer) -> list[str]:
     """The attacker that fails to log in."""
-    wrong = os.path.join(server.directory, "wrong")
-    if not os.path.exists(wrong):
-        make_key(wrong)
+    wrong = make_key(server.directory, "wrong")
     ssh = ["ssh", "-F", "none", "-p", str(server.port), "-i", wrong, "-l", "bzr"]
     options = ("IdentitiesOnly=yes", "IdentityAgent=none", "BatchMode=yes")
     options += ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
@@ -109,52 +103,50 @@ def failing(server: SshServer) -> list[str]:
 
 def add_files(server: SshServer) -> None:
     """Give it `MANY` files of keys more."""
-    keys = os.path.join(server.directory, "keys")
-    make_key(os.path.join(server.directory, "other"))
+    other = make_key(server.directory, "other") + ".pub"
     for number in range(MANY):
-        path = os.path.join(keys, f"user{number}")
-        shutil.copy(os.path.join(server.directory, "other.pub"), path)
+        place = os.path.join(server.directory, "keys", f"user{number}")
+        shutil.copy(other, place)
 
 
-def host_of(server: SshServer, name: str) -> Host:
-    """How who logs in knows it."""
-    with open(server.config, "a") as file:
-        file.write("    BindAddress 127.0.0.2\n")
-    return Host(LP_SERVE_SSH, SERVICE, name, server.config)
-
-
-def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
-    times: dict[str, list[float]] = {}
+def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         service = enter(stage.service("service"))
-        settings = {"runtime_dir": service.directory, "directory": stage.root}
-        unlimited = stage.service("unlimited", per_source_penalties="no", **settings)
+        unlimited = stage.service(
+            "unlimited", runtime_dir=service.directory, per_source_penalties="no"
+        )
         plain = enter(SshServer(stage, "plain", service.environ))
         one = enter(SshServer(stage, "one", unlimited.environ))
         many = enter(SshServer(stage, "many", unlimited.environ))
         add_files(many)
-        hosts = {
-            server: host_of(server, name)
-            for server, name in ((plain, "plain"), (one, "one"), (many, "many"))
+        for server in (plain, one, many):
+            with open(server.config, "a") as file:
+                file.write("    BindAddress 127.0.0.2\n")
+        sides: dict[str, tuple[SshServer, list[str]]] = {
+            QUIET: (plain, []),
+            HALF_OPEN: (plain, half_open(plain)),
+            ONE_FILE: (one, failing(one)),
+            MANY_FILES: (many, failing(many)),
         }
-        sides: dict[str, tuple[SshServer, Callable[[SshServer], list[str]] | None]] = {
-            QUIET: (plain, None),
-            HALF_OPEN: (plain, half_open),
-            ONE_FILE: (one, failing),
-            MANY_FILES: (many, failing),
-        }
-        for number in range(-1, chosen.repeat):
-            for name, (server, attacker) in sides.items():
-                with contextlib.ExitStack() as attacked:
-                    if attacker is not None:
-                        attacked.enter_context(attack(attacker(server)))
-                    found = [connect(hosts[server])[0] for _ in range(_ROW)]
-                if number >= 0:
-                    times.setdefault(name, []).extend(found)
-                # The server has seen that they are gone.
-                wait_until(lambda server=server: quiet(server), "the server is quiet")
-    return report(times, index_times(stage))
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for name, counts in in_turn(list(sides), chosen.repeat, warm=1):
+            server, words = sides[name]
+            with attack(words):
+                found = [connect(server.config)[0] for _ in range(_ROW)]
+            if counts:
+                times[name] += found
+            # The server has seen that they are gone.
+            wait_until(lambda server=server: quiet(server), "the server is quiet")
+    result = Result()
+    result.figures("ms until logged in", times, QUIET)
+    result.figures(f"us of the index, {MANY} files", index_times(stage))
+    more = ratios(times[HALF_OPEN], times[QUIET])
+    result.target(f"a login beside {HALF_OPEN}", more, 2, at_most=True)
+    added = [a - b for a, b in zip(times[MANY_FILES], times[ONE_FILE])]
+    figure = f"what {MANY} files add to a login while others fail"
+    result.target(figure, added, 1, "ms", at_most=True)
+    return result
 
 
 def quiet(server: SshServer) -> bool:
@@ -165,67 +157,40 @@ def quiet(server: SshServer) -> bool:
     return not any(a.endswith(port) and state == "01" for a, _, state in found)
 
 
-def index_times(stage: Stage) -> dict[str, float]:
-    """Seconds that the index of `MANY` files takes, by what for."""
+def index_times(stage: Stage) -> dict[str, list[float]]:
+    """Microseconds that the index of `MANY` files takes, by what for."""
     path = os.path.join(stage.path, "index")
     os.mkdir(path, 0o700)
-    key = os.path.join(stage.path, USER)
-    make_key(key)
+    key = make_key(stage.path, "user") + ".pub"
     for number in range(MANY):
-        shutil.copy(key + ".pub", os.path.join(path, f"user{number}"))
+        shutil.copy(key, os.path.join(path, f"user{number}"))
     # A file that has just changed is read again.
     time.sleep(2.1)
     keys = KeyDirectory(path, "bzr")
-    began = time.perf_counter()
-    for _ in keys.renew():
-        pass
-    found = {"reading all files, once": time.perf_counter() - began}
+    whole = timed(lambda: list(keys.renew()))
     blob = next(iter(keys._users))
-    lookups, steps = [], []
-    for _ in range(200):
-        began = time.perf_counter()
-        keys.known("user7", blob)
-        lookups.append(time.perf_counter() - began)
+    lookups = [timed(lambda: keys.known("user7", blob)) for _ in range(200)]
+    steps = []
     for _ in range(20):
         renewing = keys.renew()
-        while True:
-            began = time.perf_counter()
-            over = next(renewing, renewing) is renewing
-            if over:
-                break
-            steps.append(time.perf_counter() - began)
-    found["looking a key up"] = median(lookups)
-    found["a step of looking at all files"] = median(steps)
-    return found
-
-
-def report(times: dict[str, list[float]], index: dict[str, float]) -> dict[str, Any]:
-    """The result, as `common.run` takes it."""
-    text = times_table("ms until logged in", times, QUIET)
-    rows = [[what, us(seconds)] for what, seconds in index.items()]
-    text += "\n" + table([f"the index, {MANY} files", "us"], rows)
-    ratio = median(times[HALF_OPEN]) / median(times[QUIET])
-    added = median(times[MANY_FILES]) - median(times[ONE_FILE])
-    more = f"what {MANY} files add to a login while others fail"
+        some = [timed(lambda: next(renewing, None)) for _ in range(MANY // 25)]  # noqa: B023
+        steps += some
     return {
-        "text": text + "\n",
-        "unit": "seconds",
-        "ways": {way: summary(values) for way, values in times.items()},
-        "index": index,
-        "times": times,
-        "targets": [
-            target(f"a login beside {HALF_OPEN}", ratio, 2, "times", at_most=True),
-            target(more, added * 1000, 1, "ms", at_most=True),
-        ],
+        "reading all files, once": [whole],
+        "looking a key up": lookups,
+        "a step of looking at all files": steps,
     }
 
 
-def main() -> int:
-    if sys.argv[1:2] == ["--attack"]:
-        keep_open(int(sys.argv[2]))
-    parser = arguments(__doc__, 10, f"turns, of {_ROW} logins each way")
-    return run("ssh_flood", parser, measure)
+def timed(work: Callable[[], object]) -> float:
+    """Microseconds that *work* takes."""
+    began = time.perf_counter()
+    work()
+    return (time.perf_counter() - began) * 1e6
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:2] == ["--attack"]:
+        keep_open(int(sys.argv[2]))
+    parser = arguments(__doc__, 10, f"turns, of {_ROW} logins each way")
+    sys.exit(run("ssh_flood", parser, measure))

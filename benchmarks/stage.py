@@ -29,7 +29,7 @@ DEADLINE = 120.0
 HELLO = b"ok\x012\n"
 USER = "alice"
 #: The doors of a service, and an option of its that has it keep spare workers.
-SOCKET, FIFO = "socket", "fifo"
+SOCKET, FIFO = DOORS = "socket", "fifo"
 #: Seconds that a spare worker which is there has to get ready.
 _GET_READY = 0.02
 _PREFIX = "lpserve-benchmark-"
@@ -47,13 +47,6 @@ def wait_until(ready: Callable[[], Any], what: str) -> Any:
             raise BenchmarkError(f"not within {DEADLINE:.0f} s: {what}")
         time.sleep(0.005)
     return result
-
-
-def find_brz() -> list[str]:
-    """The words that run Breezy: the ``brz`` beside this Python, or on PATH."""
-    beside = os.path.join(os.path.dirname(sys.executable), "brz")
-    found = beside if os.access(beside, os.X_OK) else shutil.which("brz")
-    return [found] if found else [sys.executable, "-m", "breezy"]
 
 
 class Stage:
@@ -74,7 +67,10 @@ class Stage:
         self.root = os.path.join(self.path, "root")
         os.mkdir(self.root)
         self.errors = os.path.join(self.path, "errors")
-        self.brz = find_brz()
+        # The one beside this Python.
+        beside = os.path.join(os.path.dirname(sys.executable), "brz")
+        there = os.access(beside, os.X_OK)
+        self.brz = [beside] if there else [sys.executable, "-m", "breezy"]
 
     def __enter__(self) -> Stage:
         return self
@@ -91,14 +87,9 @@ class Stage:
         home = os.path.join(self.path, home)
         os.makedirs(os.path.join(home, "breezy"), exist_ok=True)
         places = (os.path.dirname(sys.executable), "/usr/local/bin:/usr/bin:/bin")
-        environ = {
-            "HOME": home,
-            "BRZ_HOME": home,
-            "XDG_CACHE_HOME": home,
-            "BRZ_PLUGIN_PATH": "-site:-user",
-            "LANG": "C.UTF-8",
-            "PATH": ":".join(places),
-        }
+        environ = dict.fromkeys(("HOME", "BRZ_HOME", "XDG_CACHE_HOME"), home)
+        environ |= {"LANG": "C.UTF-8", "PATH": ":".join(places)}
+        environ["BRZ_PLUGIN_PATH"] = "-site:-user"
         if plugin:
             environ["BRZ_PLUGINS_AT"] = f"lpserve@{PLUGIN}"
         return environ
@@ -149,6 +140,14 @@ class Service:
             file.write("[DEFAULT]\n")
             for option, value in settings.items():
                 file.write(f"lpserve.{option} = {value}\n")
+
+    def add_plugin(self, name: str, text: str) -> None:
+        """Have its Breezy load a plug-in, before it is started."""
+        place = os.path.join(self._stage.path, name)
+        os.makedirs(place, exist_ok=True)
+        with open(os.path.join(place, "__init__.py"), "w") as file:
+            file.write(text)
+        self.environ["BRZ_PLUGINS_AT"] += f":{name}@{place}"
 
     def let_configuration_age(self) -> None:
         """Wait until nobody doubts what is read of its breezy.conf, as is usual.
@@ -201,8 +200,8 @@ class Service:
             raise
 
     def _kill(self) -> None:
-        for pid in [self.pid, *self.children()]:
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
+            for pid in [*self.children(), self.pid]:
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
@@ -213,12 +212,8 @@ class Service:
 
     def children(self) -> list[int]:
         """The pids of its children: the zygote and the workers."""
-        children = f"/proc/{self.pid}/task/{self.pid}/children"
-        # Not every kernel has this file.
-        with contextlib.suppress(OSError), open(children) as file:
+        with open(f"/proc/{self.pid}/task/{self.pid}/children") as file:
             return [int(pid) for pid in file.read().split()]
-        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
-        return [pid for pid in pids if state_and_parent(pid)[1] == self.pid]
 
     def status(self) -> dict[str, Any]:
         """What the service says of itself."""
@@ -250,8 +245,12 @@ class Service:
             "the spare workers are ready",
         )
 
-    def wait_for_children(self, number: int) -> None:
-        """Wait until there are so many, without asking the service."""
+    def wait_for_spares(self, busy: int = 0) -> None:
+        """Wait until it has its zygote, its spare workers and so many others.
+
+        Without asking it, which would be counted.
+        """
+        number = 1 + self.spares + busy
         wait_until(lambda: len(self.children()) == number, "spare workers only")
         self.wait_idle()
 

@@ -9,17 +9,16 @@ for the second. The list in doc/design.txt was made by this.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import statistics
 import sys
-from typing import Any
+from collections.abc import Iterator
 
-from common import arguments, run
 from connections import say_hello
-from figures import table
+from runner import Result, arguments, median, run
 from sides import in_process
-from stage import SOCKET, Stage
+from stage import Stage
 
 #: Where the plug-in writes, one JSON line for each worker.
 _OUTPUT = "LPSERVE_STEPS"
@@ -84,59 +83,46 @@ worker._leave = stepped_leave
 _TAKEN = "receive"
 
 
-def measure(stage: Stage, chosen: Any) -> dict[str, Any]:
-    place = os.path.join(stage.path, "steps")
+def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     output = os.path.join(stage.path, "steps.json")
-    os.mkdir(place)
-    with open(os.path.join(place, "__init__.py"), "w") as file:
-        file.write(_PLUGIN)
-    service = stage.service("steps")
-    service.environ["BRZ_PLUGINS_AT"] += f":steps@{place}"
+    service = stage.service()
+    service.add_plugin("steps", _PLUGIN)
     service.environ[_OUTPUT] = output
     with service:
-        side = in_process(service, SOCKET, "socket")
+        side = in_process(service)
         for _ in range(chosen.repeat):
             say_hello(side.start)
-            service.wait_for_children(3)
+            service.wait_for_spares()
     with open(output) as file:
         workers = [json.loads(line) for line in file]
-    rows, listed = _rows(workers)
-    head = ["step", "us", "page faults"]
-    return {"text": table(head, rows), "unit": "microseconds", "steps": listed}
+    result = Result()
+    result.table(["step", "us", "page faults"], rows(workers))
+    return result
 
 
-def _rows(workers: list[Any]) -> tuple[list[list[str]], list[dict[str, Any]]]:
+def rows(workers: list[list[tuple[str, float, int]]]) -> Iterator[list[str]]:
     """A line for each step: the practice, then the connection, each with its sum."""
     names = [step[0] for step in workers[-1]]
     alike = [each for each in workers if [step[0] for step in each] == names]
     # In a spare worker the first is the practice's, the last the connection's.
     taken = len(names) - 1 - names[::-1].index(_TAKEN)
-    rows, listed, total = [], [], [0.0, 0.0]
+    sums = [0.0, 0.0]
     for number, name in enumerate(names):
-        if number == 0:
-            time, faults = 0.0, statistics.median(each[0][2] for each in alike)
-        else:
-            pairs = [(each[number - 1], each[number]) for each in alike]
-            time = statistics.median((b[1] - a[1]) * 1e6 for a, b in pairs)
-            faults = statistics.median(b[2] - a[2] for a, b in pairs)
-        if number == taken:
-            time = 0.0  # it waited for a connection
-        part = "spare" if number < taken else "connection"
-        listed.append({"part": part, "step": name, "us": time, "faults": faults})
-        rows.append([name, f"{time:.0f}", f"{faults:.0f}"])
-        total = [total[0] + time, total[1] + faults]
-        if number == taken - 1 or (name == "answer" and number > taken):
-            rows.append([f"= {part}", f"{total[0]:.0f}", f"{total[1]:.0f}"])
-            total = [0.0, 0.0]
-            if number > taken:
-                break
-    return rows, listed
-
-
-def main() -> int:
-    parser = arguments(__doc__, 60, "connections")
-    return run("steps", parser, measure)
+        before = number - 1
+        faults = median([w[number][2] - (before >= 0 and w[before][2]) for w in alike])
+        time = 0.0  # the first is the fork; then it waited for a connection
+        if number not in (0, taken):
+            time = median([(w[number][1] - w[before][1]) * 1e6 for w in alike])
+        sums = [sums[0] + time, sums[1] + faults]
+        yield [name, f"{time:.0f}", f"{faults:.0f}"]
+        if number == taken - 1:
+            yield ["= before, in a spare worker", *(f"{each:.0f}" for each in sums)]
+            sums = [0.0, 0.0]
+        if name == "answer" and number > taken:
+            yield ["= at the connection", *(f"{each:.0f}" for each in sums)]
+            return
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = arguments(__doc__, 60, "connections")
+    sys.exit(run("steps", parser, measure))

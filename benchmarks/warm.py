@@ -4,8 +4,8 @@
 
 Each is asked of a new ``brz serve --inet``, of the first connection of a worker that
 keeps nothing in memory, and of one that does, in turn. The repository has 30,000
-revisions and 5,000 files; history.py makes it, in some minutes, unless
-``--repository`` names one that was made before.
+revisions and 5,000 files; history.py makes it in build/bench/, in some minutes, unless
+it was made before. Then, how long others wait for a worker while it is loaded again.
 """
 
 from __future__ import annotations
@@ -15,45 +15,55 @@ import os
 import shutil
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import breezy
 import breezy.bzr
 import history
+from accounts import cpu_of, pss
+from breezy import errors
 from breezy.branch import Branch
-from common import add_number, arguments, run
-from connections import SocketConnection, say_hello
-from figures import median, ms, percentile, table, target, times_table
-from smart import Process, Request, Worker, private_of
-from stage import BenchmarkError, Service, Stage, wait_until
+from breezy.bzr.smart import client as smart_client
+from breezy.bzr.smart import medium
+from connections import NOTHING, Connection, Program, SocketConnection, say_hello
+from runner import Result, add_number, arguments, in_turn, ratios, run
+from stage import PLUGIN, BenchmarkError, Service, Stage, wait_until
 
-COLD_PROCESS, COLD_WORKER, WARM_WORKER = (
-    "brz serve --inet",
-    "cold worker",
-    "warm worker",
-)
-PARENT_MAP, GRAPH, PULL, AGAIN = (
+PROCESS, COLD, WARM = "brz serve --inet", "cold worker", "warm worker"
+PARENT_MAP, GRAPH, PULL, BRANCH = (
     "get_parent_map at the tip",
     "get_revision_graph from the tip",
     "requests of a pull with nothing new",
-    "get_parent_map once more",
+    "the stream of a whole branch",
 )
-BRANCH = "the stream of a whole branch"
+#: How much less CPU time each takes of a warm worker than of a cold one.
+LESS = {PARENT_MAP: 10, GRAPH: 10, PULL: 5, BRANCH: 0.97}
 NAME = b"branch/"
 #: Otherwise the order of sets, which is another in each process, has Breezy fill what
 #: it may send with one revision more or less.
 SAME_ORDER = {"PYTHONHASHSEED": "0"}
+#: A request: its words and its body, or None.
+Request = tuple[tuple[bytes, ...], bytes | None]
+
+
+class Cost(NamedTuple):
+    """What some requests have cost: milliseconds, and MiB at the end."""
+
+    wall: float
+    cpu: float
+    pss: float
+    answers: list[tuple[Any, bytes | None]]
 
 
 def requests_of(path: str) -> dict[str, list[Request]]:
     """What is asked, by name; *path* is the branch that it is asked of."""
     branch = Branch.open(path)
     tip = branch.last_revision()
-    parent_map = (
-        (b"Repository.get_parent_map", NAME, b"include-missing:", tip),
-        b"\n\n0",
-    )
+    words = (b"Repository.get_parent_map", NAME, b"include-missing:", tip)
+    parent_map = (words, b"\n\n0")
     network_name = branch.repository._format.network_name()
+    stream = (b"Repository.get_stream_1.19", NAME, network_name)
     return {
         PARENT_MAP: [parent_map],
         GRAPH: [((b"Repository.get_revision_graph", NAME, tip), None)],
@@ -70,104 +80,8 @@ def requests_of(path: str) -> dict[str, list[Request]]:
             ((b"Branch.get_tags_bytes", NAME), None),
             ((b"Branch.get_all_reference_info", NAME), None),
         ],
-        BRANCH: [
-            (
-                (b"Repository.get_stream_1.19", NAME, network_name),
-                b"ancestry-of\n" + tip,
-            )
-        ],
+        BRANCH: [(stream, b"ancestry-of\n" + tip)],
     }
-
-
-class Costs:
-    """Seconds of what was asked of each side: {(request, side): [...]}."""
-
-    def __init__(self) -> None:
-        self.wall: dict[tuple[str, str], list[float]] = {}
-        self.cpu: dict[tuple[str, str], list[float]] = {}
-
-    def add(self, what: str, side: str, cost: Any) -> None:
-        self.wall.setdefault((what, side), []).append(cost.wall)
-        self.cpu.setdefault((what, side), []).append(cost.cpu)
-
-    def rows(self) -> list[list[str]]:
-        rows = []
-        for (what, side), cpu in self.cpu.items():
-            wall = self.wall[what, side]
-            rows.append(
-                [
-                    f"{what}, {side}",
-                    str(len(cpu)),
-                    ms(median(cpu)),
-                    ms(percentile(cpu, 0.99)),
-                    ms(median(wall)),
-                    ms(percentile(wall, 0.99)),
-                ]
-            )
-        return rows
-
-    def ratio(self, what: str, to: str = COLD_WORKER) -> float:
-        """How many times less processor time it takes of a warm worker."""
-        return median(self.cpu[what, to]) / median(self.cpu[what, WARM_WORKER])
-
-
-def load(service: Service, name: str = "branch") -> dict[str, Any]:
-    """Use a repository, and wait until it is in memory; what status says of it."""
-    worker = Worker(service)
-    worker.ask(((b"Repository.get_parent_map", name.encode() + b"/", b"x"), b"\n\n0"))
-    worker.close()
-    return wait_until(lambda: warm_entry(service, name), f"{name} is in memory")
-
-
-def warm_entry(service: Service, name: str) -> dict[str, Any] | None:
-    for each in service.status()["warm"]:
-        if each["path"].endswith("/" + name):
-            return each if each["state"] == "warm" else None
-    return None
-
-
-def ask_all(
-    stage: Stage, chosen: argparse.Namespace, asked: dict[str, list[Request]]
-) -> tuple[Costs, dict[str, Any]]:
-    """Ask every side everything; what it cost, and what is known of the set."""
-    costs = Costs()
-    memory: dict[str, Any] = {}
-    services = (
-        stage.service("cold", warm_repositories=0),
-        stage.service("warm", warm_interval=0),
-    )
-    for each in services:
-        each.environ.update(SAME_ORDER)
-    with services[0] as cold, services[1] as warm:
-        memory["entry"] = load(warm)
-        sides = {
-            COLD_PROCESS: lambda: Process(stage, SAME_ORDER),
-            COLD_WORKER: lambda: Worker(cold),
-            WARM_WORKER: lambda: Worker(warm),
-        }
-        for what, requests in asked.items():
-            repeat = min(chosen.repeat, 3) if what == BRANCH else chosen.repeat
-            answers: dict[str, Any] = {}
-            for number in range(-1, repeat):
-                for side, start in sides.items():
-                    cold.settle()
-                    warm.settle()
-                    server = start()
-                    cost = server.cost(requests)
-                    if what == PARENT_MAP and number >= 0:
-                        again = server.cost(requests, whole=False)
-                        if side != COLD_PROCESS:
-                            costs.add(AGAIN, side, again)
-                    if number >= 0:
-                        costs.add(what, side, cost)
-                        memory.setdefault((what, side), []).append(
-                            private_of(server.pid)
-                        )
-                    server.close()
-                    answers[side] = comparable(what, cost.answers)
-            if len({repr(each) for each in answers.values()}) != 1:
-                raise BenchmarkError(f"{what}: the answers differ")
-    return costs, memory
 
 
 def comparable(what: str, answers: Any) -> Any:
@@ -179,139 +93,181 @@ def comparable(what: str, answers: Any) -> Any:
     return answers
 
 
-def turn_over(stage: Stage, rounds: int) -> dict[str, list[float]]:
-    """What happens while one of 16 repositories is loaded again and again.
+class Server:
+    """One connection to a server, asked by Breezy's own client code.
+
+    What the client costs is not counted.
+    """
+
+    def __init__(self, made: Connection):
+        self._made = made
+        ends = os.dup(made.descriptor), os.dup(made.writes)
+        pipes = os.fdopen(ends[0], "rb"), os.fdopen(ends[1], "wb")
+        self._medium = medium.SmartSimplePipesClientMedium(*pipes, "bzr+ssh://host/")
+        self._client = smart_client._SmartClient(self._medium)
+
+    def ask(self, request: Request) -> tuple[Any, bytes | None]:
+        """The answer to *request* and its body."""
+        words, body = request
+        try:
+            if body is None:
+                found, handler = self._client.call_expecting_body(*words)
+            else:
+                found, handler = self._client.call_with_body_bytes_expecting_body(
+                    words[0], words[1:], body
+                )
+        except errors.ErrorFromSmartServer as error:
+            return error.error_tuple, None
+        return found, handler.read_body_bytes()
+
+    def cost(self, requests: Sequence[Request]) -> Cost:
+        """Ask all *requests*; what that costs. Of a process its start is part of it."""
+        whole = isinstance(self._made, Program)
+        cpu = 0.0 if whole else cpu_of(self._made.pid)
+        began = self._made.began if whole else time.perf_counter()
+        answers = [self.ask(each) for each in requests]
+        wall = time.perf_counter() - began
+        cpu = cpu_of(self._made.pid) - cpu
+        return Cost(wall * 1000, cpu * 1000, pss([self._made.pid]), answers)
+
+    def close(self) -> None:
+        """End the connection, and wait until the server has ended."""
+        self._medium._readable_pipe.close()
+        self._medium._writeable_pipe.close()
+        self._made.finish()
+
+
+def process(stage: Stage) -> Server:
+    """``brz serve --inet``, anew."""
+    environ = stage.environ("today", plugin=False) | SAME_ORDER
+    return Server(Program(stage.inet_words(), environ, stage.errors, NOTHING))
+
+
+def worker(service: Service) -> Server:
+    """A worker of *service*."""
+    made = SocketConnection(service, NOTHING)
+    made.wait_for_pid()
+    return Server(made)
+
+
+def use(service: Service) -> None:
+    """Ask a worker one request about the branch."""
+    made = worker(service)
+    made.ask(((b"Repository.has_revision", NAME, b"x"), None))
+    made.close()
+
+
+def entry(service: Service) -> dict[str, Any] | None:
+    """What the service says of the repository, if it is in memory."""
+    found = [each for each in service.status()["warm"] if each["state"] == "warm"]
+    return found[0] if found else None
+
+
+def ask_all(
+    stage: Stage, result: Result, asked: dict[str, list[Request]], repeat: int
+) -> None:
+    """Ask every side everything."""
+    services = (
+        stage.service("cold", warm_repositories=0),
+        stage.service("warm", warm_interval=0),
+    )
+    for each in services:
+        each.environ.update(SAME_ORDER)
+    with services[0] as cold, services[1] as warm:
+        use(warm)
+        loaded = wait_until(lambda: entry(warm), "the repository is in memory")
+        sides = {
+            PROCESS: lambda: process(stage),
+            COLD: lambda: worker(cold),
+            WARM: lambda: worker(warm),
+        }
+        for what, requests in asked.items():
+            costs: dict[str, list[Cost]] = {side: [] for side in sides}
+            answers = set()
+            count = min(repeat, 6) if what == BRANCH else repeat
+            for side, counts in in_turn(list(sides), count, warm=1):
+                cold.settle()
+                warm.settle()
+                server = sides[side]()
+                cost = server.cost(requests)
+                server.close()
+                answers.add(repr(comparable(what, cost.answers)))
+                if counts:
+                    costs[side].append(cost)
+            if len(answers) != 1:
+                raise BenchmarkError(f"{what}: the answers differ")
+            cpu, wall, memory = (
+                {side: [getattr(each, kind) for each in costs[side]] for side in sides}
+                for kind in ("cpu", "wall", "pss")
+            )
+            result.figures(f"CPU ms of the server, {what}", cpu, PROCESS)
+            result.figures(f"ms until answered, {what}", wall, PROCESS)
+            less = ratios(cpu[COLD], cpu[WARM])
+            result.target(f"CPU of {what}, less than a cold worker", less, LESS[what])
+            if what == PULL:
+                more = [a - b for a, b in zip(memory[WARM], memory[COLD])]
+                figure = f"more PSS of a warm worker after {what}"
+                result.target(figure, more, 2, "MiB", at_most=True)
+    size, revisions = loaded["bytes"] / (1 << 20), loaded["revisions"]
+    result.text += f"in memory: {revisions} revisions, {size:.2f} MiB, "
+    result.text += f"loaded in {loaded['load_seconds']:.2f} s\n\n"
+    each = [size * 10_000 / revisions]
+    figure = "in memory for 10,000 revisions"
+    result.target(figure, each, 8, "MiB", at_most=True, exact=True)
+
+
+def while_loading(stage: Stage, result: Result, rounds: int) -> None:
+    """How long a connection waits while the repository is loaded again.
 
     Its index is touched, which is a change as far as anybody can see.
-
-    :returns: seconds until it is in memory, and of handshakes (request to first
-        byte, a spare worker is there) meanwhile and when nothing is loaded.
     """
-    small = os.path.join(stage.root, "small")
-    history.make(small, 300, 50)
-    names = ["branch"]
-    for number in range(15):
-        names.append(f"small{number}")
-        shutil.copytree(small, os.path.join(stage.root, names[-1]), symlinks=True)
     directory = os.path.join(stage.root, "branch", ".bzr", "repository", "indices")
-    index = next(
-        each.path for each in os.scandir(directory) if each.name[-4:] == ".rix"
-    )
-    found: dict[str, list[float]] = {"turns": [], "quiet": [], "meanwhile": []}
-
-    def shake_hands(kind: str) -> None:
-        for _ in range(4):
-            service.settle()
-            began = say_hello(lambda: SocketConnection(service.directory))
-            found[kind].append(began.took)
-
-    def wait_until_loaded(edition: int) -> None:
-        def loaded() -> bool:
-            return bool(service.status()["warm_set"]["edition"] > edition)
-
-        wait_until(loaded, "the repository was loaded again")
-
+    names = os.listdir(directory)
+    index = os.path.join(directory, next(each for each in names if ".rix" in each))
+    quiet, meanwhile = "nothing is loaded", "the repository is loaded"
+    times: dict[str, list[float]] = {quiet: [], meanwhile: []}
     with stage.service("turns", warm_interval=0) as service:
-        for name in names:
-            load(service, name)
-        for _ in range(rounds):
-            shake_hands("quiet")
-            for measured in (False, True):
-                edition = service.status()["warm_set"]["edition"]
+        use(service)
+        wait_until(lambda: entry(service), "the repository is in memory")
+
+        def edition() -> int:
+            return int(service.status()["warm_set"]["edition"])
+
+        for kind, counts in in_turn(list(times), rounds):
+            before = edition()
+            if kind == meanwhile:
                 os.utime(index)
-                worker = Worker(service)
-                worker.ask(((b"Repository.has_revision", NAME, b"x"), None))
-                worker.close()
-                began = time.perf_counter()
-                if not measured:
-                    shake_hands("meanwhile")
-                wait_until_loaded(edition)
-                if measured:
-                    found["turns"].append(time.perf_counter() - began)
-    return found
+                use(service)
+            service.settle()
+            took = say_hello(lambda: SocketConnection(service)).took
+            if counts:
+                times[kind].append(took)
+            if kind == meanwhile:
+                wait_until(lambda n=before: edition() > n, "it was loaded again")
+    result.figures("ms to the first byte", times)
+    more = ratios(times[meanwhile], times[quiet])
+    figure = "first byte while a repository is loaded"
+    result.target(figure, more, 1.2, "x when quiet", at_most=True)
 
 
-def measure(stage: Stage, chosen: argparse.Namespace) -> dict[str, Any]:
+def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
+    size = f"{chosen.revisions}-{chosen.files}"
+    made = os.path.join(PLUGIN, "build", "bench", f"history-{size}")
+    if not os.path.exists(made):
+        history.make(made + ".new", chosen.revisions, chosen.files)
+        os.rename(made + ".new", made)
     place = os.path.join(stage.root, "branch")
-    if chosen.repository:
-        shutil.copytree(chosen.repository, place, symlinks=True)
-    else:
-        history.make(place, chosen.revisions, chosen.files)
-    costs, memory = ask_all(stage, chosen, requests_of(place))
-    return report(costs, memory, turn_over(stage, chosen.rounds))
-
-
-def extra(memory: dict[str, Any], what: str) -> float:
-    """MiB of a warm worker's share (PSS) beyond that of a cold one."""
-    warm, cold = (
-        median([share for _, share in memory[what, side]])
-        for side in (WARM_WORKER, COLD_WORKER)
-    )
-    return warm - cold
-
-
-def report(
-    costs: Costs, memory: dict[str, Any], turns: dict[str, Any]
-) -> dict[str, Any]:
-    """The result, as `common.run` takes it."""
-    entry = memory.pop("entry")
-    size = entry["bytes"] / (1 << 20)
-    head = ["ms, medians", "runs", "server CPU", "p99", "wall", "p99"]
-    text = table(head, costs.rows())
-    text += (
-        f"\nin memory: {entry['revisions']} revisions, {size:.2f} MiB, "
-        f"loaded in {entry['load_seconds']:.2f} s\n\n"
-    )
-    text += times_table("one of 16 repositories is loaded again", turns) + "\n"
-    return {
-        "text": text,
-        "cpu": {f"{what}, {side}": each for (what, side), each in costs.cpu.items()},
-        "wall": {f"{what}, {side}": each for (what, side), each in costs.wall.items()},
-        "memory": {f"{w}, {side}": each for (w, side), each in memory.items()},
-        "entry": entry,
-        "turns": turns,
-        "targets": [
-            target(
-                f"{PARENT_MAP}, less than a cold worker", costs.ratio(PARENT_MAP), 10
-            ),
-            target(f"{GRAPH}, less than a cold worker", costs.ratio(GRAPH), 10),
-            target(f"{PULL}, less than a cold worker", costs.ratio(PULL), 5),
-            target(f"{BRANCH}, less than a cold worker", costs.ratio(BRANCH), 0.97),
-            target(
-                "in memory for 10,000 revisions",
-                size * 10_000 / entry["revisions"],
-                8,
-                "MiB",
-                at_most=True,
-            ),
-            target(
-                "p99 of a handshake while a repository is loaded",
-                percentile(turns["meanwhile"], 0.99) / percentile(turns["quiet"], 0.99),
-                1.2,
-                "x when quiet",
-                at_most=True,
-            ),
-            target(
-                f"more PSS of a warm worker after {PULL}",
-                extra(memory, PULL),
-                2,
-                "MiB",
-                at_most=True,
-            ),
-        ],
-    }
-
-
-def main() -> int:
-    """Read the command line."""
-    parser = arguments(__doc__, 10, "rounds")
-    parser.add_argument("--repository", metavar="BRANCH", help="made by history.py")
-    add_number(parser, "revisions", 30_000, "revisions of the one that is made")
-    add_number(parser, "files", 5_000, "files of the one that is made")
-    add_number(parser, "rounds", 50, "times that one of 16 repositories is loaded")
-    with breezy.initialize():
-        return run("warm", parser, measure)
+    shutil.copytree(made, place)
+    result = Result()
+    ask_all(stage, result, requests_of(place), chosen.repeat)
+    while_loading(stage, result, chosen.rounds)
+    return result
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = arguments(__doc__, 10, "rounds")
+    add_number(parser, "revisions", 30_000, "revisions of the one that is made")
+    add_number(parser, "files", 5_000, "files of the one that is made")
+    add_number(parser, "rounds", 50, "times that the repository is loaded")
+    with breezy.initialize():
+        sys.exit(run("warm", parser, measure))
