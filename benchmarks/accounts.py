@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from connections import Program, say_hello
 from runner import in_turn
 from sides import Side
-from stage import Service, state_and_parent
+from stage import Service
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 CLIENT, SERVICE, ZYGOTE, WORKER = "program and shell", "service", "zygote", "worker"
@@ -42,20 +42,6 @@ def private(pid: int) -> float:
 def _of_rollup(pid: int, name: str) -> float:
     with open(f"/proc/{pid}/smaps_rollup") as file:
         return sum(int(line.split()[1]) / 1024 for line in file if name in line)
-
-
-def available() -> float:
-    """The memory that this machine has left, in MiB."""
-    with open("/proc/meminfo") as file:
-        found = dict(line.split(":") for line in file)
-    return int(found["MemAvailable"].split()[0]) / 1024
-
-
-def descendants(pids: Sequence[int]) -> list[int]:
-    """*pids* and their children: a shell may not have become what it started."""
-    everybody = map(int, filter(str.isdigit, os.listdir("/proc")))
-    parents = set(pids)
-    return [*pids, *(pid for pid in everybody if state_and_parent(pid)[1] in parents)]
 
 
 def descriptors(pid: int) -> int:

@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from stage import DEADLINE, HELLO, USER, BenchmarkError, Service
@@ -275,32 +275,23 @@ def say_hello(start: Callable[[], Connection]) -> Connection:
     return made
 
 
-def hold(start: Callable[[], Connection], count: int) -> list[Connection]:
-    """*count* connections that have their answers, and are idle.
+@contextlib.contextmanager
+def hold(start: Callable[[], Connection], count: int) -> Iterator[list[Connection]]:
+    """*count* connections that have their answers, and are idle; they end with this.
 
     They are begun some at a time: what many at once wait is another question.
     """
-    held: list[Connection] = []
-    try:
+    with contextlib.ExitStack() as stack:
+        held: list[Connection] = []
         while len(held) < count:
-            some = [start() for _ in range(min(16, count - len(held)))]
-            held += some
-            for each in some:
-                each.wait()
-    except BaseException:
-        for each in held:
-            each.close()
-        raise
-    return held
-
-
-def finish_all(held: Sequence[Connection]) -> None:
-    """Let them end at once, and wait until they have."""
-    try:
+            for _ in range(min(16, count - len(held))):
+                held.append(start())
+                stack.callback(held[-1].close)
+            for each in held[-16:]:
+                if not each.came:
+                    each.wait()
+        yield held
         for each in held:
             each.hang_up()
         for each in held:
             each.finish()
-    finally:
-        for each in held:
-            each.close()

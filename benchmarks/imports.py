@@ -67,7 +67,7 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     place = os.path.join(stage.path, "client")
     os.mkdir(place)
     ssh = os.path.join(stage.path, "ssh")
-    environ = stage.environ("client", plugin=False)
+    environ = stage.environ("client")
     environ |= {"BRZ_SSH": ssh, "BRZ_EMAIL": "benchmark", "BRZ": shlex.join(stage.brz)}
     result, rows = Result(), []
     with stage.service() as service:

@@ -4,8 +4,7 @@
 
 Memory is the proportional set size (PSS) of all processes, where a page that N
 processes share counts 1/N for each: what the connections add to it, by connection.
-What the kernel keeps for them (page tables, buffers, kernel stacks) is in no PSS; it
-is in how much less memory the machine has available, which is shown beside it. A
+What the kernel keeps for them (page tables, buffers, kernel stacks) is in no PSS. A
 lpserve without connections is not free either, so that is shown, too.
 
 While they are open, new connections are made by this process: they should take no
@@ -19,21 +18,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from accounts import available, descendants, pss
+from accounts import pss
 from connections import (
     Connection,
     Program,
     SocketConnection,
-    finish_all,
     hold,
     say_hello,
 )
 from runner import Result, add_number, arguments, median, ratios, run
 from sides import NATIVE, PYTHON, Side, client, git, inet
-from stage import DOORS, SOCKET, Service, Stage
-
-#: MiB that have to stay available; what would take more is left out.
-RESERVE = 3000.0
+from stage import DOORS, SOCKET, Service, Stage, children_of
 
 
 @dataclass
@@ -41,14 +36,12 @@ class Weight:
     """MiB that connections take.
 
     :ivar pss, clients: of each, with its client, and of it the client.
-    :ivar taken: how much less is available for each.
     :ivar empty: of the service without connections.
     :ivar quiet, meanwhile: ms to the first byte of new ones before, and with them open.
     """
 
     pss: float
     clients: float
-    taken: float
     empty: float
     quiet: list[float] = field(default_factory=list)
     meanwhile: list[float] = field(default_factory=list)
@@ -81,19 +74,16 @@ def weigh(
         return pss([service.pid, *service.children()])
 
     quiet = new_ones(service, new, 0) if service is not None and new else []
-    empty, left = served(0), available()
-    held = hold(start, count)
-    try:
+    empty = served(0)
+    with hold(start, count) as held:
         servers = served(count) - empty
         pids = [each.pid for each in held if isinstance(each, Program)]
-        clients = pss(descendants(pids)) / count if pids else 0.0
-        weight = servers / count + clients
-        found = Weight(weight, clients, (left - available()) / count, empty, quiet)
+        # A shell may not have become what it started.
+        clients = pss([*pids, *children_of(pids)]) / count if pids else 0.0
+        found = Weight(servers / count + clients, clients, empty, quiet)
         if quiet:
             found.meanwhile = new_ones(service, new, count)
         return found
-    finally:
-        finish_all(held)
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
@@ -101,10 +91,6 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     result = Result()
 
     def add(side: Side, count: int) -> None:
-        before = [each.taken for (name, _), each in found.items() if name == side.name]
-        if before and available() - before[-1] * count < RESERVE:
-            result.failures.append(f"{side.name}: no memory for {count}")
-            return
         weight = weigh(side.service, side.start, count, chosen.repeat)
         found[side.name, count] = weight
 
@@ -114,7 +100,9 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
         (PYTHON, SOCKET, few),
         *((NATIVE, door, chosen.connections) for door in DOORS),
     ):
-        with stage.service(max_workers=0, max_spare_workers=2) as service:
+        made = stage.service(max_workers=0, max_spare_workers=2)
+        made.let_configuration_age()
+        with made as service:
             add(client(stage, service, kind, door), count)
     for side in (*git(stage), inet(stage)):
         add(side, few)
@@ -125,12 +113,11 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
 def report(result: Result, found: dict[tuple[str, int], Weight]) -> None:
     """Write into *result* what was found, by side and number."""
     head = ["MiB of each idle connection", "open", "PSS", "of it the client"]
-    head += ["less available", "ms of a new one: quiet", "meanwhile"]
+    head += ["ms of a new one: quiet", "meanwhile"]
     rows = []
     for (name, count), each in found.items():
-        cells = [each.pss, each.clients, each.taken]
         times = [median(x) if x else "" for x in (each.quiet, each.meanwhile)]
-        rows.append([name, count, *cells, *times])
+        rows.append([name, count, each.pss, each.clients, *times])
     result.table(head, rows)
     empty = median([each.empty for each in found.values() if each.empty])
     result.text += f"lpserve without connections: {empty:.1f} MiB\n\n"

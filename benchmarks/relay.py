@@ -23,7 +23,7 @@ import time
 
 from runner import Result, add_number, arguments, in_turn, ratios, run
 from sides import NATIVE, PYTHON, client_words
-from stage import DEADLINE, FIFO, BenchmarkError, Stage
+from stage import DEADLINE, FIFO, PLUGIN, BenchmarkError, Stage
 
 from lpserve import wire  # which stage has made importable
 from lpserve.paths import RuntimeDirectory, remove_connection
@@ -34,27 +34,14 @@ TO, FROM = "to the worker", "from the worker"
 _BLOCK = 1 << 16
 
 
-def swallow(descriptor: int) -> subprocess.Popen[str]:
-    """Read up to the end of file."""
-    words = ["dd", f"bs={_BLOCK}", "of=/dev/null"]
-    return _dd(words, stdin=descriptor, stdout=subprocess.DEVNULL)
-
-
-def produce(descriptor: int, count: int) -> subprocess.Popen[str]:
-    """Write *count* bytes."""
-    words = ["dd", f"bs={_BLOCK}", "if=/dev/zero", f"count={count // _BLOCK}"]
-    return _dd(words, stdin=subprocess.DEVNULL, stdout=descriptor)
-
-
-def _dd(words: list[str], stdin: int, stdout: int) -> subprocess.Popen[str]:
-    environ = {**os.environ, "LC_ALL": "C"}
+def dd(stdin: int, stdout: int, *words: str) -> subprocess.Popen[str]:
+    """A program that moves bytes from *stdin* to *stdout*."""
     return subprocess.Popen(
-        words,
+        ["env", "LC_ALL=C", "dd", f"bs={_BLOCK}", *words],
         stdin=stdin,
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
-        env=environ,
         start_new_session=True,
     )
 
@@ -85,9 +72,10 @@ class Client:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=errors,
-                env=stage.environ("relay", plugin=True),
+                env=stage.environ("relay", PLUGIN),
             )
         if not select.select([self._control], [], [], DEADLINE)[0]:
+            self._process.kill()
             raise BenchmarkError("the client asks for nothing")
         request = wire.parse_request(os.read(self._control, wire.MAX_REQUEST).strip())
         place = os.path.join(directory.replies, str(request.reply))
@@ -126,6 +114,7 @@ def move(stage: Stage, way: str, words: list[str], count: int) -> float:
     stdin, to_write = os.pipe()
     to_read, stdout = os.pipe()
     with contextlib.ExitStack() as stack:
+        zero = stack.enter_context(open("/dev/zero"))
         client = None
         if words:
             client = Client(stage, words, stdin, stdout)
@@ -136,11 +125,11 @@ def move(stage: Stage, way: str, words: list[str], count: int) -> float:
         reads, writes = (stdin, to_write) if way == TO else (to_read, stdout)
         for each in {stdin, stdout, to_read, to_write} - {reads, writes}:
             stack.callback(os.close, each)
-        reader = swallow(reads)
+        reader = dd(reads, subprocess.DEVNULL)
         stack.callback(reader.kill)
         os.close(reads)
         began = time.perf_counter()
-        writer = produce(writes, count)
+        writer = dd(zero.fileno(), writes, f"count={count // _BLOCK}")
         stack.callback(writer.kill)
         os.close(writes)
         finish(writer, count)

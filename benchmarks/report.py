@@ -103,10 +103,9 @@ def read() -> list[dict[str, Any]]:
 def page(results: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> str:
     """The report, as HTML."""
     lines = []
-    for each in (each for result in results for each in result["targets"]):
-        cells = [each["figure"], *each["shown"], each["verdict"]]
+    for cells in (cells for result in results for cells in result["targets"]):
         text = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr class="{each["verdict"]}">{text}</tr>')
+        lines.append(f'<tr class="{cells[-1]}">{text}</tr>')
     sections = [section(result) for result in results]
     sections += [f"<h2>{name}</h2>\n<p>It failed.</p>" for name in missing]
     return _PAGE.format(

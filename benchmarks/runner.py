@@ -23,7 +23,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from stage import BenchmarkError, Stage, conversation
@@ -35,7 +34,7 @@ _OUTSIDE = 0.05
 #: What part of its median the middle half of a figure spans on a quiet machine.
 _CLOSE = 0.25
 #: Of fewer values nobody can tell how close they lie.
-_FEW = 6
+FEW = 6
 _Side = TypeVar("_Side")
 
 
@@ -109,9 +108,7 @@ def verdict(
     tenth = ordered[max(0, math.ceil(len(ordered) / 10) - 1)]
     width = percentile(values, 0.75) - percentile(values, 0.25)
     busy = tenth * sign <= wanted * sign or width > _CLOSE * median(values)
-    if exact:
-        return NOISY if 1 < len(values) < _FEW else MISSED
-    return NOISY if busy or len(values) < _FEW else MISSED
+    return NOISY if not exact and (busy or len(values) < FEW) else MISSED
 
 
 # -- what is found ----------------------------------------------------------------
@@ -140,31 +137,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text
 
 
-@dataclass
-class Target:
-    """What a figure is to be at least (or at most), and what it is."""
-
-    figure: str
-    measured: float
-    wanted: float
-    unit: str
-    at_most: bool
-    verdict: str
-
-    def bound(self) -> str:
-        """What it is to be."""
-        return f"at {'most' if self.at_most else 'least'} {self.wanted:g} {self.unit}"
-
-    def value(self) -> str:
-        """What it is."""
-        return f"{self.measured:.4g} {self.unit}"
-
-
 class Result:
     """What a benchmark has found.
 
     :ivar text: for people.
     :ivar values: by title and side, all that was measured.
+    :ivar targets: figures, what they are to be, what they are, and the verdict.
     :ivar failures: lines, without which the exit status is 0. A target that is missed
         says something of the machine too, so it is none.
     """
@@ -172,7 +150,7 @@ class Result:
     def __init__(self) -> None:
         self.text = ""
         self.values: dict[str, dict[str, list[float]]] = {}
-        self.targets: list[Target] = []
+        self.targets: list[tuple[str, str, str, str]] = []
         self.failures: list[str] = []
 
     def figures(
@@ -208,10 +186,10 @@ class Result:
         exact: bool = False,
     ) -> None:
         """The median of *values* is to be at least (or at most) *wanted*."""
-        found = verdict(values, wanted, at_most, exact)
-        self.targets.append(
-            Target(figure, median(values), wanted, unit, at_most, found)
-        )
+        bound = f"at {'most' if at_most else 'least'} {wanted:g} {unit}"
+        value = f"{median(values):.4g} {unit}"
+        said = verdict(values, wanted, at_most, exact)
+        self.targets.append((figure, bound, value, said))
 
 
 # -- the program ------------------------------------------------------------------
@@ -233,21 +211,8 @@ def add_number(
     parser: argparse.ArgumentParser, name: str, default: int, what: str
 ) -> None:
     """Add the option ``--NAME N``, which says how many there are of something."""
-    parser.add_argument(
-        f"--{name}",
-        type=positive,
-        default=default,
-        metavar="N",
-        help=f"{what} (default: {default})",
-    )
-
-
-def positive(text: str) -> int:
-    """The value of an option."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    shown = f"{what} (default: {default})"
+    parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=shown)
 
 
 def run(
@@ -272,21 +237,14 @@ def run(
     except KeyboardInterrupt:
         return 130
     print(result.text, end="")
-    for each in result.targets:
-        line = f"{each.figure}: {each.value()} (wanted: {each.bound()})"
-        print(f"{line} {each.verdict}")
+    for figure, wanted, value, said in result.targets:
+        print(f"{figure}: {value} (wanted: {wanted}) {said}")
     for line in result.failures:
         print(f"FAILED: {line}")
     if chosen.json:
         about = {"benchmark": name, "about": parser.description, **found}
-        about["targets"] = [
-            {**asdict(each), "shown": [each.bound(), each.value()]}
-            for each in result.targets
-        ]
-        for part in ("text", "values", "failures"):
-            about[part] = getattr(result, part)
         with open(chosen.json, "w") as file:
-            json.dump(about, file, indent=1)
+            json.dump({**about, **vars(result)}, file, indent=1)
             file.write("\n")
     return 1 if result.failures else 0
 
@@ -301,7 +259,7 @@ def machine(stage: Stage) -> dict[str, Any]:
     about += [f"Breezy {version(stage, *stage.brz, 'version', '--short')}"]
     if shutil.which("git"):
         about += [f"git {version(stage, 'git', 'version')}"]
-    about += [f"runtime directory on {filesystem(stage.runtime)}"]
+    about += [f"runtime directory in {os.path.dirname(stage.runtime)}"]
     return {
         "machine": ", ".join(about),
         "date": time.strftime("%Y-%m-%d %H:%M"),
@@ -311,7 +269,7 @@ def machine(stage: Stage) -> dict[str, Any]:
 
 def version(stage: Stage, *words: str) -> str:
     """What a program says of its version."""
-    environ = stage.environ("version", plugin=False)
+    environ = stage.environ("version")
     said = subprocess.check_output(words, env=environ, cwd=stage.path, text=True)
     return said.split()[-1]
 
@@ -323,14 +281,3 @@ def processor() -> str:
             if line.startswith("model name"):
                 return " ".join(line.partition(":")[2].split())
     return platform.machine()
-
-
-def filesystem(path: str) -> str:
-    """The type of the file system that *path* is on."""
-    best = ("", "unknown")
-    with contextlib.suppress(OSError), open("/proc/self/mounts") as file:
-        for line in file:
-            place, kind = line.split()[1:3]
-            if os.path.commonpath([path, place]) == place:
-                best = max(best, (place, kind))
-    return best[1]

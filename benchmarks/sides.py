@@ -65,7 +65,7 @@ def program(
 
     :param service: the one whose client it is.
     """
-    environ = service.environ if service else stage.environ("today", plugin=False)
+    environ = service.environ if service else stage.environ("today")
     under = ["sh", "-c", shlex.join(words)]
     how = (under, environ, stage.errors, greeting, farewell)
     return Side(name, functools.partial(Program, *how), service)
@@ -123,7 +123,7 @@ def git(stage: Stage) -> list[Side]:
     commit += ["commit", "--quiet", "--allow-empty", "--message=1"]
     for words in (["init", "--quiet"], commit):
         os.makedirs(path, exist_ok=True)
-        environ = stage.environ("today", plugin=False)
+        environ = stage.environ("today")
         subprocess.run([found, *words], env=environ, cwd=path, check=True)
     greeting = Greeting(b"", b"", b"0000")  # the end of gitprotocol-pack(5)'s list
     words = [found, "upload-pack", path]

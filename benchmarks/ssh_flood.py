@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import select
 import shlex
@@ -70,25 +71,16 @@ def attack(words: list[str]) -> Iterator[None]:
     if not words:
         yield
         return
+    how = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        words, stdout=subprocess.PIPE, start_new_session=True, **how
     )
     try:
-        assert process.stdout is not None
         process.stdout.readline()
         yield
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def half_open(server: SshServer) -> list[str]:
-    """The attacker that keeps connections open."""
-    return [sys.executable, os.path.abspath(__file__), "--attack", str(server.port)]
 
 
 def failing(server: SshServer) -> list[str]:
@@ -125,7 +117,15 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
                 file.write("    BindAddress 127.0.0.2\n")
         sides: dict[str, tuple[SshServer, list[str]]] = {
             QUIET: (plain, []),
-            HALF_OPEN: (plain, half_open(plain)),
+            HALF_OPEN: (
+                plain,
+                [
+                    sys.executable,
+                    os.path.abspath(__file__),
+                    "--attack",
+                    str(plain.port),
+                ],
+            ),
             ONE_FILE: (one, failing(one)),
             MANY_FILES: (many, failing(many)),
         }
@@ -167,26 +167,21 @@ def index_times(stage: Stage) -> dict[str, list[float]]:
     # A file that has just changed is read again.
     time.sleep(2.1)
     keys = KeyDirectory(path, "bzr")
-    whole = timed(lambda: list(keys.renew()))
+    found = {"reading all files, once": timed(1, lambda: list(keys.renew()))}
     blob = next(iter(keys._users))
-    lookups = [timed(lambda: keys.known("user7", blob)) for _ in range(200)]
-    steps = []
-    for _ in range(20):
-        renewing = keys.renew()
-        some = [timed(lambda: next(renewing, None)) for _ in range(MANY // 25)]  # noqa: B023
-        steps += some
-    return {
-        "reading all files, once": [whole],
-        "looking a key up": lookups,
-        "a step of looking at all files": steps,
-    }
+    found["looking a key up"] = timed(200, lambda: keys.known("user7", blob))
+    endless = itertools.chain.from_iterable(keys.renew() for _ in itertools.count())
+    found["a step of looking at all files"] = timed(800, lambda: next(endless))
+    return found
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Microseconds that *work* takes."""
-    began = time.perf_counter()
-    work()
-    return (time.perf_counter() - began) * 1e6
+def timed(count: int, work: Callable[[], object]) -> list[float]:
+    """Microseconds that *work* takes, each time."""
+    moments = [time.perf_counter()]
+    for _ in range(count):
+        work()
+        moments.append(time.perf_counter())
+    return [(b - a) * 1e6 for a, b in itertools.pairwise(moments)]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import selectors
 import shlex
 import shutil
@@ -28,10 +27,10 @@ from stage import (
     PLUGIN,
     USER,
     BenchmarkError,
+    Daemon,
     Service,
     Stage,
     check_hello,
-    wait_until,
 )
 
 sys.path.insert(0, os.path.join(PLUGIN, "tests", "live", "ssh"))
@@ -89,7 +88,7 @@ def hosts(stage: Stage) -> Iterator[tuple[Service, list[Host]]]:
         # Configured alike, and never started.
         nothing = stage.service("nothing")
         client = [os.path.join(PLUGIN, "bin", "lp-serve-client"), USER]
-        today = stage.environ("today", plugin=False)
+        today = stage.environ("today")
         made = []
         for served_by, command, environ in (
             (NOTHING, _PRINT, today),
@@ -127,67 +126,37 @@ def _sshd(
         raise BenchmarkError(str(error)) from None
 
 
-class SshServer:
-    """A running 'brz lp-serve-ssh', as a context manager.
+class SshServer(Daemon):
+    """A 'brz lp-serve-ssh'.
 
     :param environ: its environment, with a breezy.conf that names the service.
     :ivar directory: where its files are: keys/ has those who may log in.
-    :ivar key: the path of `USER`'s private key.
     :ivar port: where it listens.
     :ivar config: a configuration for ``ssh`` in which every host is it.
     """
 
     def __init__(self, stage: Stage, name: str, environ: dict[str, str]):
+        super().__init__(stage, f"lp-serve-ssh-{name}", environ)
         self.directory = os.path.join(stage.path, f"lp-serve-ssh-{name}")
-        self.key = os.path.join(self.directory, USER)
         self.config = os.path.join(self.directory, "ssh_config")
-        self._stage = stage
-        self._environ = environ
-        self._log_path = os.path.join(self.directory, "log")
 
     def __enter__(self) -> SshServer:
         keys = os.path.join(self.directory, "keys")
         os.makedirs(keys, 0o700)
-        make_key(self.directory, USER)
+        key = make_key(self.directory, USER)
         host_key = make_key(self.directory, "host_key")
-        shutil.copy(self.key + ".pub", os.path.join(keys, USER))
-        words = ["lp-serve-ssh", "--listen=127.0.0.1:0", f"--host-key={host_key}"]
-        with open(self._log_path, "wb") as log:
-            self._process = subprocess.Popen(
-                [*self._stage.brz, *words, f"--authorized-keys={keys}"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environ,
-                cwd=self._stage.path,
-            )
-        try:
-            found = wait_until(self._listens, "lp-serve-ssh listens")
-        except BaseException:
-            self._process.kill()
-            self._process.wait()
-            raise
-        self.port = int(found[1])
-        key = self.key.replace("%", "%%")
+        shutil.copy(key + ".pub", os.path.join(keys, USER))
+        words = [f"--host-key={host_key}", f"--authorized-keys={keys}"]
+        place = self.start("lp-serve-ssh", "--listen=127.0.0.1:0", *words)
+        self.port = int(place.rpartition(":")[2])
+        quoted = key.replace("%", "%%")
         with open(self.config, "w") as file:
-            file.write(_CLIENT.format(port=self.port, user=USER, key=key))
+            file.write(_CLIENT.format(port=self.port, user=USER, key=quoted))
         return self
-
-    def _listens(self) -> re.Match[str] | None:
-        with open(self._log_path, encoding="utf-8", errors="replace") as log:
-            said = log.read()
-        if self._process.poll() is not None:
-            raise BenchmarkError(f"lp-serve-ssh has ended:\n{said}")
-        return re.search(r"Listening on 127\.0\.0\.1:(\d+)\n", said)
 
     def __exit__(self, *exc: object) -> None:
         self._process.terminate()
-        try:
-            self._process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise BenchmarkError("lp-serve-ssh did not stop") from None
+        self.stop()
 
 
 def connect(config: str) -> tuple[float, float]:
@@ -197,30 +166,23 @@ def connect(config: str) -> tuple[float, float]:
         until the first byte of the smart server's answer has come.
     """
     words = ["ssh", "-F", config, *_OPTIONS, "host", COMMAND]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     began = time.perf_counter()
-    process = subprocess.Popen(
-        words,
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        authenticated, answered = _moments(process)
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        process.stderr.close()
-        process.wait()
+    with subprocess.Popen(words, bufsize=0, **pipes) as process:
+        try:
+            authenticated, answered = _moments(process)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise BenchmarkError(f"ssh ended with status {process.returncode}")
     return (authenticated - began) * 1000, (answered - began) * 1000
 
 
 def _moments(process: subprocess.Popen[bytes]) -> tuple[float, float]:
-    """When it had been let in and when the answer began, as *process* ends well."""
+    """When it had been let in and when the answer began; ends it."""
     process.stdin.write(b"hello\n")
-    said = b""
-    authenticated = answered = None
+    said, authenticated, answered = b"", None, None
     with selectors.DefaultSelector() as selector:
         for stream in (process.stderr, process.stdout):
             selector.register(stream, selectors.EVENT_READ)
@@ -230,7 +192,7 @@ def _moments(process: subprocess.Popen[bytes]) -> tuple[float, float]:
             if not ready:
                 raise BenchmarkError("no answer through ssh")
             if process.stderr in ready:
-                data = os.read(process.stderr.fileno(), 4096)
+                data = process.stderr.read(4096)
                 said += data
                 if not data:
                     selector.unregister(process.stderr)
@@ -238,13 +200,11 @@ def _moments(process: subprocess.Popen[bytes]) -> tuple[float, float]:
                     authenticated = came
             if process.stdout in ready:
                 answered = came
-    answer = os.read(process.stdout.fileno(), 64)
+    answer = process.stdout.read(64)
     if not answer or authenticated is None:
         text = said.decode(errors="replace").strip()
         raise BenchmarkError(f"ssh was closed without an answer: {text}")
     check_hello(answer)
     process.stdin.close()
     process.stdout.read()
-    if process.wait():
-        raise BenchmarkError(f"ssh ended with status {process.returncode}")
     return authenticated, answered

@@ -7,13 +7,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 #: The directory of the plug-in.
@@ -79,10 +80,10 @@ class Stage:
         for path in (self.path, self.runtime):
             shutil.rmtree(path, ignore_errors=True)
 
-    def environ(self, home: str, plugin: bool) -> dict[str, str]:
+    def environ(self, home: str, plugin: str | None = None) -> dict[str, str]:
         """An environment that keeps the account's own settings out of this.
 
-        :param plugin: whether Breezy finds lpserve, which today's has not.
+        :param plugin: the checkout of lpserve that Breezy finds, if any.
         """
         home = os.path.join(self.path, home)
         os.makedirs(os.path.join(home, "breezy"), exist_ok=True)
@@ -91,7 +92,7 @@ class Stage:
         environ |= {"LANG": "C.UTF-8", "PATH": ":".join(places)}
         environ["BRZ_PLUGIN_PATH"] = "-site:-user"
         if plugin:
-            environ["BRZ_PLUGINS_AT"] = f"lpserve@{PLUGIN}"
+            environ["BRZ_PLUGINS_AT"] = f"lpserve@{plugin}"
         return environ
 
     def inet_words(self) -> list[str]:
@@ -109,13 +110,81 @@ class Stage:
         return Service(self, name, plugin, settings)
 
 
-class Service:
-    """A running service.
+class Daemon:
+    """A program of Breezy's that runs while this is entered, and logs where it listens.
+
+    :ivar pid: its pid.
+    :ivar environ: its environment, which may be changed before it is started.
+    """
+
+    def __init__(self, stage: Stage, name: str, environ: dict[str, str]):
+        self._stage = stage
+        self._log_path = os.path.join(stage.path, name + ".log")
+        self.environ = environ
+
+    def start(self, *words: str) -> str:
+        """Run ``brz`` with these; where it listens."""
+        with open(self._log_path, "wb") as log:
+            self._process = subprocess.Popen(
+                [*self._stage.brz, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environ,
+                cwd=self._stage.path,
+                # A Ctrl-C is for us, and we stop it.
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        try:
+            return str(wait_until(self._listens, f"{words[0]} listens"))
+        except BaseException:
+            self.kill()
+            raise
+
+    def _listens(self) -> str | None:
+        if self._process.poll() is not None:
+            raise BenchmarkError(f"a server has ended:\n{self.log_text()}")
+        found = re.search(r"Listening on (.*)\n", self.log_text())
+        return found and found[1]
+
+    def stop(self) -> None:
+        """Wait until it has stopped."""
+        try:
+            self._process.wait(DEADLINE)
+        except BaseException as error:
+            self.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise BenchmarkError("a server did not stop") from None
+            raise
+
+    def kill(self) -> None:
+        """Stop it at once, with its children."""
+        for pid in [*self.children(), self.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def log_text(self) -> str:
+        """What it has logged."""
+        with open(self._log_path, encoding="utf-8", errors="replace") as log:
+            return log.read()
+
+    def children(self) -> list[int]:
+        """The pids of its children: of a service, the zygote and the workers."""
+        children = f"/proc/{self.pid}/task/{self.pid}/children"
+        # Not every kernel has this file.
+        with contextlib.suppress(OSError), open(children) as file:
+            return [int(pid) for pid in file.read().split()]
+        return children_of([self.pid])
+
+
+class Service(Daemon):
+    """A service.
 
     :ivar directory: its runtime directory.
     :ivar plugin: the checkout of lpserve that it runs.
-    :ivar pid, zygote: of its processes.
-    :ivar environ: its environment, which may be changed before it is started.
+    :ivar zygote: the pid of its zygote.
     """
 
     def __init__(
@@ -123,10 +192,7 @@ class Service:
     ):
         self.directory = os.path.join(stage.runtime, name)
         self.plugin = plugin
-        self._log_path = os.path.join(stage.path, name + ".log")
-        self._stage = stage
-        self.environ = stage.environ(name, plugin=True)
-        self.environ["BRZ_PLUGINS_AT"] = f"lpserve@{plugin}"
+        super().__init__(stage, name, stage.environ(name, plugin))
         settings = {
             "runtime_dir": self.directory,
             "directory": stage.root,
@@ -155,65 +221,20 @@ class Service:
         A worker reads anew a file that was written just now: what is written to it in
         the same tick of the clock does not show in its times.
         """
-        from lpserve.zygote.reset import (
-            SETTLED,  # Breezy's modules, which others do not need
-        )
+        from lpserve.zygote import reset  # and Breezy, which others do not need
 
         age = time.time() - os.stat(self._configuration).st_ctime
-        time.sleep(max(0.0, SETTLED - age) + 0.1)
+        time.sleep(max(0.0, reset.SETTLED - age) + 0.1)
 
     def __enter__(self) -> Service:
-        with open(self._log_path, "wb") as log:
-            self._process = subprocess.Popen(
-                [*self._stage.brz, "lp-serve", "--fork-server"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environ,
-                cwd=self._stage.path,
-                # A Ctrl-C is for us, and we stop it.
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
-        try:
-            wait_until(self._is_up, "the service is up")
-            self.zygote = self.settle()["zygote"]
-        except BaseException:
-            self._kill()
-            raise
+        self.start("lp-serve", "--fork-server")
+        self.zygote = self.settle()["zygote"]
         return self
-
-    def _is_up(self) -> bool:
-        if self._process.poll() is not None:
-            raise BenchmarkError(f"the service has ended:\n{self.log_text()}")
-        return "Listening on " in self.log_text()
 
     def __exit__(self, *exc: object) -> None:
         with contextlib.suppress(conversation.NoService):
             conversation.ask(self.directory, ["shutdown", "now"], DEADLINE)
-        try:
-            self._process.wait(DEADLINE)
-        except BaseException as error:
-            self._kill()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise BenchmarkError("the service did not stop") from None
-            raise
-
-    def _kill(self) -> None:
-        with contextlib.suppress(OSError):
-            for pid in [*self.children(), self.pid]:
-                os.kill(pid, signal.SIGKILL)
-        self._process.wait()
-
-    def log_text(self) -> str:
-        """What the service has logged."""
-        with open(self._log_path, encoding="utf-8", errors="replace") as log:
-            return log.read()
-
-    def children(self) -> list[int]:
-        """The pids of its children: the zygote and the workers."""
-        with open(f"/proc/{self.pid}/task/{self.pid}/children") as file:
-            return [int(pid) for pid in file.read().split()]
+        self.stop()
 
     def status(self) -> dict[str, Any]:
         """What the service says of itself."""
@@ -231,10 +252,10 @@ class Service:
             return status if quiet and workers["spare"] >= self.spares else None
 
         found: dict[str, Any] = wait_until(settled, "the service has come to rest")
-        self.wait_idle()
+        self._wait_idle()
         return found
 
-    def wait_idle(self) -> None:
+    def _wait_idle(self) -> None:
         """Wait until its workers do nothing, without asking it.
 
         A spare worker is counted when it is there, not when it has got ready.
@@ -252,7 +273,7 @@ class Service:
         """
         number = 1 + self.spares + busy
         wait_until(lambda: len(self.children()) == number, "spare workers only")
-        self.wait_idle()
+        self._wait_idle()
 
 
 def state_and_parent(pid: int) -> tuple[str, int]:
@@ -261,6 +282,13 @@ def state_and_parent(pid: int) -> tuple[str, int]:
         fields = file.read().rpartition(")")[2].split()
         return fields[0], int(fields[1])
     return "", 0
+
+
+def children_of(pids: Iterable[int]) -> list[int]:
+    """Of processes, those that run."""
+    parents = set(pids)
+    everybody = map(int, filter(str.isdigit, os.listdir("/proc")))
+    return [pid for pid in everybody if state_and_parent(pid)[1] in parents]
 
 
 def check_hello(answer: bytes) -> None:

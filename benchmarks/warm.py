@@ -139,7 +139,7 @@ class Server:
 
 def process(stage: Stage) -> Server:
     """``brz serve --inet``, anew."""
-    environ = stage.environ("today", plugin=False) | SAME_ORDER
+    environ = stage.environ("today") | SAME_ORDER
     return Server(Program(stage.inet_words(), environ, stage.errors, NOTHING))
 
 
