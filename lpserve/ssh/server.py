@@ -61,7 +61,7 @@ class Factory(SSHFactory):
         self.peers: set[ServerTransport] = set()
         #: Those of them that have not logged in, and the source of each.
         self._sources: dict[ServerTransport, bytes] = {}
-        self._dropped = self._untold = 0
+        self._dropped = self._unlogged = 0
         self._telling: Any = None
 
     def buildProtocol(self, address: Any) -> ServerTransport | None:
@@ -79,7 +79,7 @@ class Factory(SSHFactory):
         """One line at once, and then one for all that are dropped in some time."""
         self._dropped += 1
         if self._telling is not None:
-            self._untold += 1
+            self._unlogged += 1
             return
         log.warning(
             "drop connection #%d from %s: %s",
@@ -90,14 +90,14 @@ class Factory(SSHFactory):
         self._tell_later()
 
     def _tell_later(self) -> None:
-        self._untold = 0
+        self._unlogged = 0
         later = self.server.reactor.callLater
         self._telling = later(_DROPS_INTERVAL, self._log_all_dropped)
 
     def _log_all_dropped(self) -> None:
         self._telling = None
-        if self._untold:
-            log.warning("%d more connections were dropped", self._untold)
+        if self._unlogged:
+            log.warning("%d more connections were dropped", self._unlogged)
             self._tell_later()
 
     def logged_in(self, peer: ServerTransport) -> None:
@@ -197,7 +197,7 @@ class Server:
 
     def _running(self) -> None:
         def wake(number: int, frame: Any) -> None:
-            self.reactor.callFromThread(self._told, number)
+            self.reactor.callFromThread(self._handle_signal, number)
 
         for number in (*system.stopping_signals(), signal.SIGHUP):
             signal.signal(number, wake)
@@ -209,7 +209,7 @@ class Server:
 
     # -- the end ---------------------------------------------------------------
 
-    def _told(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         """A signal has come."""
         if number == signal.SIGHUP:
             try:

@@ -156,7 +156,7 @@ class ServerTransport(SSHServerTransport):
         handle = self.transport.getHandle()
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if self._connection is not None:
-            self._connection.heard()
+            self._connection.note_activity()
         if self.cut or self.transport.disconnecting:
             return
         try:

@@ -73,7 +73,7 @@ class TestDoors(StartingCase):
             os.makedirs(path, 0o700)
             os.chmod(self.runtime, 0o700)
             self.assertRefuses(
-                "cannot open the doors", f"{path}: Is a directory", before=[name]
+                "cannot listen", f"{path}: Is a directory", before=[name]
             )
             os.rmdir(path)
 
