@@ -75,7 +75,8 @@ def main(
         if message["kind"] == "warm":
             cache.take(message, descriptors)
         else:  # "ping"
-            channel.send(end, "pong")
+            with contextlib.suppress(BrokenPipeError):  # retired meanwhile
+                channel.send(end, "pong")
         message, descriptors = channel.receive(end)
     if message is None:
         return 0  # retired as a spare

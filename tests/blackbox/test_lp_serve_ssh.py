@@ -380,7 +380,7 @@ class TestSignals(ConchTestCase):
         self.assertServes()
         self.server.signal(signal.SIGINT)  # which is not for it
         self.server.signal(signal.SIGHUP)
-        self.server.wait_for_log("read afresh")
+        self.server.wait_for_log("configuration reloaded")
         self.assertEqual(0, self.server.stop())
 
     def test_blocked(self):
@@ -389,5 +389,5 @@ class TestSignals(ConchTestCase):
         self.assertServes()
         start = self.server.log_size()
         self.server.signal(signal.SIGHUP)
-        self.server.wait_for_log("read afresh", start)
+        self.server.wait_for_log("configuration reloaded", start)
         self.assertEqual(0, self.server.stop())
