@@ -5,11 +5,15 @@
 They travel over sequenced-packet sockets: one JSON object a packet, descriptors
 attached to it. Both ends are of one installation; nobody else sees them.
 
-To a zygote: ``start`` (how a fresh process would be), ``fork`` (with the ends of
-new workers' channels). From it: ``ready``, ``failed``, ``forked``,
-``fork-failed``, ``outdated``. To a worker: ``serve`` (with the read end of its stdin
-and the lock on the directory of its FIFOs; or with its stdio and the connection for
-its answers). From it: ``imported``, ``left``, ``stayed``.
+To a zygote: ``start`` (how a fresh process would be), ``fork`` and ``load`` (with the
+ends of the channels of new workers, or of a loader), ``warm`` (with the graph of a
+repository, or nothing if that is to be dropped), ``ping``. From it: ``ready``,
+``failed``, ``forked``, ``fork-failed``, ``outdated``, ``pong``.
+
+To a worker: ``serve`` (with the read end of its stdin and the lock on the directory of
+its FIFOs; or with its stdio and the connection for its answers), ``warm``, ``ping``.
+From it: ``imported``, ``used``, ``gone``, ``left``, ``stayed``, ``pong``. From a loader:
+``loaded`` (with the graph), ``not-loaded``, ``changing``, ``gone``.
 """
 
 from __future__ import annotations

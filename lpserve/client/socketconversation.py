@@ -196,4 +196,4 @@ class DirectSession:
 
         As far as can be known: what it wrote did not pass through here.
         """
-        return status in (3, 4)  # what `serving.report_error` returns
+        return status in (3, 4)  # what `smartserver.report_error` returns

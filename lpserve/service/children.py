@@ -2,9 +2,10 @@
 
 """The children of the service: watched by pidfd, reaped here and nowhere else.
 
-A worker is a child of the service although the zygote forked it: the zygote
-forks through a middle process that exits, and the service is the subreaper
-(prctl(2)) to which the kernel then gives the worker.
+A worker is a child of the service although the zygote forked it: `system.fork_sibling`
+makes it a child of the zygote's parent. Where the kernel refuses that, the zygote
+forks through a middle process that exits, and the kernel gives the worker to the
+service, which is the subreaper (prctl(2)).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class User(ConchUser):
 class Connection(SSHConnection):
     """The ``ssh-connection`` service: sessions and nothing else."""
 
-    #: A `sshserver.ServerTransport`.
+    #: A `transport.ServerTransport`.
     transport: Any
     _unanswered = 0
     _keepalive: Any = None

@@ -99,7 +99,7 @@ class ServerTransport(SSHServerTransport):
         `loginrules.REASONS`.
     """
 
-    #: An `sshserver.Factory`.
+    #: An `server.Factory`.
     factory: Any
     ourVersionString = b"SSH-2.0-lpserve"
     # What it inflates has no limit, and needs no login.

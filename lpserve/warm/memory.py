@@ -54,7 +54,7 @@ Identity = tuple[int, int, int, int, int]
 def identity(path: str) -> Identity:
     """What changes whenever the content of a file does.
 
-    The time of its last change (ctime) can be set by nobody; see `warmload` for one
+    The time of its last change (ctime) can be set by nobody; see `loader` for one
     that has just been written.
 
     :raises OSError: if it is not there for us.

@@ -22,7 +22,7 @@ from ..live.warm.warmcase import commit
 
 
 class TestLocalPath(TestCaseInTempDir):
-    """`warm.local_path`."""
+    """`memory.local_path`."""
 
     def test_served(self):
         """What a connection has, with a home directory below the root."""
@@ -47,7 +47,7 @@ class TestLocalPath(TestCaseInTempDir):
 
 
 class TestIdentity(TestCaseInTempDir):
-    """`warm.identity`: it changes with the content."""
+    """`memory.identity`: it changes with the content."""
 
     def test_same_size_and_time(self):
         """Somebody who hides a change; the time of that cannot be set."""
@@ -285,7 +285,7 @@ class TestReport(RepositoryCase):
 
 
 class TestLoad(RepositoryCase):
-    """`warmload.load`."""
+    """`loader.load`."""
 
     def test_not_packs(self):
         format = format_registry.make_controldir("knit")
