@@ -12,8 +12,8 @@ repository, or nothing if that is to be dropped), ``ping``. From it: ``ready``,
 
 To a worker: ``serve`` (with the read end of its stdin and the lock on the directory of
 its FIFOs; or with its stdio and the connection for its answers), ``warm``, ``ping``.
-From it: ``imported``, ``used``, ``gone``, ``left``, ``stayed``, ``pong``. From a loader:
-``loaded`` (with the graph), ``not-loaded``, ``changing``, ``gone``.
+From it: ``imported``, ``used``, ``gone``, ``left``, ``stayed``, ``pong``. From a
+loader: ``loaded`` (with the graph), ``not-loaded``, ``changing``, ``gone``.
 """
 
 from __future__ import annotations
