@@ -21,9 +21,8 @@ from .loop import Callback, Loop, Timer
 REPLY_GRACE = 2.0
 #: How many requests may wait for that at once; more are dropped.
 MOST_WAIT = 256
-#: Seconds that an answer waits for the reader of a FIFO that is full, and how many
-#: answers do: of more the oldest is given up.
-ANSWER_PATIENCE, MOST_UNREAD = 30.0, 64
+#: Seconds that an answer waits for the reader of a FIFO that is full.
+ANSWER_PATIENCE = 60.0
 #: How many lines are understood before the loop looks at something else.
 _AT_ONCE = 64
 
@@ -67,33 +66,28 @@ Handler = Callable[["Request | RequestError", Reply], None]
 
 
 class FifoReply(Reply):
-    """A reply FIFO with a reader; made by `ControlFifo`.
+    """A reply FIFO with a reader; made by `ControlFifo`."""
 
-    :param unread: all those that wait for their readers, the oldest first.
-    """
-
-    def __init__(
-        self, loop: Loop, path: str, descriptor: int, unread: dict[FifoReply, Timer]
-    ):
+    def __init__(self, loop: Loop, path: str, descriptor: int):
         super().__init__()
         self.path = path
         self._loop = loop
         self._descriptor = descriptor
-        self._unread = unread
+        self._waiting: Timer | None = None
         self._unsent = b""
         self._closing = False
 
     def send(self, line: bytes) -> bool:
         """Write *line* without waiting; whether there is still a reader."""
         self._unsent += line
-        if self._descriptor >= 0 and self not in self._unread:
+        if self._descriptor >= 0 and self._waiting is None:
             self._write()
         return self._descriptor >= 0
 
     def close(self) -> None:
         """No more answers; what could not be written yet is written first."""
         self._closing = True
-        if self not in self._unread:
+        if self._waiting is None:
             self._release()
 
     def _write(self) -> None:
@@ -101,8 +95,9 @@ class FifoReply(Reply):
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._descriptor, self._unsent) :]
         except BlockingIOError:
-            if self not in self._unread:
-                self._wait()
+            if self._waiting is None:
+                self._loop.watch_writable(self._descriptor, self._write)
+                self._waiting = self._loop.call_later(ANSWER_PATIENCE, self._release)
             return
         except OSError:  # the reader has gone
             self._release()
@@ -111,16 +106,10 @@ class FifoReply(Reply):
         if self._closing:
             self._release()
 
-    def _wait(self) -> None:
-        self._loop.watch_writable(self._descriptor, self._write)
-        self._unread[self] = self._loop.call_later(ANSWER_PATIENCE, self._release)
-        if len(self._unread) > MOST_UNREAD:
-            next(iter(self._unread))._release()
-
     def _stop_waiting(self) -> None:
-        timer = self._unread.pop(self, None)
-        if timer is not None:
-            timer.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
             self._loop.forget(self._descriptor)
 
     def _release(self) -> None:
@@ -249,7 +238,6 @@ class ControlFifo(Door):
         self._expiry: Timer | None = None
         self._descriptor = -1
         self._looking = 0
-        self._unread: dict[FifoReply, Timer] = {}
 
     def open(self) -> None:
         """Make the FIFO and watch it.
@@ -353,6 +341,6 @@ class ControlFifo(Door):
                 return errno.ENXIO
             return error.errno or errno.EIO
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            return FifoReply(self._loop, path, descriptor, self._unread)
+            return FifoReply(self._loop, path, descriptor)
         os.close(descriptor)
         return errno.EINVAL

@@ -209,20 +209,6 @@ class TestReplies(DoorTestCase):
         )
         self.assertFalse(reply.send(b"more"))
 
-    def test_many_for_one_that_never_reads(self):
-        """Each answer that waits is a descriptor: there are only so many."""
-        self.overrideAttr(doors, "MOST_UNREAD", 2)
-        reply, _ = self.accept()
-        reply.send(bytes(1 << 20))  # there is no room any more
-        before = len(system.open_descriptors())
-        self.write(b"hello reply=me\n" * 10)
-        self.wait_arrived(11)
-        for _, each in self.arrived[1:]:
-            each.send(b"ok\n")
-            each.close()
-        self.assertEqual(before + 1, len(system.open_descriptors()))
-        reply.close()
-
     def test_reader_comes_late(self):
         """A shell starts ``cat`` after it has written the request."""
         os.mkfifo(self.reply_path())
