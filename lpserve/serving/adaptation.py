@@ -156,16 +156,29 @@ def _change(wanted: _Changed) -> _Changed:
     return changed
 
 
-def adapt() -> _Changed:
-    """Have Breezy as connections need it; what to give `restore` afterwards.
+# Whether it is done, and stays.
+_for_ever = False
 
-    A zygote restores nothing: to change a class takes back what Python has specialized
-    for it, in each worker anew.
-    """
+
+def adapt() -> _Changed:
+    """Have Breezy as connections need it; what to give `restore` afterwards."""
+    if _for_ever:
+        return []
     changed = _change(_ADAPTED)
     if "dulwich.config" in sys.modules:
         changed += _change(_in_dulwich())
     return changed
+
+
+def adapt_for_ever() -> None:
+    """Have Breezy as connections need it, with nothing left to do for each of them.
+
+    For a zygote: to change a class takes back what Python has specialized for it, in
+    each worker anew.
+    """
+    global _for_ever
+    adapt()
+    _for_ever = True
 
 
 def restore(changed: _Changed) -> None:

@@ -77,7 +77,7 @@ class Zygote:
             return
         self._detach()
         unrehearsed = rehearsal.rehearse(self._start)
-        adaptation.adapt()
+        adaptation.adapt_for_ever()
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()
