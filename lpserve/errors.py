@@ -54,6 +54,16 @@ class ClientError(LpserveError):
     """The client does not do its part: the connection ends."""
 
 
+def text_of(error: BaseException) -> str:
+    """What *error* says; of an error of the system without the files that it names."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def os_fault(error: OSError) -> str:
     """What the system says of a failed call, in a line: the path, and why."""
     # Of a rename, the path that somebody knows is the second.

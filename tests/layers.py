@@ -39,7 +39,8 @@ ORDERED = {
         "client",
     ),
     "service": (
-        *("loop", "pidfile", "shortage", "oomscore", "children", "doors", "peers"),
+        *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "doors"),
+        "peers",
         *("stdio", "socketdoor", "generation", "zygotes", "warmset", "warmer"),
         *("connection", "demand", "pool", "stuck", "reloads", "verbs", "housekeeping"),
         *("server", "start"),

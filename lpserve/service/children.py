@@ -13,15 +13,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .loop import Loop
+from .processes import has_members, processes
 
 #: Seconds that a child may take to end when it was told to, before it is killed.
 LET_GO = 5.0
-
-_FORKED = 0x40  # PF_FORKNOEXEC of <linux/sched.h>: no exec since the fork
 
 
 @dataclass(frozen=True)
@@ -127,10 +126,10 @@ class Children:
     def sweep(self) -> None:
         """Kill what there is now in the groups of `end_group`."""
         for group in list(self._groups):
-            if not _has_members(group):
+            if not has_members(group):
                 self._groups.discard(group)
                 continue
-            for each in _processes():
+            for each in processes():
                 half = each.forked and (each.parent, each.group) == (os.getpid(), group)
                 if half and each.pid not in self._table:
                     with contextlib.suppress(ProcessLookupError):
@@ -176,67 +175,3 @@ class Children:
                 if info.si_pid in self._table:
                     return
                 os.waitid(os.P_PID, info.si_pid, os.WEXITED)
-
-
-def _has_members(group: int) -> bool:
-    """Whether there is a process in the process group *group*."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-@dataclass(frozen=True)
-class _Process:
-    """One process, as proc_pid_stat(5) has it.
-
-    :ivar forked: it has called no exec since it was forked.
-    """
-
-    pid: int
-    title: bytes
-    state: bytes
-    parent: int
-    group: int
-    forked: bool
-
-
-def _processes() -> Iterator[_Process]:
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        head, _, rest = _read(name, "stat").rpartition(b") ")
-        words = rest.split()
-        if words:
-            title, forked = head.partition(b"(")[2], bool(int(words[6]) & _FORKED)
-            numbers = int(words[1]), int(words[2])
-            yield _Process(int(name), title, words[0], *numbers, forked)
-
-
-def _read(pid: object, name: str) -> bytes:
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return b""
-
-
-def kill_orphans() -> None:
-    """Kill what a killed service left stopped: spare workers, a zygote that began.
-
-    Any other ends by itself, or was killed with it. A worker that serves has
-    another title.
-    """
-    for each in _processes():
-        if each.state != b"T" or each.title.startswith(b"lp:"):
-            continue
-        parent = _read(each.parent, "cmdline").split(b"\0")
-        ours = _read(each.pid, "cmdline").split(b"\0")
-        if not {b"lp-serve", b"--zygote"} <= {*ours}:
-            continue
-        if not {b"--fork-server", b"--zygote"} & {*parent}:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(each.pid, signal.SIGKILL)

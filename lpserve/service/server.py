@@ -30,7 +30,7 @@ from ..paths import RuntimeDirectory
 from ..system import notify, stopping_signals
 from ..wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
 from . import oomscore
-from .children import LET_GO, Children, ExitStatus, kill_orphans
+from .children import LET_GO, Children, ExitStatus
 from .doors import ControlFifo, Doors, Reply
 from .generation import Generation, LaunchSpec
 from .housekeeping import HOUSEKEEPING, Housekeeping
@@ -39,6 +39,7 @@ from .pool import Connection, Pool, Worker
 from .reloads import Reloads
 from .shortage import Shortages
 from .socketdoor import SocketDoor
+from .stuck import kill_orphans
 from .verbs import Verbs
 from .warmer import Warmer
 from .zygotes import Zygotes

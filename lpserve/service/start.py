@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import resource
@@ -65,18 +66,9 @@ def run_service(
     pid_path = os.path.abspath(pid_file) if pid_file else None
     environ = _zygote_environment()
     forget_log()
+    run = functools.partial(_run, directory, chosen, brz, version, pid_path, environ)
     if not daemon:
-        log_file = LogFile(None)
-        _run(
-            directory,
-            chosen,
-            brz,
-            version,
-            pid_path,
-            environ,
-            log_file,
-            lambda text: None,
-        )
+        run(LogFile(None), lambda text: None)
         return
     name = settings.log_file or os.path.join(bedding.cache_dir(), "lpserve.log")
     path = os.path.abspath(os.path.expanduser(name))
@@ -86,8 +78,7 @@ def run_service(
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from None
     status = 3
     try:
-        log_file = LogFile(path)
-        _run(directory, chosen, brz, version, pid_path, environ, log_file, report)
+        run(LogFile(path), report)
         status = 0
     except LpserveError as error:
         report(str(error))

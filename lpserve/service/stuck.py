@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Workers that are stuck: stopped, or waiting for what does not come."""
+"""Workers that are stuck: stopped, or waiting for what does not come; and what a
+service that was killed has left stopped."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import time
 
 from .. import channel
 from ..paths import RuntimeDirectory
 from .pool import Pool
+from .processes import processes, read
 
 log = logging.getLogger("lpserve")
 
@@ -75,3 +78,21 @@ class StuckWorkers:
             elif now - since > patience + GRACE and worker.child is not None:
                 log.error("worker %d hangs: killing it", worker.child.pid)
                 worker.child.signal(signal.SIGKILL)
+
+
+def kill_orphans() -> None:
+    """Kill what a killed service left stopped: spare workers, a zygote that began.
+
+    Any other ends by itself, or was killed with it. A worker that serves has
+    another title.
+    """
+    for each in processes():
+        if each.state != b"T" or each.title.startswith(b"lp:"):
+            continue
+        parent = read(each.parent, "cmdline").split(b"\0")
+        ours = read(each.pid, "cmdline").split(b"\0")
+        if not {b"lp-serve", b"--zygote"} <= {*ours}:
+            continue
+        if not {b"--fork-server", b"--zygote"} & {*parent}:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each.pid, signal.SIGKILL)

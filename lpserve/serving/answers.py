@@ -18,6 +18,8 @@ from breezy import errors, trace, urlutils
 from breezy.bzr.smart import message, protocol, request
 from breezy.bzr.smart.request import FailedSmartServerResponse
 
+from ..errors import text_of
+
 _translate_error = request._translate_error
 
 #: What a path of the host becomes.
@@ -90,16 +92,6 @@ def translate(error: Exception) -> tuple[Any, ...]:
         trace.log_exception_quietly()
     text = text_of(error).encode("utf-8", "replace")
     return b"error", type(error).__name__.encode(), text
-
-
-def text_of(error: BaseException) -> str:
-    """What *error* says, of an error of the system without the files that it names."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    try:
-        return str(error)
-    except Exception:
-        return ""
 
 
 def unless_readonly(method: Callable[..., Any]) -> Callable[..., Any]:

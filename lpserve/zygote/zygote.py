@@ -18,6 +18,7 @@ import traceback
 from typing import Any, NoReturn
 
 from .. import brzlog, channel, system
+from ..errors import text_of
 from ..sandbox import confine
 from ..serving import adaptation, medium
 from ..warm import loader, wrapping
@@ -141,7 +142,7 @@ class Zygote:
                 pid = system.fork_sibling(run)
             except Exception as error:
                 channel.send(
-                    self._link, "fork-failed", serial=serial, text=_line_of(error)
+                    self._link, "fork-failed", serial=serial, text=text_of(error)
                 )
             else:
                 channel.send(self._link, "forked", serial=serial, pid=pid)
@@ -175,7 +176,3 @@ def _install_wrappers() -> str:
     except Exception as error:
         return str(error)
     return ""
-
-
-def _line_of(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)

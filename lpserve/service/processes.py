@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""The processes of this host, as /proc has them (proc(5))."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_FORKED = 0x40  # PF_FORKNOEXEC of <linux/sched.h>: no exec since the fork
+
+
+def has_members(group: int) -> bool:
+    """Whether there is a process in the process group *group*."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process, as proc_pid_stat(5) has it.
+
+    :ivar forked: it has called no exec since it was forked.
+    """
+
+    pid: int
+    title: bytes
+    state: bytes
+    parent: int
+    group: int
+    forked: bool
+
+
+def processes() -> Iterator[Process]:
+    """All of them, but those that end meanwhile."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        head, _, rest = read(name, "stat").rpartition(b") ")
+        words = rest.split()
+        if words:
+            title, forked = head.partition(b"(")[2], bool(int(words[6]) & _FORKED)
+            numbers = int(words[1]), int(words[2])
+            yield Process(int(name), title, words[0], *numbers, forked)
+
+
+def read(pid: object, name: str) -> bytes:
+    """The file *name* of the process *pid*; nothing if it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
