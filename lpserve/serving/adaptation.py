@@ -55,6 +55,7 @@ class ClientSection(config.Section):
 
 
 _expand = config.Stack._expand_options_in_string
+_expand_one = config.Stack._expand_option
 
 
 def _expand_options_in_string(
@@ -63,6 +64,17 @@ def _expand_options_in_string(
     if isinstance(string, Literal):
         return string
     return _expand(stack, string, env, _refs)
+
+
+def _expand_option(stack: Any, name: str, env: Any, _refs: Any) -> Any:
+    """What the account's ``{name}`` stands for: nothing that would be expanded again.
+
+    :raises ExpandingUnknownOption: if a client has written such a thing.
+    """
+    value = _expand_one(stack, name, env, _refs)
+    if isinstance(value, Literal) and "{" in value:
+        raise config.ExpandingUnknownOption(name, value)
+    return value
 
 
 # -- locations ------------------------------------------------------------------
@@ -140,6 +152,7 @@ _ADAPTED: _Changed = [
     (config.BranchStore, "readonly_section_class", ClientSection),
     (config.ControlStore, "readonly_section_class", ClientSection),
     (config.Stack, "_expand_options_in_string", _expand_options_in_string),
+    (config.Stack, "_expand_option", _expand_option),
     (directory_service.DirectoryServiceRegistry, "dereference", _dereference),
     (git.LocalGitProber, "probe_transport", _probe_transport),
 ]

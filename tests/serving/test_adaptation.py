@@ -7,6 +7,7 @@ import os
 import stat
 
 from breezy import config, directory_service, lockdir
+from breezy.branch import Branch
 from breezy.tests import TestCase
 from breezy.transport import NoSuchFile
 
@@ -93,6 +94,25 @@ class TestConfiguration(ServedCase):
         lines += [f"a{n} = {{a{n - 1}}}{{a{n - 1}}}" for n in range(1, 60)]
         words = self.parent(*lines, "parent_location = {a59}")
         self.assertNotIn(b"haha", b"".join(words))
+
+    def test_reference_by_way_of_the_account(self):
+        """What the account puts into an option of its own is not expanded either."""
+        config.GlobalStack().set("public_branch", "http://host/{nickname}")
+        config.GlobalStack().store.save_changes()
+        self.parent("nickname = {smtp_password}")
+        changed = adaptation.adapt()
+        self.addCleanup(adaptation.restore, changed)
+        stack = Branch.open("root/branch").get_config_stack()
+        self.assertRaises(config.ExpandingUnknownOption, stack.get, "public_branch")
+        self.parent("nickname = {plain")
+        self.assertRaises(
+            config.ExpandingUnknownOption,
+            Branch.open("root/branch").get_config_stack().get,
+            "public_branch",
+        )
+        self.parent("nickname = plain")
+        stack = Branch.open("root/branch").get_config_stack()
+        self.assertEqual("http://host/plain", stack.get("public_branch"))
 
     def test_reference_of_the_account(self):
         """The account's own references mean what they did."""
