@@ -165,10 +165,12 @@ class TestWorkerErrors(LiveTestCase):
         # Where the worker was a spare one it may be its successor that fails.
         self.rest(self.spares)
         # A worker that finds all its input there has no step of waiting for it.
+        self.check_processes()  # of two at once both would fail
         while os.path.exists(armed):
             self.assertTrue(time.monotonic() < deadline, "the step was not made")
             code, out, err = self.run_client()
             self.rest(self.spares)
+            self.check_processes()
         with open(os.path.join(self.faults, "raised")) as file:
             raised = set(file.read().split())
         text = f"client: {code} {out!r} {err!r}\nlog: {self.log_text(start)}"

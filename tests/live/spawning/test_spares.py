@@ -151,6 +151,11 @@ class TestPractice(SparesCase):
                 pass
             os.kill(ready, signal.SIGKILL)
             name = wait_until(lambda: glob.glob(f"{hold}-*"), "one practises")[0]
+            # Else the connection has another one forked.
+            wait_until(
+                lambda: self.status()["workers"]["spare"] == 1,
+                "the service knows of it",
+            )
             connection = self.connect()
             self.assertEqual(f"{hold}-{connection.pid}", name)
             os.kill(connection.pid, number)
