@@ -211,7 +211,7 @@ class SshTestCase(SshClientCase):
                 texts = ["\n".join(sorted(text.split("\n"))) for text in texts]
             results.append((process.returncode, *texts))
         self.assertEqual(results[1], results[0])
-        self.assertEqual(status, results[0][0], results[0])
+        self.assertEqual(status, results[0][0], str(results[0]))
         return results[0][1:]
 
     def share(self, name, tree):
