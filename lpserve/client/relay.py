@@ -63,7 +63,7 @@ class Pump:
     """One direction of the relay: from *source* to *sink* until end of file.
 
     Never blocks: *source* is read when it has something, and *sink* written as
-    `Sink` says, so that a full sink does not stop the other direction.
+    `_writer` says, so that a full sink does not stop the other direction.
     """
 
     def __init__(self, source, sink):

@@ -65,7 +65,7 @@ class Connection:
     :ivar path: the directory of its FIFOs, once there was one.
     :ivar worker: the one that serves it.
     :ivar timer: what it may have to be given up by, or ended.
-    :ivar gone: whether its client went away before it had ended.
+    :ivar client_gone: whether its client went away before it had ended.
     """
 
     user: str

@@ -41,7 +41,7 @@ class Reply:
         at the socket (SO_PEERCRED of socket(7)).
     :ivar attached: descriptors for a worker, at the socket: the connection on
         which it answers, and its standard input, output and error.
-    :ivar gone: called when whoever asked has gone before the last answer.
+    :ivar on_disconnect: called when whoever asked has gone before the last answer.
     """
 
     path: str | None = None

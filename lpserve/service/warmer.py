@@ -54,7 +54,7 @@ class Warmer:
     """See the module.
 
     :param file: where the set is kept while no service runs.
-    :param tell_spares: gives each spare worker what the zygote is given: a path and
+    :param send_to_spares: gives each spare worker what the zygote is given: a path and
         a descriptor, or None.
     :ivar set: what is warm, or is to be.
     :ivar edition: how often it has changed.
@@ -72,7 +72,7 @@ class Warmer:
         self._loop = loop
         self._children = children
         self._file = file
-        self._tell_spares = send_to_spares
+        self._send_to_spares = send_to_spares
         self._zygote: Generation | None = None
         self._off = ""
         self._stopped = False
@@ -358,7 +358,7 @@ class Warmer:
         if descriptor is not None:
             self._kept[path] = descriptor
         self._send(path)
-        self._tell_spares(path, descriptor)
+        self._send_to_spares(path, descriptor)
 
     def _send(self, path: str) -> None:
         self._unsent[path] = None

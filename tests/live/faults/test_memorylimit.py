@@ -9,7 +9,7 @@ from ...harness import LiveTestCase, read_line, wait_until
 from ...processes import title_of
 from .test_bodies import MIB, beginning, fake_ssh
 
-#: Has a loader wait until it is killed.
+#: Has a loader wait until it is killed: the sleep has no end that matters.
 SLOW_LOADER = """
 import time
 from breezy.plugins.lpserve.lpserve.warm import loader as warmload

@@ -21,7 +21,8 @@ from .socketcase import HELLO, SocketTestCase
 
 NOBODY = 65534
 
-#: Requests that take until somebody makes a file.
+#: Requests that take until somebody makes a file: nothing tells a worker of that, so
+#: it looks every 10 ms.
 LONG = """
 import os, time
 from breezy.bzr.smart import request

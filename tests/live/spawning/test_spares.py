@@ -14,7 +14,8 @@ from .test_reset import ProbeCase
 HELLO = b"ok\x012\n"
 DOORS = ("fifo", "socket")
 
-#: A plug-in with which workers that practise wait as long as there is a certain file.
+#: A plug-in with which workers that practise wait as long as there is a certain file:
+#: nothing tells them when it goes, so they look every 5 ms.
 SLOW_PRACTICE = """
 import os, time
 from breezy.plugins.lpserve.lpserve.serving import smartserver as serving

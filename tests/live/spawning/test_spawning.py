@@ -27,7 +27,8 @@ from ...processes import title_of
 
 HELLO = b"ok\x012\n"
 
-#: Makes a worker wait before each thing that it does with its stdio.
+#: Makes a worker wait before each thing that it does with its stdio: the pauses put its
+#: steps and the client's into every order, which is FAULT 5.
 SLOW = """
 import os, random, time
 from breezy.plugins.lpserve.lpserve.zygote import worker
@@ -342,7 +343,7 @@ class TestSpawning(LiveTestCase):
         self.assertEqual(DOORS, self.paths_left())
 
     def connect_slowly(self, pauses: random.Random) -> None:
-        """A whole connection by FIFOs; the pauses are what is tested."""
+        """A whole connection by FIFOs; the random pauses are what is tested."""
         connection = Connection(self.runtime, "alice", {})
         connection.wait()
         flags = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)

@@ -182,7 +182,7 @@ class Sshd:
             if time.monotonic() > deadline:
                 self.kill()
                 raise SshdError(f"sshd does not listen: {self.log().strip()}")
-            time.sleep(0.005)
+            time.sleep(0.005)  # nothing but its log tells
         return False
 
     def log(self) -> str:
@@ -207,7 +207,7 @@ class Sshd:
                 left = self.sessions()
                 self.kill()
                 raise SshdError(f"connections are still open: {left}")
-            time.sleep(0.005)
+            time.sleep(0.005)  # it does not tell when a session is over
         if self._process is not None:
             self._process.terminate()
             self._process.wait()

@@ -19,7 +19,7 @@ class Version(request.SmartServerRequest):
 
 request.request_handlers.register(b"changing.version", Version, info="read")
 """
-#: Keeps a zygote from being ready until there is a file.
+#: Keeps a zygote from being ready until there is a file: it looks every 10 ms.
 SLOW = """
 import os, sys, time
 while "--zygote" in sys.argv and not os.path.exists(%r):
