@@ -72,8 +72,8 @@ HANDLERS = {
     ("zygote.worker", "too_late"),
     # In a worker: Breezy's handler, and an end to waiting for a request.
     ("serving.smartserver", "medium.hang_up"),
-    # What was there before that.
-    ("serving.smartserver", "handler"),
+    # What was there before that, or nothing where the worker ends now.
+    ("serving.smartserver", "_signal.SIG_IGN if last else handler"),
     # In a worker: whether its client still reads, and what was there before that.
     ("serving.patience", "self._look"),
     ("serving.patience", "before"),

@@ -52,9 +52,17 @@ class ConnectionServer:
         self._containment.close()
 
     def serve(
-        self, in_fd: int, out_fd: int, timeout: float | None, patience: float
+        self,
+        in_fd: int,
+        out_fd: int,
+        timeout: float | None,
+        patience: float,
+        last: bool = False,
     ) -> None:
-        """Serve one connection; the numbers of seconds are those of `PipeMedium`."""
+        """Serve one connection; the numbers of seconds are those of `PipeMedium`.
+
+        :param last: the process ends after it: SIGHUP means nothing from then on.
+        """
         medium = PipeMedium(in_fd, out_fd, self.transport, timeout, patience)
         before = adaptation.adapt()
         ui, handler = _mod_ui.ui_factory, None
@@ -68,7 +76,7 @@ class ConnectionServer:
             _mod_ui.ui_factory = ui
             adaptation.restore(before)
             if handler is not None:
-                _signal.signal(signal.SIGHUP, handler)
+                _signal.signal(signal.SIGHUP, _signal.SIG_IGN if last else handler)
 
 
 def prepare(directory: str | None, allow_writes: bool) -> ConnectionServer | None:
@@ -90,12 +98,14 @@ def serve(
     client_timeout: float | None,
     request_timeout: float,
     prepared: ConnectionServer | None = None,
+    last: bool = False,
 ) -> None:
     """Serve one connection until the client closes it or stays idle too long.
 
     :param client_timeout: in seconds; None for Breezy's ``serve.client_timeout``.
     :param request_timeout: in seconds; see `PipeMedium`.
     :param prepared: by `prepare` from the same *directory* and *allow_writes*.
+    :param last: see `ConnectionServer.serve`.
     :raises ConfigurationError: if *directory* cannot be served.
     """
     if prepared is None:
@@ -104,7 +114,7 @@ def serve(
         root.check(prepared.root)
         server = prepared
     try:
-        server.serve(in_fd, out_fd, client_timeout, request_timeout)
+        server.serve(in_fd, out_fd, client_timeout, request_timeout, last)
     except BaseException:
         caught = False
         for hook in _mod_server.SmartTCPServer.hooks["server_exception"]:

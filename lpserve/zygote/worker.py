@@ -274,6 +274,7 @@ def _serve(context: reset.Context, ready: ZygoteState) -> int:
         client_timeout=ready.client_timeout(),
         request_timeout=settings["request_timeout"],
         prepared=ready.server,
+        last=True,
     )
 
 

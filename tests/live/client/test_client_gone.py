@@ -71,6 +71,45 @@ class TestCounted(LiveTestCase):
         self.assertContainsRe(table, "1 ended, 2 gone, 1 failed, 0 faults")
 
 
+#: Has a worker wait before it leaves, for as long as there is a file: it looks every
+#: 5 ms.
+SLOW_LEAVE = """
+import os, time
+from breezy.plugins.lpserve.lpserve.zygote import worker
+
+def leave(*given, real=worker._leave):
+    hold = os.environ["HOLD"]
+    if os.path.exists(hold):
+        open(f"{hold}-{os.getpid()}", "w").close()
+    while os.path.exists(hold):
+        time.sleep(0.005)
+    real(*given)
+
+worker._leave = leave
+"""
+
+
+class TestHungUpAtTheEnd(LiveTestCase):
+    scenarios = BY_DOOR
+
+    def test_ends_as_it_would(self):
+        """FAULT 64: SIGHUP, when it has served its client, does not end a worker."""
+        hold = os.path.join(self.test_dir, "hold")
+        self.add_plugin("slow", SLOW_LEAVE)
+        self.start_service(HOLD=hold)
+        connection = self.connect().open()
+        self.assertEqual(HELLO, connection.hello())
+        with open(hold, "w"):
+            pass
+        connection.close()  # its stdio only
+        leaving = f"{hold}-{connection.pid}"
+        wait_until(lambda: os.path.exists(leaving), "it leaves")
+        os.kill(connection.pid, signal.SIGHUP)
+        os.remove(hold)
+        self.assertEqual(["exit", "0"], connection.end())
+        self.wait_for_totals(ended=1, gone=0, failed=0)
+
+
 class TestReported(WarmCase):
     """FAULT 64: what it used is kept in memory although it left in a hurry."""
 
