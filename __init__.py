@@ -147,13 +147,13 @@ from breezy.commands import plugin_cmds
 version_info = (0, 1, 0, "dev", 0)
 __version__ = "0.1.0.dev0"
 
-for _name in (
-    "cmd_lp_serve",
-    "cmd_lp_serve_client",
-    "cmd_lp_serve_control",
-    "cmd_lp_serve_ssh",
+for _name, _module in (
+    ("cmd_lp_serve", "serve"),
+    ("cmd_lp_serve_client", "client"),
+    ("cmd_lp_serve_control", "control"),
+    ("cmd_lp_serve_ssh", "ssh"),
 ):
-    plugin_cmds.register_lazy(_name, [], __name__ + ".lpserve.cmds")
+    plugin_cmds.register_lazy(_name, [], f"{__name__}.lpserve.cmds.{_module}")
 
 #: The configuration options, without the "lpserve." before them.
 OPTIONS = (
@@ -198,7 +198,7 @@ for _name in OPTIONS:
     config.option_registry.register_lazy(
         "lpserve." + _name, __name__ + ".lpserve.options", _name
     )
-del _name
+del _name, _module
 
 
 def load_tests(loader, basic_tests, pattern):

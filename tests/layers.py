@@ -2,8 +2,8 @@
 
 """The architecture, as ``test_source.py`` checks it."""
 
-#: What each folder may import, beside what is in it. "shared", "settings" and "command"
-#: are the modules beside the folders: see below.
+#: What each folder may import, beside what is in it. "shared" and "settings" are the
+#: modules beside the folders: see below. Nothing imports "cmds".
 ARROWS = {
     "shared": (),
     "settings": ("shared",),
@@ -16,7 +16,7 @@ ARROWS = {
     "zygote": ("shared", "settings", "serving", "sandbox", "warm"),
     "conch": ("shared", "client"),
     "ssh": ("shared", "settings", "client", "conch"),
-    "command": (
+    "cmds": (
         *("shared", "settings", "client", "service", "serving", "sandbox"),
         *("zygote", "ssh"),
     ),
@@ -29,11 +29,10 @@ SHARED = (
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.
 SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
-#: Nothing imports it.
-COMMAND = ("cmds",)
 
-#: Folders in which a module imports only those before it.
+#: In each folder a module imports only those before it.
 ORDERED = {
+    "cmds": ("base", "serve", "client", "control", "ssh"),
     "client": (
         *("relay", "sshcommand", "conversation", "socketconversation", "autostart"),
         "client",

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""``brz lp-serve-ssh``: the SSH server in front of the service."""
+
+from __future__ import annotations
+
+from breezy import errors as _mod_errors
+from breezy.option import Option
+
+from ..program import brz_words
+from .base import LpserveCommand, runtime_dir_option
+
+
+class cmd_lp_serve_ssh(LpserveCommand):
+    """Be an SSH server in front of the fork service.
+
+    It serves Bazaar and nothing else: no shell, no files, no forwarding. Users
+    need no account on this system. Who may log in is in a directory with a file
+    of public keys, as authorized_keys of sshd, for each user, whose name is that
+    of the file. It is read at every login. Who logs in under a name needs a key
+    that is in the file of that name; as 'bzr@host' everybody may log in, and is
+    known by the key.
+
+    Connections are served by workers of the service that 'brz lp-serve
+    --fork-server' is; where it is not running, it is started if
+    lpserve.autostart is set, or each connection gets a process of its own.
+
+    It runs in the foreground, and logs a line for every connection to standard
+    error. SIGTERM and SIGINT let connections finish, and end them when sent
+    again (SIGINT not where it was ignored, as by "&" in a script); SIGHUP reads
+    breezy.conf afresh.
+
+    It needs Twisted: pip install 'brz-lpserve[ssh]'.
+
+    :Examples:
+        Let alice, with her key, use what the service serves::
+
+            mkdir -m 755 keys
+            cp id_ed25519.pub keys/alice
+            brz lp-serve-ssh --authorized-keys=keys
+            brz branch bzr+ssh://bzr@localhost:5022/project
+    """
+
+    takes_options = [
+        Option(
+            "listen",
+            type=str,
+            argname="HOST:PORT",
+            help="Where to listen; 127.0.0.1:5022 unless configured.",
+        ),
+        Option(
+            "host-key",
+            type=str,
+            argname="FILE",
+            help="The private key of the server; made if it is not there.",
+        ),
+        Option(
+            "authorized-keys",
+            type=str,
+            argname="DIR",
+            help="The directory with a file of public keys for each user.",
+        ),
+        runtime_dir_option,
+    ]
+    _see_also = ["lpserve", "lp-serve"]
+
+    def perform(
+        self,
+        listen: str | None = None,
+        host_key: str | None = None,
+        authorized_keys: str | None = None,
+        runtime_dir: str | None = None,
+    ) -> int:
+        try:
+            import twisted.conch  # noqa: F401
+        except ImportError:
+            raise _mod_errors.CommandError(
+                "lp-serve-ssh needs Twisted; install it: pip install 'Twisted[conch]'"
+            ) from None
+        from ..ssh.start import run_server
+
+        chosen = {
+            "listen": listen,
+            "host_key": host_key,
+            "authorized_keys": authorized_keys,
+        }
+        run_server(chosen, runtime_dir, brz_words())
+        return 0
