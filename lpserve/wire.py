@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 #: this many bytes to a FIFO is atomic (pipe(7)).
 MAX_REQUEST = 4096
 
-VERBS = ("hello", "spawn", "status", "reload", "shutdown")
+VERBS = ("hello", "spawn", "status", "reload", "shutdown", "reopen")
+#: Of these, what only root and the service's own user may ask for.
+OWNER_VERBS = ("reopen",)
 
 BAD_REQUEST = "bad-request"
 DENIED = "denied"

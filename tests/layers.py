@@ -42,7 +42,7 @@ ORDERED = {
         "peers",
         *("stdio", "socketdoor", "generation", "zygotes", "warmset", "warmer"),
         *("connection", "demand", "pool", "stuck", "reloads", "verbs", "housekeeping"),
-        *("server", "start"),
+        *("status", "server", "start"),
     ),
     "serving": (
         *("patience", "memorylimit", "intake", "containment", "answers", "medium"),

@@ -12,15 +12,19 @@ from breezy.option import Option
 from ..settings import read_meeting_place
 from .base import ClientCommand, runtime_dir_option
 
+#: What can be asked for.
+VERBS = ("hello", "status", "reload", "reopen", "shutdown")
+
 
 class cmd_lp_serve_control(ClientCommand):
-    """Ask the fork service how it is, or to stop, or to reload.
+    """Ask the fork service how it is, or to do something.
 
     VERB is one of:
 
     :hello: is it there?
     :status: what it has done and is doing; --json for programs.
     :reload: read configuration, plug-ins and code afresh.
+    :reopen: open the log anew, after it was moved away.
     :shutdown: stop, when running connections have finished; --now: at once.
 
     Exits with 69 if there is no service, and with 1 if it refuses.
@@ -44,10 +48,9 @@ class cmd_lp_serve_control(ClientCommand):
         from ..client import conversation
         from ..client.client import EX_UNAVAILABLE, open_door
 
-        if verb not in ("hello", "status", "reload", "shutdown"):
+        if verb not in VERBS:
             raise _mod_errors.CommandError(
-                f"unknown verb {shlex.quote(verb)}; expected hello, status, reload "
-                "or shutdown"
+                f"unknown verb {shlex.quote(verb)}; expected one of {', '.join(VERBS)}"
             )
         if (now and verb != "shutdown") or (json and verb != "status"):
             raise _mod_errors.CommandError(

@@ -17,7 +17,7 @@ from ..wire import encode_error
 from .children import Child
 from .doors import Reply
 from .loop import Timer
-from .peers import describe_peer
+from .peers import client_address, describe_peer
 
 log = logging.getLogger("lpserve")
 
@@ -62,6 +62,8 @@ class Worker:
 class Connection:
     """One connection: what was asked for, and what became of it.
 
+    :ivar address: of the client of ssh, as `peers.client_address` has it.
+    :ivar door: "fifo" or "socket".
     :ivar path: the directory of its FIFOs, once there was one.
     :ivar worker: the one that serves it.
     :ivar timer: what it may have to be given up by, or ended.
@@ -76,6 +78,10 @@ class Connection:
     worker: Worker | None = None
     timer: Timer | None = None
     client_gone: bool = False
+
+    def __post_init__(self) -> None:
+        self.address = client_address(self.env)
+        self.door = self.reply.door
 
     def refuse(self, code: str, text: str) -> None:
         """Answer with an error; the connection never was."""

@@ -51,6 +51,16 @@ class Reply:
     def __init__(self) -> None:
         self.on_disconnect: Callback = noop
 
+    @property
+    def by_owner(self) -> bool:
+        """Whether root asked, or the service's own user: who else gets to the FIFO?"""
+        return self.peer is None or self.peer[1] in (0, os.geteuid())
+
+    @property
+    def door(self) -> str:
+        """Through which door the request came: "fifo" or "socket"."""
+        return "fifo" if self.peer is None else "socket"
+
     def hand_over(self) -> None:
         """A worker has got what is attached."""
 

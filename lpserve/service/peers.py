@@ -6,8 +6,29 @@ from __future__ import annotations
 
 import functools
 import pwd
+import re
+from collections.abc import Mapping
 
 from .doors import Reply
+
+#: An address as sshd writes it: IPv4, or IPv6 with a scope where it has one.
+_address = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._-]{1,15})?")
+
+
+def client_address(environment: Mapping[str, str]) -> str:
+    """The address of the client of ssh; "" if it is not known.
+
+    Only users whose processes may ask for connections can say it, in the request's
+    ``env.SSH_CLIENT`` or ``env.SSH_CONNECTION``: sshd sets both, and its clients
+    cannot (sshd_config(5), AcceptEnv).
+
+    :param environment: that of the request.
+    """
+    for name in ("SSH_CLIENT", "SSH_CONNECTION"):
+        first = environment.get(name, "").partition(" ")[0]
+        if _address.fullmatch(first):
+            return first
+    return ""
 
 
 def describe_peer(reply: Reply) -> str:

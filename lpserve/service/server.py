@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..descriptors import count_descriptors
 from ..errors import (
     LpserveError,
     NotOursAnyMore,
@@ -39,6 +38,7 @@ from .pool import Connection, Pool, Worker
 from .reloads import Reloads
 from .shortage import Shortages
 from .socketdoor import SocketDoor
+from .status import Status
 from .stuck import kill_orphans
 from .verbs import Verbs
 from .warmer import Warmer
@@ -71,11 +71,9 @@ class Service:
         log_file: LogFile,
     ):
         self._directory = directory
-        self._version = version
         self._opened = opened
         self._log_file = log_file
         self._reloads = Reloads(load_settings)
-        self._started = time.monotonic()
         self._loop = Loop(self._callback_failed)
         self._children = Children(self._loop, self._finish_if_done)
         inside = (self._loop, directory, self._arrived, log.warning)
@@ -118,6 +116,17 @@ class Service:
             (self._warmer.save, log_file.roll_over),
         )
         self._verbs = Verbs(self, self._pool, version, self._totals)
+        self._status = Status(
+            version,
+            directory.path,
+            self._doors,
+            self._pool,
+            self._zygotes,
+            self._warmer,
+            self._house,
+            self._totals,
+            self._verbs.refused,
+        )
         self._fault: LpserveError | None = None
 
     # -- life ------------------------------------------------------------------
@@ -137,6 +146,7 @@ class Service:
                 number, lambda name=number.name: self.shutdown(self.stopping, name)
             )
         self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply(), "SIGHUP"))
+        self._loop.on_signal(signal.SIGUSR1, lambda: self.reopen("SIGUSR1"))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._directory.clear_leftovers()
         kill_orphans()
@@ -320,27 +330,10 @@ class Service:
         )
 
     def status(self) -> dict[str, object]:
-        """What ``status`` answers; ``doc/protocol.txt`` lists the fields."""
-        zygote = self._zygotes.present
-        return {
-            "pid": os.getpid(),
-            "version": self._version,
-            "uptime": round(time.monotonic() - self._started, 3),
-            "runtime_dir": self._directory.path,
-            "doors": self._doors.names,
-            "state": "stopping" if self.stopping else "running",
-            "generation": zygote.number if zygote else None,
-            "zygote": zygote.pid if zygote else None,
-            "modules": zygote.modules if zygote else None,
-            "rehearsal": self._zygotes.rehearsal(),
-            "sandbox": zygote.sandbox if zygote else None,
-            "workers": self._pool.counts(),
-            "totals": {
-                name: self._totals[name]
-                for name in ("requests", "spawned", "ended", "gone", "failed", "faults")
-            },
-            "refused": dict(self._verbs.refused),
-            "descriptors": count_descriptors(),
-            "warnings": self._house.warnings,
-            **self._warmer.status(),
-        }
+        """What ``status`` answers; see `status.Status`."""
+        return self._status.tell("stopping" if self.stopping else "running")
+
+    def reopen(self, asked_by: str) -> None:
+        """See `verbs.ServiceControl`."""
+        log.info("reopen, asked for by %s", asked_by)
+        self._log_file.reopen()

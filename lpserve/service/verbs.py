@@ -16,6 +16,7 @@ from ..wire import (
     BUSY,
     DENIED,
     FAILED,
+    OWNER_VERBS,
     STOPPING,
     Request,
     RequestError,
@@ -52,6 +53,9 @@ class ServiceControl(Protocol):
     def status(self) -> dict[str, object]:
         """What ``status`` answers."""
 
+    def reopen(self, asked_by: str) -> None:
+        """Open the log anew."""
+
 
 class Verbs:
     """Answers requests.
@@ -75,6 +79,10 @@ class Verbs:
             if isinstance(request, RequestError):
                 raise request
             self._totals["requests"] += 1
+            if request.verb in OWNER_VERBS and not reply.by_owner:
+                raise RequestError(
+                    DENIED, f"{request.verb} is for root and the service's own user"
+                )
             getattr(self, "_do_" + request.verb)(request, reply)
         except RequestError as error:
             self.refused[error.code] += 1
@@ -115,6 +123,11 @@ class Verbs:
         if self._life.stopping:
             raise RequestError(STOPPING, "the service is stopping")
         self._life.reload(reply, describe_peer(reply))
+
+    def _do_reopen(self, request: Request, reply: Reply) -> None:
+        self._life.reopen(describe_peer(reply))
+        reply.send(encode_answer("ok"))
+        reply.close()
 
     def _do_shutdown(self, request: Request, reply: Reply) -> None:
         asked_by = describe_peer(reply)

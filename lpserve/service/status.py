@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""What the service answers to ``status``; ``doc/protocol.txt`` lists the fields."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from ..descriptors import count_descriptors
+from .doors import Doors
+from .housekeeping import Housekeeping
+from .pool import Pool
+from .warmer import Warmer
+from .zygotes import Zygotes
+
+#: The totals that are shown, also those that are 0.
+_TOTALS = ("requests", "spawned", "ended", "gone", "failed", "faults")
+
+
+class Status:
+    """Collects the answer from the parts of the service.
+
+    :param totals: counts of what has happened since the service started.
+    :param refused: counts of refused requests, by the code of the error.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        runtime_dir: str,
+        doors: Doors,
+        pool: Pool,
+        zygotes: Zygotes,
+        warmer: Warmer,
+        house: Housekeeping,
+        totals: Mapping[str, int],
+        refused: Mapping[str, int],
+    ):
+        self._started = time.monotonic()
+        self._version = version
+        self._runtime_dir = runtime_dir
+        self._doors = doors
+        self._pool = pool
+        self._zygotes = zygotes
+        self._warmer = warmer
+        self._house = house
+        self._totals = totals
+        self._refused = refused
+
+    def tell(self, state: str) -> dict[str, object]:
+        """The answer, for JSON.
+
+        :param state: "running" or "stopping".
+        """
+        zygote = self._zygotes.present
+        return {
+            "pid": os.getpid(),
+            "version": self._version,
+            "uptime": round(time.monotonic() - self._started, 3),
+            "runtime_dir": self._runtime_dir,
+            "doors": self._doors.names,
+            "state": state,
+            "generation": zygote.number if zygote else None,
+            "zygote": zygote.pid if zygote else None,
+            "modules": zygote.modules if zygote else None,
+            "rehearsal": self._zygotes.rehearsal(),
+            "sandbox": zygote.sandbox if zygote else None,
+            "workers": self._pool.counts(),
+            "totals": {name: self._totals.get(name, 0) for name in _TOTALS},
+            "refused": dict(self._refused),
+            "descriptors": count_descriptors(),
+            "warnings": self._house.warnings,
+            **self._warmer.status(),
+        }
