@@ -55,6 +55,14 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     Seconds that a shutdown waits for running connections (300).
 :lpserve.max_workers:
     Connections that may be open at once (2000; 0 means no limit).
+:lpserve.max_workers_per_user:
+    As many of one user (0: no limit).
+:lpserve.max_workers_per_address:
+    As many from one address of ssh clients (0: no limit).
+:lpserve.queue_timeout:
+    Seconds that one more connection waits for a place, until it is refused with
+    "the server is full, try again later" (10). A free place goes to the user
+    with the fewest connections.
 :lpserve.spare_workers:
     Workers that wait for connections, already forked (2).
 :lpserve.max_spare_workers:
@@ -99,6 +107,9 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     LC_CTYPE, TZ, SSH_CLIENT, SSH_CONNECTION, SSH_ORIGINAL_COMMAND).
 :lpserve.autostart:
     Whether a client starts the service if there is none (False).
+:lpserve.fallback:
+    Whether a client serves the connection itself where there is no service
+    (True); --no-fallback goes before it.
 :lpserve.log_file:
     Where a service in the background logs (lpserve.log beside brz.log). One
     that was moved away is made anew at a reload.
@@ -165,6 +176,9 @@ OPTIONS = (
     "connect_timeout",
     "shutdown_timeout",
     "max_workers",
+    "max_workers_per_user",
+    "max_workers_per_address",
+    "queue_timeout",
     "spare_workers",
     "max_spare_workers",
     "allowed_peers",
@@ -180,6 +194,7 @@ OPTIONS = (
     "warm_report_interval",
     "environment",
     "autostart",
+    "fallback",
     "log_file",
     "listen",
     "host_key",

@@ -21,6 +21,8 @@ ENVIRONMENT = (
 )
 #: The variable that says USER to hooks in a worker; no request can set it.
 LPSERVE_USER = "LPSERVE_USER"
+#: The user for whom ``lp-serve-control health`` asks for a worker.
+HEALTH_USER = "lp-serve-health"
 #: Seconds until a client or a worker stops waiting for the other.
 CONNECT_TIMEOUT = 30.0
 
@@ -122,15 +124,14 @@ def read_configuration(environ=None):
     """What the stand-alone client needs of breezy.conf, as a dict.
 
     ``runtime_dir`` (a path or None), ``service_user`` (a name or uid, or None),
-    ``environment`` (names), ``autostart`` (a bool) and ``connect_timeout`` (in
-    seconds).
+    ``environment`` (names), ``autostart`` and ``fallback`` (bools) and
+    ``connect_timeout`` (in seconds).
 
     :raises ValueError: for a value that cannot be understood; a line.
     """
     options = read_options(environ)
-    autostart = _value(options.get("autostart", "no")).lower()
-    if autostart not in _TRUE + _FALSE:
-        raise ValueError("breezy.conf: lpserve.autostart must be True or False")
+    autostart = _boolean(options, "autostart", "no")
+    fallback = _boolean(options, "fallback", "yes")
     try:
         timeout = float(_value(options.get("connect_timeout", str(CONNECT_TIMEOUT))))
     except ValueError:
@@ -145,7 +146,8 @@ def read_configuration(environ=None):
         "environment": _list(options["environment"])
         if "environment" in options
         else ENVIRONMENT,
-        "autostart": autostart in _TRUE,
+        "autostart": autostart,
+        "fallback": fallback,
         "connect_timeout": timeout,
     }
 
@@ -174,6 +176,13 @@ def read_options(environ=None):
             name, _, value = line.partition("=")
             values[name.strip()[len("lpserve.") :]] = value.strip()
     return values
+
+
+def _boolean(options, name, default):
+    text = _value(options.get(name, default)).lower()
+    if text not in _TRUE + _FALSE:
+        raise ValueError(f"breezy.conf: lpserve.{name} must be True or False")
+    return text in _TRUE
 
 
 def _value(text):

@@ -96,10 +96,30 @@ shutdown_timeout = _option(
 )
 max_workers = _option(
     "max_workers",
-    "How many connections may be open at once; more are told that the service "
-    "is busy. 0 means no limit.",
+    "How many connections may be open at once; more wait for queue_timeout. 0 means no "
+    "limit.",
     default=2000,
     from_unicode=_count,
+)
+max_workers_per_user = _option(
+    "max_workers_per_user",
+    "How many of them may be of one user. 0 means no limit.",
+    default=0,
+    from_unicode=_count,
+)
+max_workers_per_address = _option(
+    "max_workers_per_address",
+    "How many of them may come from one address, as sshd or lp-serve-ssh tells it. 0 "
+    "means no limit.",
+    default=0,
+    from_unicode=_count,
+)
+queue_timeout = _option(
+    "queue_timeout",
+    "Seconds that a connection waits for a place when there are max_workers, until it "
+    "is refused. It should be less than connect_timeout, for which clients wait.",
+    default=10.0,
+    from_unicode=seconds,
 )
 spare_workers = _option(
     "spare_workers",
@@ -195,6 +215,12 @@ autostart = _option(
     "autostart",
     "Whether a client starts the service if it is not running.",
     default=False,
+    from_unicode=config.bool_from_store,
+)
+fallback = _option(
+    "fallback",
+    "Whether a client serves the connection itself where there is no service.",
+    default=True,
     from_unicode=config.bool_from_store,
 )
 log_file = _option(

@@ -14,6 +14,7 @@ def format_status(text: str) -> str:
     rows: list[tuple[str, Any]] = [
         ("service", f"lpserve {status['version']}, pid {status['pid']}"),
         ("state", f"{status['state']}, up {format_seconds(status['uptime'])}"),
+        *_drained(status),
         ("runtime directory", status["runtime_dir"]),
         ("doors", ", ".join(status["doors"])),
         ("generation", _generation(status)),
@@ -30,6 +31,11 @@ def format_status(text: str) -> str:
     lines += [f"  {each['path']}: {_repository(each)}\n" for each in status["warm"]]
     lines += [f"WARNING: {each}\n" for each in status.get("warnings", ())]
     return "".join(lines)
+
+
+def _drained(status: dict[str, Any]) -> list[tuple[str, str]]:
+    message = status.get("drained")
+    return [] if message is None else [("out of service", message)]
 
 
 def _warm(status: dict[str, Any]) -> str:

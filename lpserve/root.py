@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 
 from .errors import ConfigurationError
+from .location import HEALTH_USER
 
 
 def expand(directory: str | None, user: str) -> str:
@@ -34,9 +35,14 @@ def expand(directory: str | None, user: str) -> str:
 def find(directory: str | None, user: str) -> str:
     """`expand`, but it is there.
 
+    :returns: a directory; `os.devnull` for `HEALTH_USER`, who is greeted only, where
+        each user has one.
     :raises ConfigurationError: as `expand`, or if it is not.
     """
     path = expand(directory, user)
+    if directory and user == HEALTH_USER and not is_shared(directory):
+        check(shared_part(directory))
+        return os.devnull
     check(path)
     return path
 

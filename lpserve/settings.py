@@ -30,6 +30,9 @@ class Settings:
     connect_timeout: float
     shutdown_timeout: float
     max_workers: int
+    max_workers_per_user: int
+    max_workers_per_address: int
+    queue_timeout: float
     spare_workers: int
     max_spare_workers: int
     allowed_peers: tuple[str, ...]
@@ -45,6 +48,7 @@ class Settings:
     warm_report_interval: float
     environment: tuple[str, ...]
     autostart: bool
+    fallback: bool
     log_file: str | None
     listen: str
     host_key: str | None

@@ -16,17 +16,21 @@ from dataclasses import dataclass, field
 #: this many bytes to a FIFO is atomic (pipe(7)).
 MAX_REQUEST = 4096
 
-VERBS = ("hello", "spawn", "status", "reload", "shutdown", "reopen")
+VERBS = (
+    *("hello", "spawn", "status", "reload", "shutdown"),
+    *("reopen", "drain", "resume"),
+)
 #: Of these, what only root and the service's own user may ask for.
-OWNER_VERBS = ("reopen",)
+OWNER_VERBS = ("reopen", "drain", "resume")
 
 BAD_REQUEST = "bad-request"
 DENIED = "denied"
 BUSY = "busy"
 STOPPING = "stopping"
+DRAINING = "draining"
 FAILED = "failed"
 #: Of the ``error`` answer.
-ERROR_CODES = (BAD_REQUEST, DENIED, BUSY, STOPPING, FAILED)
+ERROR_CODES = (BAD_REQUEST, DENIED, BUSY, STOPPING, DRAINING, FAILED)
 
 USER_PATTERN = r"[A-Za-z0-9_~][A-Za-z0-9._@+~-]{0,63}"
 REPLY_PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"
@@ -64,7 +68,8 @@ class Request:
     """One understood request.
 
     :ivar verb: one of `VERBS`.
-    :ivar words: the positional words: USER of ``spawn``, ``now`` of ``shutdown``.
+    :ivar words: the positional words: USER of ``spawn``, ``now`` of ``shutdown``, those
+        of the message of ``drain``.
     :ivar env: the ``env.NAME=VALUE`` words, unchecked against any list.
     :ivar reply: name of the reply FIFO, or None.
     """
@@ -167,10 +172,11 @@ def _checked(request: Request) -> Request:
         if not is_user(words[0]):
             raise _bad(f"USER must match {USER_PATTERN}")
         return request
+    verb = request.verb
     if request.env:
-        raise _bad(f"{request.verb} takes no env")
-    if words and not (request.verb == "shutdown" and words == ("now",)):
-        raise _bad(f"{request.verb} does not take {shlex.quote(words[0][:40])}")
+        raise _bad(f"{verb} takes no env")
+    if words and verb != "drain" and (verb, *words) != ("shutdown", "now"):
+        raise _bad(f"{verb} does not take {shlex.quote(words[0][:40])}")
     return request
 
 

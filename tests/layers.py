@@ -8,7 +8,7 @@ ARROWS = {
     "shared": (),
     "settings": ("shared",),
     # Every connection waits for what it imports.
-    "client": ("location",),
+    "client": ("location", "drained"),
     "service": ("shared", "settings"),
     "serving": ("shared",),
     "sandbox": ("shared", "settings"),
@@ -24,7 +24,16 @@ ARROWS = {
 
 #: What processes share. It knows neither Breezy nor a loop.
 SHARED = (
-    *("channel", "descriptors", "errors", "location", "loginrules", "logs", "paths"),
+    *(
+        "channel",
+        "descriptors",
+        "drained",
+        "errors",
+        "location",
+        "loginrules",
+        "logs",
+        "paths",
+    ),
     *("report", "root", "system", "wire"),
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.
@@ -35,13 +44,22 @@ ORDERED = {
     "cmds": ("base", "serve", "client", "control", "ssh"),
     "client": (
         *("relay", "sshcommand", "conversation", "socketconversation", "autostart"),
-        "client",
+        *("client", "health"),
     ),
     "service": (
         *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "doors"),
-        "peers",
+        *("drain", "peers"),
         *("stdio", "socketdoor", "generation", "zygotes", "warmset", "warmer"),
-        *("connection", "demand", "pool", "stuck", "reloads", "verbs", "housekeeping"),
+        *(
+            "connection",
+            "admission",
+            "demand",
+            "pool",
+            "stuck",
+            "reloads",
+            "verbs",
+            "housekeeping",
+        ),
         *("status", "server", "start"),
     ),
     "serving": (

@@ -24,7 +24,7 @@ STATUS = {
         "abi": 7,
         "why": "",
     },
-    "workers": {"spare": 2, "busy": 1, "waiting": 0, "starting": 0},
+    "workers": {"spare": 2, "busy": 1, "waiting": 0, "starting": 0, "queued": 0},
     "totals": {
         "requests": 9,
         "spawned": 5,
@@ -70,7 +70,7 @@ runtime directory  /run/lpserve
 doors              control, socket
 generation         3 (zygote 18, 812 modules loaded)
 sandbox            writes (auto), Landlock 7
-workers            2 spare, 1 busy, 0 waiting, 0 starting
+workers            2 spare, 1 busy, 0 waiting, 0 starting, 0 queued
 totals             9 requests, 5 spawned, 4 ended, 2 gone, 0 failed, 0 faults
 refused            none
 descriptors        23

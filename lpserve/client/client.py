@@ -71,7 +71,9 @@ def _spawn(user, directory, door, settings, signals, deadline):
         if answer[0] != "error" or len(answer) < 3:
             raise conversation.not_understood()
         code, text = answer[1], " ".join(answer[2:])
-        statuses = {"busy": EX_TEMPFAIL, "denied": EX_NOPERM, "bad-request": EX_USAGE}
+        if code in ("busy", "draining"):
+            raise ClientError(EX_TEMPFAIL, text)
+        statuses = {"denied": EX_NOPERM, "bad-request": EX_USAGE}
         if code in statuses:
             raise ClientError(statuses[code], f"{code}: {text}")
         raise conversation.fault(f" says {code}: {text}")
@@ -108,6 +110,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
         try:
             conversation, answer = _spawn(*wanted, signals, deadline)
         except NoService:
+            _check_drained(directory, settings["service_user"])
             if not settings["autostart"]:
                 raise
             # Only now: most connections find a service.
@@ -150,6 +153,18 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
         text = f"the worker ended with status {number}; the service's log says why"
         raise ClientError(number, text)
     return number
+
+
+def _check_drained(directory, service_user):
+    """Look whether the host is out of service.
+
+    :raises ClientError: with the administrator's message if it is.
+    """
+    from ..drained import read_drained  # only now: there is a service nearly always
+
+    message = read_drained(directory, service_user)
+    if message is not None:
+        raise ClientError(EX_TEMPFAIL, message)
 
 
 def _unavailable(error):
@@ -237,6 +252,7 @@ def main(words):
         brz = beside + "/brz"
         if not os.access(brz, os.X_OK):
             brz = "brz"
+        fallback = fallback and settings["fallback"]
         status = serve(user, directory, settings, [brz], fallback, door)
     except ClientError as error:
         _print_error(error.shown)

@@ -69,7 +69,7 @@ class cmd_lp_serve_client(ClientCommand):
                 "connect_timeout": settings.connect_timeout,
             },
             brz_words(),
-            fallback=not no_fallback,
+            fallback=settings.fallback and not no_fallback,
             door=door,
         )
         sys.stderr.flush()

@@ -5,15 +5,43 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from breezy import errors as _mod_errors
 from breezy.option import Option
 
+from ..drained import message_fault, remove_drained, write_drained
+from ..errors import os_fault
+from ..location import directory_fault
+from ..report import format_status
 from ..settings import read_meeting_place
 from .base import ClientCommand, runtime_dir_option
 
-#: What can be asked for.
-VERBS = ("hello", "status", "reload", "reopen", "shutdown")
+
+class _Verb(NamedTuple):
+    """What can follow a verb.
+
+    :ivar words: how many words at least and at most.
+    :ivar options: those that go with it.
+    """
+
+    words: tuple[int, int] = (0, 0)
+    options: tuple[str, ...] = ()
+
+
+_ANY = sys.maxsize
+VERBS = {
+    "hello": _Verb(),
+    "status": _Verb(options=("json",)),
+    "health": _Verb(),
+    "reload": _Verb(),
+    "reopen": _Verb(),
+    "drain": _Verb((0, _ANY)),
+    "resume": _Verb(),
+    "shutdown": _Verb(options=("now",)),
+}
 
 
 class cmd_lp_serve_control(ClientCommand):
@@ -23,14 +51,19 @@ class cmd_lp_serve_control(ClientCommand):
 
     :hello: is it there?
     :status: what it has done and is doing; --json for programs.
+    :health: does a worker answer a greeting within a second?
     :reload: read configuration, plug-ins and code afresh.
     :reopen: open the log anew, after it was moved away.
+    :drain [MESSAGE]: refuse new connections with MESSAGE, until resume; running
+      ones finish. It lasts when the service is restarted, and while none runs.
+    :resume: serve new connections again.
     :shutdown: stop, when running connections have finished; --now: at once.
 
-    Exits with 69 if there is no service, and with 1 if it refuses.
+    Exits with 69 if there is no service, and with 1 if it refuses. health exits
+    with 1, and says why, if no worker answers.
     """
 
-    takes_args = ["verb"]
+    takes_args = ["verb", "word*"]
     takes_options = [
         runtime_dir_option,
         Option("json", help="Print the status as JSON."),
@@ -41,40 +74,126 @@ class cmd_lp_serve_control(ClientCommand):
     def perform(
         self,
         verb: str,
+        word_list: list[str] | None = None,
         runtime_dir: str | None = None,
-        json: bool = False,
-        now: bool = False,
+        **options: Any,
     ) -> int:
-        from ..client import conversation
-        from ..client.client import EX_UNAVAILABLE, open_door
-
-        if verb not in VERBS:
-            raise _mod_errors.CommandError(
-                f"unknown verb {shlex.quote(verb)}; expected one of {', '.join(VERBS)}"
-            )
-        if (now and verb != "shutdown") or (json and verb != "status"):
-            raise _mod_errors.CommandError(
-                "--now goes with shutdown, and --json with status"
-            )
-        directory, timeout, service_user = read_meeting_place(runtime_dir)
-        words = [verb, "now"] if now else [verb]
-        if verb == "reload":
-            timeout = 150.0  # it is answered when a new zygote is ready
-        try:
-            answer = conversation.ask(
-                directory,
-                words,
-                timeout,
-                lambda where: open_door(where, service_user=service_user),
-            )
-        except conversation.NoService as error:
-            raise conversation.ClientError(EX_UNAVAILABLE, str(error)) from None
-        if answer[0] != "ok":
-            raise conversation.ClientError(1, f"{answer[1]}: {' '.join(answer[2:])}")
-        if verb == "hello":
-            self.outf.write(" ".join(answer[1:]) + "\n")
-        elif verb == "status":
-            from ..report import format_status
-
-            self.outf.write(answer[1] + "\n" if json else format_status(answer[1]))
+        words = word_list or []
+        _check(verb, words, [name for name, given in options.items() if given])
+        self._service = _Service(*read_meeting_place(runtime_dir))
+        do = getattr(self, f"_do_{verb}", None)
+        if do is not None:
+            do(words, options)
+        else:
+            self._service.ask([verb, *words])
         return 0
+
+    def _do_hello(self, words: list[str], options: dict[str, Any]) -> None:
+        self.outf.write(" ".join(self._service.ask(["hello"])) + "\n")
+
+    def _do_status(self, words: list[str], options: dict[str, Any]) -> None:
+        [text] = self._service.ask(["status"])
+        self.outf.write(text + "\n" if options.get("json") else format_status(text))
+
+    def _do_health(self, words: list[str], options: dict[str, Any]) -> None:
+        from ..client.health import health_fault
+
+        fault = health_fault(self._service.directory, self._service.user)
+        if fault is not None:
+            raise self._service.error(1, fault)
+        self.outf.write("healthy\n")
+
+    def _do_reload(self, words: list[str], options: dict[str, Any]) -> None:
+        # It is answered when a new zygote is ready.
+        self._service.ask(["reload"], 150.0)
+
+    def _do_drain(self, words: list[str], options: dict[str, Any]) -> None:
+        message = " ".join(words)
+        if (fault := message_fault(message)) is not None:
+            raise _mod_errors.CommandError(fault)
+        self._service.ask_or_do(
+            ["drain", *([message] if message else [])],
+            lambda directory: write_drained(directory, message),
+        )
+
+    def _do_resume(self, words: list[str], options: dict[str, Any]) -> None:
+        self._service.ask_or_do(["resume"], remove_drained)
+
+    def _do_shutdown(self, words: list[str], options: dict[str, Any]) -> None:
+        self._service.ask(["shutdown", *(["now"] if options.get("now") else [])])
+
+
+def _check(verb: str, words: list[str], options: list[str]) -> None:
+    """CommandError for what no verb can be given."""
+    if verb not in VERBS:
+        raise _mod_errors.CommandError(
+            f"unknown verb {shlex.quote(verb)}; expected one of {', '.join(VERBS)}"
+        )
+    least, most = VERBS[verb].words
+    if not least <= len(words) <= most:
+        wanted = f"{least} or more words" if most == _ANY else f"{most} words"
+        raise _mod_errors.CommandError(
+            f"{verb} takes {wanted if most else 'no words'}, not {len(words)}"
+        )
+    for option in options:
+        if option not in VERBS[verb].options:
+            those = [each for each, its in VERBS.items() if option in its.options]
+            raise _mod_errors.CommandError(f"--{option} goes with {', '.join(those)}")
+
+
+class _Service:
+    """The service that is asked.
+
+    :param directory: the runtime directory.
+    :param timeout: seconds until it must have answered.
+    :param user: whose service is trusted beside root's and our own; or None.
+    """
+
+    def __init__(self, directory: str, timeout: float, user: str | None):
+        self.directory = directory
+        self.user = user
+        self._timeout = timeout
+
+    def error(self, status: int, text: str) -> Exception:
+        """What ends the command with *status* and *text*."""
+        from ..client.conversation import ClientError
+
+        return ClientError(status, text)
+
+    def ask(self, words: list[str], timeout: float | None = None) -> list[str]:
+        """The words of the answer, without the ``ok``."""
+        from ..client import conversation
+        from ..client.client import EX_UNAVAILABLE
+
+        try:
+            return self._ask(words, timeout)
+        except conversation.NoService as error:
+            raise self.error(EX_UNAVAILABLE, str(error)) from None
+
+    def ask_or_do(self, words: list[str], do: Callable[[str], object]) -> None:
+        """Ask; where there is no service do it in the runtime directory instead."""
+        from ..client import conversation
+
+        try:
+            self._ask(words)
+        except conversation.NoService as error:
+            try:
+                if directory_fault(self.directory) is not None:
+                    raise self.error(69, str(error)) from None
+                do(self.directory)
+            except OSError as fault:
+                raise self.error(69, f"{error}, and {os_fault(fault)}") from None
+
+    def _ask(self, words: list[str], timeout: float | None = None) -> list[str]:
+        from ..client import conversation
+        from ..client.client import open_door
+
+        answer = conversation.ask(
+            self.directory,
+            words,
+            self._timeout if timeout is None else timeout,
+            lambda where: open_door(where, service_user=self.user),
+        )
+        if answer[0] != "ok":
+            raise self.error(1, f"{answer[1]}: {' '.join(answer[2:])}")
+        return answer[1:]

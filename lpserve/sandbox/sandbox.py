@@ -118,7 +118,8 @@ class Sandbox:
             return
         root = find(self.directory, user)
         try:
-            self._narrow.allow(root, served(allow_writes))
+            if root != os.devnull:
+                self._narrow.allow(root, served(allow_writes))
             self._narrow.restrict()
         except OSError as error:
             raise ConfigurationError(

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .. import channel
 from ..wire import encode_error
@@ -42,6 +42,26 @@ class Worker:
         #: Pings in a row that it has not answered, as a spare one, and since when.
         self.silent, self.silent_since = 0, 0.0
 
+    def take(
+        self, connection: Connection, descriptors: tuple[int, ...], **fields: Any
+    ) -> bool:
+        """Send it its connection; False if it is not there.
+
+        :param fields: of the message, beside what is said of *connection*.
+        """
+        try:
+            channel.send(
+                self.channel,
+                "serve",
+                descriptors,
+                user=connection.user,
+                env=connection.env,
+                **fields,
+            )
+        except OSError:
+            return False
+        return True
+
     def messages(self) -> Iterator[dict[str, Any] | None]:
         """What it has said, without waiting; None when it has gone."""
         for _ in range(self.MESSAGES_AT_ONCE):
@@ -58,7 +78,17 @@ class Worker:
             yield message
 
 
-@dataclass
+class Observer(Protocol):
+    """Told what becomes of connections; see `admission.Admission`."""
+
+    def refused(self, code: str) -> None:
+        """One was refused, with the code of an error."""
+
+    def released(self, connection: Connection) -> None:
+        """One that was admitted has ended, or was refused in the end."""
+
+
+@dataclass(eq=False)
 class Connection:
     """One connection: what was asked for, and what became of it.
 
@@ -68,6 +98,8 @@ class Connection:
     :ivar worker: the one that serves it.
     :ivar timer: what it may have to be given up by, or ended.
     :ivar client_gone: whether its client went away before it had ended.
+    :ivar admitted: when it got its place, in seconds of `time.monotonic`; None while it
+        waits for one.
     """
 
     user: str
@@ -78,6 +110,8 @@ class Connection:
     worker: Worker | None = None
     timer: Timer | None = None
     client_gone: bool = False
+    admitted: float | None = None
+    observer: Observer | None = None
 
     def __post_init__(self) -> None:
         self.address = client_address(self.env)
@@ -91,3 +125,12 @@ class Connection:
         log.warning("refused: %s: %s; asked by %s for %s", code, text, by, self.user)
         self.reply.send(encode_error(code, text))
         self.reply.close()
+        if self.observer is not None:
+            self.observer.refused(code)
+        self.release()
+
+    def release(self) -> None:
+        """Give its place to another; it may be told so again."""
+        observer, self.observer = self.observer, None
+        if observer is not None and self.admitted is not None:
+            observer.released(self)

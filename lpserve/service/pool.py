@@ -267,9 +267,7 @@ class Pool:
         assert worker.child is not None
         if connection.reply.attached:
             # The worker answers itself: it has the connection at the socket.
-            handed = self._send_connection(
-                worker, connection, connection.reply.attached
-            )
+            handed = worker.take(connection, connection.reply.attached)
             answer = None
         else:
             try:
@@ -278,9 +276,7 @@ class Pool:
                 connection.refuse(FAILED, f"cannot make FIFOs: {error.strerror}")
                 return True
             paths = {"path": made.path, "reply": connection.reply.path}
-            handed = self._send_connection(
-                worker, connection, (made.stdin, made.held), **paths
-            )
+            handed = worker.take(connection, (made.stdin, made.held), **paths)
             made.close()
             if handed:
                 connection.path = made.path
@@ -298,27 +294,6 @@ class Pool:
         if answer is not None and not connection.reply.send(answer):
             connection.client_gone = True  # nobody will open them
             self._children.terminate(worker.child)
-        return True
-
-    @staticmethod
-    def _send_connection(
-        worker: Worker,
-        connection: Connection,
-        descriptors: tuple[int, ...],
-        **fields: Any,
-    ) -> bool:
-        """Send *worker* its connection; False if it is not there."""
-        try:
-            channel.send(
-                worker.channel,
-                "serve",
-                descriptors,
-                user=connection.user,
-                env=connection.env,
-                **fields,
-            )
-        except OSError:
-            return False
         return True
 
     def _retire(self, worker: Worker) -> None:
@@ -359,7 +334,7 @@ class Pool:
         elif message["kind"] == "left" and worker.child is not None:
             worker.left = True
             # Its client may be back before we have reaped it.
-            self.busy.pop(worker.child.pid, None)
+            self._leave_busy(worker.child.pid)
         elif message["kind"] == "pong":
             worker.silent = 0
         elif message["kind"] == "gone" and worker.connection is not None:
@@ -368,6 +343,11 @@ class Pool:
             self._log_missed_modules(message.get("names"))
         elif message["kind"] == "used":
             self._used(message)
+
+    def _leave_busy(self, pid: int) -> None:
+        worker = self.busy.pop(pid, None)
+        if worker is not None and worker.connection is not None:
+            worker.connection.release()
 
     def _log_missed_modules(self, names: Any) -> None:
         """Log modules that connections have to import themselves, once each."""
@@ -384,7 +364,7 @@ class Pool:
         self._retire(worker)
         connection = worker.connection
         if connection is not None and worker.child is not None:
-            self.busy.pop(worker.child.pid, None)
+            self._leave_busy(worker.child.pid)
             if connection.path is not None and os.path.lexists(connection.path):
                 remove_connection(connection.path)
             if end.kind == "signal" or not worker.left:

@@ -29,8 +29,10 @@ from ..paths import RuntimeDirectory
 from ..system import notify, stopping_signals
 from ..wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
 from . import oomscore
+from .admission import Admission, Limits
 from .children import LET_GO, Children, ExitStatus
 from .doors import ControlFifo, Doors, Reply
+from .drain import Drain
 from .generation import Generation, LaunchSpec
 from .housekeeping import HOUSEKEEPING, Housekeeping
 from .loop import Loop
@@ -105,6 +107,7 @@ class Service:
         self._finishing = False
         self._totals: Counter[str] = Counter()
         self._shortages = Shortages()
+        self._drain = Drain(directory.path)
         self._house = Housekeeping(
             directory,
             self._doors,
@@ -113,19 +116,25 @@ class Service:
             self._zygotes,
             self._loop.call,
             lambda: self.settings,
-            (self._warmer.save, log_file.roll_over),
+            (self._drain.read, self._warmer.save, log_file.roll_over),
         )
-        self._verbs = Verbs(self, self._pool, version, self._totals)
+        refused: Counter[str] = Counter()
+        self._admission = Admission(self._loop, self._start_connection, refused)
+        self._verbs = Verbs(
+            self, self._admission, self._drain, version, self._totals, refused
+        )
         self._status = Status(
             version,
             directory.path,
             self._doors,
             self._pool,
+            self._admission,
+            self._drain,
             self._zygotes,
             self._warmer,
             self._house,
             self._totals,
-            self._verbs.refused,
+            refused,
         )
         self._fault: LpserveError | None = None
 
@@ -150,6 +159,7 @@ class Service:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._directory.clear_leftovers()
         kill_orphans()
+        self._drain.read()
         self._warmer.start()
         self._zygotes.replace()
         self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
@@ -201,6 +211,7 @@ class Service:
             self.stopping = self._pool.stopping = True
             notify("STOPPING=1")
             log.info("stopping; %d connections to finish", len(self._pool.busy))
+            self._admission.refuse_queued(STOPPING, "the service is stopping")
             self._pool.resize(0)
             self._warmer.stop()
             if self._directory.is_ours:
@@ -269,6 +280,14 @@ class Service:
 
     def _use_settings(self) -> None:
         settings = self.settings
+        self._admission.use(
+            Limits(
+                settings.max_workers,
+                settings.max_workers_per_user,
+                settings.max_workers_per_address,
+                settings.queue_timeout,
+            )
+        )
         self._pool.hangup_timeout = settings.hangup_timeout
         self._pool.resize(settings.spare_workers, settings.max_spare_workers)
         self._warmer.limit(
@@ -314,6 +333,10 @@ class Service:
     def fork_failed(self, serial: int, why: str) -> None:
         """See `zygotes.ZygoteObserver`."""
         (self._warmer if serial < 0 else self._pool).fork_failed(serial, why)
+
+    def _start_connection(self, connection: Connection) -> None:
+        self._totals["spawned"] += 1
+        self._pool.submit(connection, self.settings.connect_timeout)
 
     def _connection_ended(
         self, connection: Connection, worker: Worker, end: ExitStatus

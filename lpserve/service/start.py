@@ -125,6 +125,11 @@ class _Reader:
             log.warning("%s", line)
         if LPSERVE_USER in settings.environment:
             log.warning("lpserve.environment: no request can set %s", LPSERVE_USER)
+        if settings.queue_timeout >= settings.connect_timeout:
+            log.warning(
+                "lpserve.queue_timeout: clients wait for connect_timeout only, "
+                "which is not more"
+            )
         assert settings.directory is not None
         if settings.directory != self._directory:
             # Only then: it may be on a server that does not answer.

@@ -9,7 +9,9 @@ import time
 from collections.abc import Mapping
 
 from ..descriptors import count_descriptors
+from .admission import Admission
 from .doors import Doors
+from .drain import Drain
 from .housekeeping import Housekeeping
 from .pool import Pool
 from .warmer import Warmer
@@ -32,6 +34,8 @@ class Status:
         runtime_dir: str,
         doors: Doors,
         pool: Pool,
+        admission: Admission,
+        drain: Drain,
         zygotes: Zygotes,
         warmer: Warmer,
         house: Housekeeping,
@@ -43,6 +47,8 @@ class Status:
         self._runtime_dir = runtime_dir
         self._doors = doors
         self._pool = pool
+        self._admission = admission
+        self._drain = drain
         self._zygotes = zygotes
         self._warmer = warmer
         self._house = house
@@ -62,12 +68,13 @@ class Status:
             "runtime_dir": self._runtime_dir,
             "doors": self._doors.names,
             "state": state,
+            "drained": self._drain.message,
             "generation": zygote.number if zygote else None,
             "zygote": zygote.pid if zygote else None,
             "modules": zygote.modules if zygote else None,
             "rehearsal": self._zygotes.rehearsal(),
             "sandbox": zygote.sandbox if zygote else None,
-            "workers": self._pool.counts(),
+            "workers": {**self._pool.counts(), "queued": self._admission.queued},
             "totals": {name: self._totals.get(name, 0) for name in _TOTALS},
             "refused": dict(self._refused),
             "descriptors": count_descriptors(),

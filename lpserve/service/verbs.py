@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from ..location import LPSERVE_USER
 from ..wire import (
     BAD_REQUEST,
-    BUSY,
     DENIED,
+    DRAINING,
     FAILED,
     OWNER_VERBS,
     STOPPING,
@@ -23,9 +23,11 @@ from ..wire import (
     encode_answer,
     encode_error,
 )
+from .admission import Admission
+from .connection import Connection
 from .doors import Reply
+from .drain import Drain
 from .peers import describe_peer
-from .pool import Connection, Pool
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -60,18 +62,25 @@ class ServiceControl(Protocol):
 class Verbs:
     """Answers requests.
 
-    :param totals: counts "requests" and "spawned".
-    :ivar refused: how many requests were, by the code of the error.
+    :param totals: counts "requests".
+    :param refused: counts refused requests, by the code of the error.
     """
 
     def __init__(
-        self, life: ServiceControl, pool: Pool, version: str, totals: Counter[str]
+        self,
+        life: ServiceControl,
+        admission: Admission,
+        drain: Drain,
+        version: str,
+        totals: Counter[str],
+        refused: Counter[str],
     ):
-        self.refused: Counter[str] = Counter()
         self._life = life
-        self._pool = pool
+        self._admission = admission
+        self._drain = drain
         self._version = version
         self._totals = totals
+        self._refused = refused
 
     def arrived(self, request: Request | RequestError, reply: Reply) -> None:
         """Answer *request*, which may be why it is none, by *reply*."""
@@ -85,7 +94,7 @@ class Verbs:
                 )
             getattr(self, "_do_" + request.verb)(request, reply)
         except RequestError as error:
-            self.refused[error.code] += 1
+            self._refused[error.code] += 1
             log.warning("refused: %s; %s", error, _asked(request, reply))
             reply.send(encode_error(error.code, error.text))
             reply.close()
@@ -104,16 +113,11 @@ class Verbs:
             raise RequestError(STOPPING, "the service is stopping")
         if not (reply.path or reply.attached):
             raise RequestError(BAD_REQUEST, "spawn needs reply=NAME")
-        settings = self._life.settings
+        self._drain.check()
         for name in request.env:
-            if name not in settings.environment or name == LPSERVE_USER:
+            if name not in self._life.settings.environment or name == LPSERVE_USER:
                 raise RequestError(DENIED, f"{name} is not in lpserve.environment")
-        limit = settings.max_workers
-        if limit and len(self._pool.busy) + len(self._pool.waiting) >= limit:
-            raise RequestError(BUSY, f"{limit} connections are open (max_workers)")
-        self._totals["spawned"] += 1
-        connection = Connection(request.words[0], request.env, reply)
-        self._pool.submit(connection, settings.connect_timeout)
+        self._admission.ask(Connection(request.words[0], request.env, reply))
 
     def _do_status(self, request: Request, reply: Reply) -> None:
         reply.send(encode_answer("ok", json.dumps(self._life.status())))
@@ -123,6 +127,19 @@ class Verbs:
         if self._life.stopping:
             raise RequestError(STOPPING, "the service is stopping")
         self._life.reload(reply, describe_peer(reply))
+
+    def _do_drain(self, request: Request, reply: Reply) -> None:
+        log.info("drain, asked for by %s", describe_peer(reply))
+        self._drain.begin(" ".join(request.words))
+        self._admission.refuse_queued(DRAINING, self._drain.message or "")
+        reply.send(encode_answer("ok"))
+        reply.close()
+
+    def _do_resume(self, request: Request, reply: Reply) -> None:
+        log.info("resume, asked for by %s", describe_peer(reply))
+        self._drain.end()
+        reply.send(encode_answer("ok"))
+        reply.close()
 
     def _do_reopen(self, request: Request, reply: Reply) -> None:
         self._life.reopen(describe_peer(reply))

@@ -61,10 +61,12 @@ class TestService(ClientTestCase):
         self.assertEnds(done, 3, "there is no directory", "root/alice")
 
     def test_busy(self):
-        self.configure(max_workers=1)
+        self.configure(max_workers=1, queue_timeout=0)
         self.start_service()
         first = self.connect().open()
-        self.assertEnds(self.run_client("alice"), 75, "busy: ", "1 connections")
+        self.assertEnds(
+            self.run_client("alice"), 75, "the server is full, try again later"
+        )
         first.close()
         self.assertEqual(["exit", "0"], first.end())
         self.settled_status()  # it counts until the service has reaped it

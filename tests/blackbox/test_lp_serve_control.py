@@ -115,8 +115,12 @@ class TestErrors(ControlTestCase):
     def test_usage(self):
         for words in (["restart"], ["he'llo"], [""]):
             self.assertFails(self.control(*words), 3, "unknown verb", "reload")
-        for words in (["hello", "--json"], ["status", "--now"], ["reload", "--now"]):
-            self.assertFails(self.control(*words), 3, "--now goes with shutdown")
+        for words, error in (
+            (["hello", "--json"], "--json goes with status"),
+            (["status", "--now"], "--now goes with shutdown"),
+            (["reload", "twice"], "reload takes no words, not 1"),
+        ):
+            self.assertFails(self.control(*words), 3, error)
         self.assertFails(self.control(), 3, "VERB")
 
     def test_no_service(self):

@@ -8,6 +8,7 @@ MODULES = (
     "client",
     "conch",
     "faults",
+    "operating",
     "sandbox",
     "spawning",
     "ssh",

@@ -5,6 +5,7 @@
 from .. import loader_of
 
 MODULES = (
+    "test_admission",
     "test_children",
     "test_demand",
     "test_doors",

@@ -73,7 +73,7 @@ class TestVerbs(RequestsTestCase):
         status = json.loads(text)
         self.assertEqual(("ok", pid, "running"), (ok, status["pid"], status["state"]))
         self.assertEqual(
-            {"spare", "busy", "waiting", "starting"}, set(status["workers"])
+            {"spare", "busy", "waiting", "starting", "queued"}, set(status["workers"])
         )
         for name in ("uptime", "doors", "generation", "totals", "refused", "warm"):
             self.assertIn(name, status)

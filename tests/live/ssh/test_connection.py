@@ -192,7 +192,7 @@ class TestEnds(SshTestCase):
         return 128 + number
 
     def test_statuses(self):
-        self.configure(max_workers=1)
+        self.configure(max_workers=1, queue_timeout=0)
         self.start_service(f"--directory={self.root}/%u")
         self.assertEnd(
             self.ssh("now", *SERVE),
@@ -204,7 +204,9 @@ class TestEnds(SshTestCase):
             connection = self.start_ssh()
             self.say_hello(connection)
             done = self.ssh("now", *SERVE)
-            self.assertEnd(done, 75, f"{self.asker}: busy: 1 connections are open")
+            self.assertEnd(
+                done, 75, f"{self.asker}: the server is full, try again later"
+            )
             [pid] = self.workers_for("alice")
             os.kill(pid, number)
             self.assertEqual(self.status_of(number), connection.wait(DEADLINE))

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""An administrator limits, watches and drains a service."""
+
+from ... import loader_of
+
+MODULES = (
+    "test_drain",
+    "test_health",
+    "test_limits",
+)
+
+load_tests = loader_of(__name__, MODULES)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""More connections than there are places for."""
+
+from breezy.tests.scenarios import load_tests_apply_scenarios
+
+from ....lpserve.service.admission import FULL
+from ...harness import BY_DOOR, LiveTestCase, wait_until
+from ..client.fake_service import HELLO
+
+load_tests = load_tests_apply_scenarios
+
+
+class TestQueue(LiveTestCase):
+    scenarios = BY_DOOR
+
+    def wait_for_queue(self, length):
+        wait_until(lambda: self.status()["workers"]["queued"] == length, "the queue")
+
+    def test_fair(self):
+        """Who has no connection is served before who has some, and all are."""
+        self.configure(max_workers=1, queue_timeout=29)
+        self.start_service()
+        first = self.connect("alice").open()
+        more, other = self.ask_worker("alice"), self.ask_worker("bob")
+        self.wait_for_queue(2)
+        for ending, next_ in ((first, other), (other, more)):
+            ending.close()
+            self.assertEqual(["exit", "0"], ending.end())
+            next_.wait()
+            next_.open()
+            self.assertEqual(HELLO, next_.hello())
+        more.close()
+        self.assertEqual(["exit", "0"], more.end())
+
+    def test_refused(self):
+        """After queue_timeout; a user, and an address, that have too many at once."""
+        self.configure(
+            max_workers=3,
+            max_workers_per_user=2,
+            max_workers_per_address=2,
+            queue_timeout=0.05,
+        )
+        self.start_service()
+        here, there = "192.0.2.1 50000 22", "2001:db8::1 50000 22"
+        opened = [
+            self.connect("alice", SSH_CLIENT=here).open(),
+            self.connect("bob", SSH_CLIENT=here).open(),
+        ]
+        for user, client, text in (
+            ("carol", here, "for this address"),
+            ("alice", there, None),
+            ("alice", there, FULL),
+        ):
+            asked = self.connect(user, SSH_CLIENT=client)
+            if text is None:
+                opened.append(asked.open())
+            else:
+                self.assertEqual(["error", "busy"], asked.answer[:2])
+                self.assertContainsString(asked.answer[2], text)
+        self.assertEqual({"busy": 2}, self.status()["refused"])
+        for each in opened:
+            each.close()
+            self.assertEqual(["exit", "0"], each.end())
+
+    def test_client_leaves(self):
+        """The socket tells; whoever waits behind it is next."""
+        if self.door == "fifo":
+            return
+        self.configure(max_workers=1, queue_timeout=29)
+        self.start_service()
+        first = self.connect("alice").open()
+        leaving = self.ask_worker("bob")
+        self.wait_for_queue(1)
+        leaving.conversation.close()
+        leaving.close()
+        self.wait_for_queue(0)
+        first.close()
+        self.assertEqual(["exit", "0"], first.end())
+        self.wait_for_totals(ended=1, spawned=1)
