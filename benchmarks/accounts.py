@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What processes take: CPU time, memory, descriptors; as exact as the kernel tells.
+"""What processes take: CPU time, memory, descriptors.
 
-A control group counts the nanoseconds of all that ever was in it, so what lives
-shortly is not lost. Where none can be made (it takes root, or a delegated one) the
-children that a process has reaped are counted as its stat file says: in ticks of
-10 ms, rounded as it is read, so that only a long run is exact.
+A control group counts the CPU time of all processes that were ever in it, in
+nanoseconds. Creating one needs root or a delegated group. Elsewhere the CPU time of
+workers is that of the service's reaped children, in /proc/PID/stat, which has a
+granularity of 10 ms.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from connections import Program, say_hello
-from runner import in_turn
+from runner import in_rounds
 from sides import Side
 from stage import Service
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 CLIENT, SERVICE, ZYGOTE, WORKER = "program and shell", "service", "zygote", "worker"
-#: What the CPU time of a connection consists of.
+#: The parts of the CPU time of a connection.
 PARTS = (CLIENT, SERVICE, ZYGOTE, WORKER)
 
 
-# -- memory and the rest ----------------------------------------------------------
+# -- memory and descriptors -------------------------------------------------------
 
 
 def pss(pids: Iterable[int]) -> float:
@@ -35,7 +35,7 @@ def pss(pids: Iterable[int]) -> float:
 
 
 def private(pid: int) -> float:
-    """What *pid* shares with nobody, in MiB."""
+    """The memory that *pid* shares with no other process, in MiB."""
     return _of_rollup(pid, "Private_Dirty:") + _of_rollup(pid, "Private_Clean:")
 
 
@@ -45,7 +45,7 @@ def _of_rollup(pid: int, name: str) -> float:
 
 
 def descriptors(pid: int) -> int:
-    """How many *pid* has open."""
+    """The number of open descriptors of *pid*."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
@@ -53,7 +53,7 @@ def descriptors(pid: int) -> int:
 
 
 def cpu_of(pid: int) -> float:
-    """CPU seconds of *pid* itself, its children not included."""
+    """CPU seconds of *pid*, without its children."""
     with open(f"/proc/{pid}/schedstat") as file:
         return int(file.read().split()[0]) / 1e9
 
@@ -65,23 +65,20 @@ def cpu_of_reaped(pid: int) -> float:
     return sum(map(int, fields[13:15])) * _TICK
 
 
+@dataclass
 class Group:
-    """A control group that counts CPU time.
+    """The control group in the directory *path*."""
 
-    :ivar path: its directory.
-    """
-
-    def __init__(self, path: str):
-        self.path = path
+    path: str
 
     def add(self, pids: Iterable[int]) -> None:
-        """Put processes into it; their children to come are in it, too."""
+        """Move processes into it; their later children are in it as well."""
         for pid in pids:
             with open(os.path.join(self.path, "cgroup.procs"), "w") as file:
                 file.write(str(pid))
 
     def seconds(self) -> float:
-        """CPU seconds of all that was ever in it."""
+        """CPU seconds of all processes that were ever in it."""
         usage = os.path.join(self.path, "cpuacct.usage")
         with contextlib.suppress(FileNotFoundError), open(usage) as file:
             return int(file.read()) / 1e9
@@ -92,51 +89,47 @@ class Group:
 
 @contextlib.contextmanager
 def group(name: str) -> Iterator[Group | None]:
-    """A control group beside ours, or None where none can be made.
-
-    All that is in it has to have ended at the end.
-    """
-    made = None
-    with contextlib.suppress(OSError):
-        path = f"{_place()}/lpserve-benchmark-{os.getpid()}-{name}"
-        os.mkdir(path)
-        made = Group(path)
+    """A new control group, or None where none can be made; empty at the end."""
+    path = f"{_own_group()}/lpserve-benchmark-{os.getpid()}-{name}"
     try:
-        yield made
+        os.mkdir(path)
+    except OSError:
+        yield None
+        return
+    try:
+        yield Group(path)
     finally:
-        if made is not None:
-            with contextlib.suppress(OSError):
-                os.rmdir(made.path)  # where something is left in it, it stays
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
-def _place() -> str:
-    """Where our control group is, of the hierarchy that counts CPU time.
+def _own_group() -> str:
+    """The directory of our group in the hierarchy that counts CPU time (cgroups(7)).
 
-    :raises OSError: if there is none.
+    It has the name "cpuacct" in version 1 and none in version 2.
     """
+    paths, places = {}, {}
     with open("/proc/self/cgroup") as file:
-        ours = [line.rstrip("\n").split(":", 2)[1:] for line in file]
+        for line in file:
+            _, names, path = line.rstrip("\n").split(":", 2)
+            paths.update(dict.fromkeys(names.split(","), path))
     with open("/proc/self/mounts") as file:
-        mounts = [line.split()[1:4] for line in file]
-    for place, kind, options in mounts:
-        first = kind == "cgroup" and "cpuacct" in options.split(",")
-        for controllers, path in ours:
-            if first and "cpuacct" in controllers.split(","):
-                return place + path
-    for place, kind, _ in mounts:
-        for controllers, path in ours:
-            if kind == "cgroup2" and not controllers:
-                return place + path
-    raise FileNotFoundError("/sys/fs/cgroup")
+        for _, place, kind, names, *_ in map(str.split, file):
+            if kind == "cgroup2":
+                places[""] = place
+            elif kind == "cgroup" and "cpuacct" in names.split(","):
+                places["cpuacct"] = place
+    usable = [places[name] + paths[name] for name in ("cpuacct", "") if name in places]
+    return usable[0] if usable else "/sys/fs/cgroup"
 
 
 @dataclass
 class Account:
-    """What connections of one side take.
+    """What the connections of one side take.
 
     :ivar group: of the service and all its children, if there can be one.
     :ivar clients: CPU seconds of the programs of this round.
-    :ivar parts: milliseconds per connection, by part, of each round.
+    :ivar parts: CPU milliseconds per connection, by part, of each round.
     :ivar times: milliseconds to the first byte of each connection.
     """
 
@@ -147,17 +140,16 @@ class Account:
     times: list[float] = field(default_factory=list)
 
     def totals(self) -> list[float]:
-        """Milliseconds per connection, of each round."""
+        """CPU milliseconds per connection, of each round."""
         return [sum(each) for each in zip(*self.parts.values())]
 
     def begin(self) -> None:
-        """A round begins."""
+        """Begin a round."""
         self.clients = 0.0
         self._before = self._so_far()
 
     def connect(self) -> None:
-        """One connection."""
-        # Its spare workers are back, which nobody asks the service.
+        """Make one connection."""
         if self.side.service is not None:
             self.side.service.wait_for_spares()
         made = say_hello(self.side.start)
@@ -166,7 +158,7 @@ class Account:
             self.clients += made.cpu
 
     def end(self, connections: int) -> None:
-        """A round of so many connections has ended."""
+        """End a round of so many connections."""
         found = {CLIENT: self.clients}
         for part, seconds in self._so_far().items():
             found[part] = seconds - self._before[part]
@@ -179,7 +171,7 @@ class Account:
             return {}
         service.wait_for_spares()
         own, zygote = cpu_of(service.pid), service.zygote
-        # The zygote reaps nothing but the processes that it may fork through.
+        # The zygote reaps only the processes that it may fork through.
         found = {SERVICE: own, ZYGOTE: cpu_of(zygote) + cpu_of_reaped(zygote)}
         if self.group is None:
             found[WORKER] = cpu_of_reaped(service.pid)
@@ -191,7 +183,7 @@ class Account:
 def account(
     stack: contextlib.ExitStack, service: Service, side: Callable[[Service], Side]
 ) -> Account:
-    """Start *service*, in a control group; the account of the *side* that it is of."""
+    """Start *service* in a control group; the account of its *side*."""
     counted = stack.enter_context(group(os.path.basename(service.directory)))
     stack.enter_context(service)
     if counted is not None:
@@ -200,13 +192,12 @@ def account(
 
 
 def count(accounts: Sequence[Account], rounds: int, per_round: int) -> None:
-    """Make *rounds* rounds of connections, those of all accounts in turns."""
+    """Make *rounds* rounds of *per_round* connections of each account, interleaved."""
     for each in accounts:
         each.connect()
     for _ in range(rounds):
         for each in accounts:
             each.begin()
-        for each, _ in in_turn(accounts, per_round, warm=0):
-            each.connect()
+        in_rounds({x.side.name: x.connect for x in accounts}, per_round, warm=0)
         for each in accounts:
             each.end(per_round)

@@ -2,65 +2,60 @@
 
 """The connection-time graph: ssh handshake and smart server's answer, over ssh.
 
-Connects to sshd and to lp-serve-ssh, with and without the fork service, in turn,
-and writes two times of every connection to a CSV file, from the exec of ``ssh``:
-until the server has let it in, and until the answer to ``hello`` has come. What is
-between them is what the client waits for the smart server. They are drawn as PNG
-and SVG.
+Connects to sshd and to lp-serve-ssh, with and without the fork service. It writes a
+CSV file with two times of each connection, from the exec of ``ssh``: to the end of the
+handshake, and to the answer to ``hello``. The difference is the wait for the smart
+server. The times are drawn as PNG and SVG.
 
-The client is OpenSSH's ssh, called as Breezy calls it, since that is what people
-have. It says on standard error, unbuffered and in one line (LogLevel=VERBOSE),
-when it has been let in; a client written in Python would measure its own
-cryptography at every login.
+The client is OpenSSH's ssh, called as Breezy calls it. A client in Python would spend
+more time on its own cryptography.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from runner import Result, arguments, in_turn, median, ratios, run
-from sshstage import Host, connect, hosts
+from runner import Result, in_rounds, median, options, ratios, run
+from sshstage import LP_SERVE_SSH, NOTHING, PROCESS, SERVICE, SSHD, connect, hosts
 from stage import PLUGIN, Stage
 
 LABELS = {
-    ("sshd", "nothing"): "sshd, a command that prints",
-    ("sshd", "process"): "sshd, brz serve --inet",
-    ("sshd", "service"): "sshd, lp-serve-client",
-    ("lp-serve-ssh", "process"): "lp-serve-ssh, a process",
-    ("lp-serve-ssh", "service"): "lp-serve-ssh, fork service",
+    (SSHD, NOTHING): "sshd, a command that prints",
+    (SSHD, PROCESS): "sshd, brz serve --inet",
+    (SSHD, SERVICE): "sshd, lp-serve-client",
+    (LP_SERVE_SSH, PROCESS): "lp-serve-ssh, a process",
+    (LP_SERVE_SSH, SERVICE): "lp-serve-ssh, fork service",
 }
-#: The series of each host: how they are called, and what they are of a row.
-SERIES = {
-    "ms until let in": lambda row: row.handshake,
-    "ms until answered": lambda row: row.answer,
-    "ms between": lambda row: row.answer - row.handshake,
-}
-
-
-#: Light and dark, so that they differ in grey too.
+#: They differ in brightness, for prints in grey.
 _HANDSHAKE, _ANSWER, _WAIT = "#5b9bd5", "#8b1a1a", "#f6dcd2"
+_LEGEND = (
+    "the smart server has answered",
+    "the ssh handshake is done",
+    "the client waits for the smart server",
+)
 _STYLE = {
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    # Text that can be read and searched, and takes less room than its outlines.
+    # Text as text, which is smaller than outlines and can be searched.
     "svg.fonttype": "none",
-    # The same drawing from the same figures, byte for byte.
+    # The same figures give the same bytes.
     "svg.hashsalt": "lpserve",
 }
 
 
 class Row(NamedTuple):
-    """A connection.
+    """A connection, as a line of the CSV file has it.
 
     :ivar server, served_by: see `sshstage.Host`.
-    :ivar connection: which one to such a host, from 1.
+    :ivar connection: its number, from 1, among those to the same host.
     :ivar began: seconds after the first of all.
     :ivar handshake, answer: milliseconds after that.
     """
@@ -74,32 +69,37 @@ class Row(NamedTuple):
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
-    rows: list[Row] = []
-    numbers: dict[Host, int] = {}
+    started = time.perf_counter()
+
+    def once(ssh: Sequence[str]) -> tuple[float, ...]:
+        service.settle()
+        began = time.perf_counter() - started
+        return (began, *connect(ssh))
+
     with hosts(stage) as (service, found):
-        started = time.perf_counter()
-        for host, counts in in_turn(found, chosen.repeat, warm=1):
-            service.settle()
-            began = time.perf_counter() - started
-            times = connect(host.config)
-            if counts:
-                number = numbers[host] = numbers.get(host, 0) + 1
-                rows.append(Row(host.server, host.served_by, number, began, *times))
+        ways = {host: functools.partial(once, ssh) for host, ssh in found.items()}
+        made = in_rounds(ways, chosen.repeat, warm=1)
+    rows = [
+        Row(*host, number, *times)
+        for host, of_host in made.items()
+        for number, times in enumerate(of_host, 1)
+    ]
+    series = {title: {} for title in ("until let in", "until answered", "between")}
+    for host, label in LABELS.items():
+        pairs = [(handshake, answer) for _, handshake, answer in made[host]]
+        values = zip(*((first, last, last - first) for first, last in pairs))
+        for of_side, each in zip(series.values(), values):
+            of_side[label] = list(each)
     result = Result()
-    for title, of in SERIES.items():
-        values: dict[str, list[float]] = {}
-        for row in rows:
-            values.setdefault(LABELS[row[:2]], []).append(of(row))
-        result.figures(title, values, LABELS["sshd", "process"])
-    # Those of the last series: what they wait for the smart server.
-    for way, less in ((("sshd", "service"), 2), (("lp-serve-ssh", "service"), 20)):
-        than = values[LABELS[way[0], "process"]]
-        figure = f"between handshake and answer, {LABELS[way]}"
-        result.target(
-            f"{figure}, than a process", ratios(than, values[LABELS[way]]), less
-        )
+    for title, of_side in series.items():
+        result.figures(f"ms {title}", of_side, LABELS[SSHD, PROCESS])
+    for server, less in ((SSHD, 2), (LP_SERVE_SSH, 20)):
+        label = LABELS[server, SERVICE]
+        waits = of_side[LABELS[server, PROCESS]], of_side[label]
+        figure = f"between handshake and answer, {label}, than a process"
+        result.target(figure, ratios(*waits), less)
     os.makedirs(os.path.dirname(chosen.to), exist_ok=True)
-    write(chosen.to + ".csv", rows)
+    write(chosen.to + ".csv", sorted(rows, key=lambda row: row.began))
     try:
         draw(rows, chosen.to)
     except ImportError as error:
@@ -107,7 +107,7 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     return result
 
 
-def write(path: str, rows: list[Row]) -> None:
+def write(path: str, rows: Sequence[Row]) -> None:
     """Write the CSV file."""
     head = ("server", "served_by", "connection", "began_s", "handshake_s", "answer_s")
     with open(path, "w", newline="") as file:
@@ -121,7 +121,7 @@ def write(path: str, rows: list[Row]) -> None:
 def draw(rows: Sequence[Row], path: str) -> None:
     """Draw the graph as *path*.png and *path*.svg.
 
-    :raises ImportError: if there is no matplotlib, which nothing else here needs.
+    :raises ImportError: if there is no matplotlib.
     """
     import matplotlib
 
@@ -136,7 +136,7 @@ def draw(rows: Sequence[Row], path: str) -> None:
         for panel, server in zip(panels, servers):
             _panel(panel, server, [row for row in rows if row.server == server])
         panels[0].set_ylabel("time since the start of ssh [ms]")
-        # Room for what is written above the lines.
+        # Room for the text above the lines.
         panels[0].set_ylim(0, max(row.answer for row in rows) * 1.26)
         figure.suptitle(
             "Connection time over bzr+ssh, without and with the fork service",
@@ -144,7 +144,8 @@ def draw(rows: Sequence[Row], path: str) -> None:
             fontweight="bold",
         )
         figure.legend(
-            *panels[0].get_legend_handles_labels(),
+            [*panels[0].lines[:2], panels[0].collections[0]],
+            _LEGEND,
             loc="outside lower center",
             ncols=3,
             frameon=False,
@@ -155,12 +156,9 @@ def draw(rows: Sequence[Row], path: str) -> None:
 
 
 def _panel(panel: Any, server: str, rows: Sequence[Row]) -> None:
-    """One server: on the left without the fork service, on the right with it."""
-    kinds = {
-        kind: [row for row in rows if row.served_by == kind]
-        for kind in ("process", "service", "nothing")
-    }
-    halves = [kinds["process"], kinds["service"]]
+    """Draw one server: on the left without the fork service, on the right with it."""
+    halves = [[x for x in rows if x.served_by == kind] for kind in (PROCESS, SERVICE)]
+    nothing = [row for row in rows if row.served_by == NOTHING]
     count = max(map(len, halves))
     gap = 1 + count // 8
     ticks: dict[int, str] = {}
@@ -168,17 +166,12 @@ def _panel(panel: Any, server: str, rows: Sequence[Row]) -> None:
         numbers = [start + row.connection for row in half]
         handshake = [row.handshake for row in half]
         answer = [row.answer for row in half]
-        # One entry of the legend for both halves.
-        hide = "_" if start else ""
-        label = f"{hide}the smart server has answered"
-        panel.plot(numbers, answer, "o-", color=_ANSWER, lw=1.5, ms=3, label=label)
-        label = f"{hide}the ssh handshake is done"
-        panel.plot(numbers, handshake, color=_HANDSHAKE, lw=2.2, label=label)
-        label = f"{hide}the client waits for the smart server"
-        panel.fill_between(numbers, handshake, answer, color=_WAIT, lw=0, label=label)
+        panel.plot(numbers, answer, "o-", color=_ANSWER, lw=1.5, ms=3)
+        panel.plot(numbers, handshake, color=_HANDSHAKE, lw=2.2)
+        panel.fill_between(numbers, handshake, answer, color=_WAIT, lw=0)
         apart = f"{_apart(half)} ms apart (median)"
-        if start and kinds["nothing"]:
-            apart += f",\n{_apart(kinds['nothing'])} ms of that is sshd's own"
+        if start and nothing:
+            apart += f",\n{_apart(nothing)} ms of that is sshd's own"
         panel.annotate(
             f"{words} the fork service\n{apart}",
             (start + (count + 1) / 2, 0.985),
@@ -199,17 +192,17 @@ def _panel(panel: Any, server: str, rows: Sequence[Row]) -> None:
 
 
 def _apart(rows: Sequence[Row]) -> str:
-    """The median of what is between handshake and answer, in milliseconds."""
+    """The median time between handshake and answer, in milliseconds."""
     found = median([row.answer - row.handshake for row in rows])
     return f"{found:.0f}" if found >= 10 else f"{found:.1f}"
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, 40, "connections of each kind")
+    parser = options(__doc__, repeat=(40, "connections of each kind"))
     parser.add_argument(
         "--to",
         metavar="PATH",
         default=os.path.join(PLUGIN, "doc", "connection_time"),
-        help="what is written: PATH.csv, .png and .svg (default: in doc/)",
+        help="write PATH.csv, PATH.png and PATH.svg (default: in doc/)",
     )
-    sys.exit(run("connection_time", parser, measure))
+    sys.exit(run(parser, measure))

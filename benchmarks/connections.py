@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Connections, each to a server of its own, all handled alike.
+"""Connections to smart servers: through the socket, or by a program, as with sshd.
 
-By this process itself, through the socket, or by a program that is started for it, as
-sshd does. One thread can drive many: each tells the descriptor that it waits for.
+One thread can drive many connections: each has the descriptor that it waits for.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _VERSION_THREE = b"bzr message 3 (bzr 1.6)\n"
 
 
 class Greeting(NamedTuple):
-    """What is said first, how the answer begins and how it ends."""
+    """The first request, and how the answer begins and ends."""
 
     request: bytes
     beginning: bytes
@@ -33,30 +32,31 @@ class Greeting(NamedTuple):
 
 #: ``hello`` in the first version of the protocol.
 AS_LINE = Greeting(b"hello\n", HELLO, HELLO)
-#: In the third, which Breezy's clients speak; the answer tells its version.
+#: ``hello`` in the third version, which Breezy's clients use.
 AS_MESSAGE = Greeting(
     _VERSION_THREE + b"\0\0\0\x02de" + b"s\0\0\0\x09l5:helloe" + b"e",
     _VERSION_THREE,
     b"oSs\0\0\0\x09l2:ok1:2ee",
 )
-#: Where others speak first.
+#: For servers that speak first.
 NOTHING = Greeting(b"", b"", b"")
 
 
 class Connection:
-    """A connection that is greeted, is idle and ends.
+    """A connection: the constructor begins it and sends the greeting.
 
-    It is begun when it is made. As `descriptor` becomes readable `hear` is to be
-    called until the answer is there; after `hang_up`, `ended`, until it has.
+    Each time that `descriptor` is readable, call `hear` until it returns true; after
+    `hang_up`, call `ended` until that does. Subclasses define `_start`, `hang_up` and
+    `ended`.
 
-    :ivar descriptor: what it waits for: at first, what the server writes.
-    :ivar writes: what the server reads.
+    :ivar descriptor: the descriptor to wait for: at first, the server's output.
+    :ivar writes: the server's input.
     :ivar pid: of the program, or of the worker when that is known.
-    :ivar began, came: when it was, and when the first byte of the answer was
-        there, in seconds of `time.perf_counter`.
+    :ivar began, came: when it began, and when the first byte of the answer came, in
+        seconds of `time.perf_counter`.
     """
 
-    #: What all of them say that are told nothing else.
+    #: The default greeting.
     usual = AS_LINE
 
     def __init__(self, greeting: Greeting | None = None):
@@ -69,7 +69,7 @@ class Connection:
         self._open = [self.writes, self.descriptor]
         self.began = time.perf_counter()
         try:
-            # hello is in the pipe before the server is: with sshd it may be, too.
+            # The request is there before the server, as it may be with sshd.
             os.write(self.writes, self.greeting.request)
             self._start(stdin, stdout)
         except BaseException:
@@ -79,17 +79,13 @@ class Connection:
             os.close(stdin)
             os.close(stdout)
 
-    def _start(self, stdin: int, stdout: int) -> None:
-        """Have a server started with these."""
-        raise NotImplementedError(self._start)
-
     @property
     def took(self) -> float:
         """Milliseconds from the request to the first byte of the answer."""
         return (self.came - self.began) * 1000
 
     def hear(self) -> bool:
-        """Go on, as `descriptor` is ready; whether the whole answer is there."""
+        """Read from `descriptor`; whether the answer is complete."""
         came = time.perf_counter()
         data = os.read(self.descriptor, 4096)
         if not data:
@@ -102,7 +98,7 @@ class Connection:
         return self._answer.endswith(self.greeting.end)
 
     def why(self) -> str:
-        """What is known of why it failed."""
+        """The reason of a failure, as far as it is known, to be appended to a text."""
         return ""
 
     def wait(self) -> None:
@@ -110,7 +106,7 @@ class Connection:
         self._until(self.hear)
 
     def finish(self) -> None:
-        """Hang up, and wait until the server has ended, and well."""
+        """Hang up, and wait until the server has ended successfully."""
         try:
             self.hang_up()
             self._until(self.ended)
@@ -118,30 +114,21 @@ class Connection:
             self.close()
 
     def _until(self, step: Callable[[], bool]) -> None:
-        over = False
-        while not over:
-            poller = select.poll()
-            poller.register(self.descriptor, select.POLLIN)
-            if not poller.poll(DEADLINE * 1000):
-                raise BenchmarkError(f"nothing came for {DEADLINE:.0f} s{self.why()}")
-            over = step()
-
-    def hang_up(self) -> None:
-        """Let the server see the end of our requests."""
-        raise NotImplementedError(self.hang_up)
-
-    def ended(self) -> bool:
-        """Go on, as `descriptor` is ready; whether the server has ended, well."""
-        raise NotImplementedError(self.ended)
+        poller = select.poll()  # select(2) takes no descriptor above 1023
+        poller.register(self.descriptor, select.POLLIN)
+        while poller.poll(DEADLINE * 1000):
+            if step():
+                return
+        raise BenchmarkError(f"nothing came for {DEADLINE:.0f} s{self.why()}")
 
     def close(self) -> None:
-        """Leave it as it is; may be called again."""
+        """Close all descriptors; may be called again."""
         while self._open:
             os.close(self._open.pop())
 
 
 class SocketConnection(Connection):
-    """Through the socket of *service*, with pipes of our own."""
+    """A connection through the socket of *service*, by passing it pipes."""
 
     def __init__(self, service: Service, greeting: Greeting | None = None):
         self._service = service
@@ -160,7 +147,7 @@ class SocketConnection(Connection):
             os.close(stderr)
 
     def wait_for_pid(self) -> None:
-        """Wait until it is known."""
+        """Wait until `pid` is known."""
         while b"\n" not in self._said:
             self._said += self._link.recv(4096)
         if not self._said.startswith(b"ok "):
@@ -179,7 +166,7 @@ class SocketConnection(Connection):
     def ended(self) -> bool:
         data = self._link.recv(4096)
         self._said += data
-        if data and self._said.count(b"\n") < 2:
+        if data and self._said.count(b"\n") < 2:  # "ok PID", "exit 0"
             return False
         self.close()
         if not self._said.endswith(b"\nexit 0\n"):
@@ -192,12 +179,12 @@ class SocketConnection(Connection):
 
 
 class Program(Connection):
-    """Through a program that is started for it, from before its exec.
+    """A connection to a program that is started for it.
 
-    :param words: what is executed.
-    :param farewell: what it is told before the end of file.
+    :param words: the command.
     :param errors: a file to which its standard error is appended.
-    :ivar cpu: seconds that it took, with its children; known when it has ended.
+    :param farewell: its last input before the end of file.
+    :ivar cpu: CPU seconds of it and its children, when it has ended.
     """
 
     def __init__(
@@ -210,7 +197,6 @@ class Program(Connection):
     ):
         self._words, self._environ, self._errors = words, environ, errors
         self._farewell = farewell
-        self._pidfd = -1
         self.cpu = 0.0
         super().__init__(greeting)
 
@@ -235,19 +221,18 @@ class Program(Connection):
         return f" from {' '.join(self._words)}"
 
     def hang_up(self) -> None:
-        if self.writes in self._open:
-            # One that has ended is found out when it is waited for.
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self.writes, self._farewell)
-            self._open.remove(self.writes)
-            os.close(self.writes)
+        if self.writes < 0:
+            return
+        # `ended` reports a program that has ended too early.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.writes, self._farewell)
+        self._open.remove(self.writes)
+        os.close(self.writes)
+        self.writes = -1
+        self.descriptor = os.pidfd_open(self.pid)
+        self._open.append(self.descriptor)
 
     def ended(self) -> bool:
-        if self._pidfd < 0:
-            if not os.read(self.descriptor, 65536):
-                self._pidfd = self.descriptor = os.pidfd_open(self.pid)
-                self._open.append(self._pidfd)
-            return False
         _, status, usage = os.wait4(self.pid, 0)
         self.pid = 0
         self.cpu = usage.ru_utime + usage.ru_stime
@@ -258,7 +243,7 @@ class Program(Connection):
 
     def close(self) -> None:
         super().close()
-        if self.pid:  # it was not waited for: something has gone wrong
+        if self.pid:  # an error came before `ended`
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -266,7 +251,7 @@ class Program(Connection):
 
 
 def say_hello(start: Callable[[], Connection]) -> Connection:
-    """One connection that was answered and has ended well."""
+    """Make one connection, wait for its answer and its end."""
     made = start()
     try:
         made.wait()
@@ -277,10 +262,7 @@ def say_hello(start: Callable[[], Connection]) -> Connection:
 
 @contextlib.contextmanager
 def hold(start: Callable[[], Connection], count: int) -> Iterator[list[Connection]]:
-    """*count* connections that have their answers, and are idle; they end with this.
-
-    They are begun some at a time: what many at once wait is another question.
-    """
+    """Keep *count* idle connections, begun 16 at a time."""
     with contextlib.ExitStack() as stack:
         held: list[Connection] = []
         while len(held) < count:

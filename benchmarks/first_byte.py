@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How long a client waits for the first byte of an answer, each way to connect.
+"""The time to the first byte of an answer, for each way to connect.
 
-This process, which asks at the socket itself, from its request: with spare workers and
-without any, and of a zygote with 500 MiB more of private memory, because fork copies
-page tables. Programs from the exec of ``sh -c PROGRAM``, as with sshd's forced command:
-the native and the Python ``lp-serve-client``, ``git upload-pack`` and ``brz serve
---inet``, today's way. The shell alone takes some of the time: that is shown, too. All
-are told ``hello`` but git, which says which references it has without being asked.
+This process asks at the socket, with spare workers and without, and of a zygote with
+500 MiB of additional private memory, because fork copies page tables. Programs are
+started by ``sh -c PROGRAM``, as with sshd's forced command; the time of the shell
+alone is measured, too.
 """
 
 from __future__ import annotations
@@ -16,26 +14,14 @@ import argparse
 import sys
 
 from connections import NOTHING
-from runner import Result, arguments, ratios, run
-from sides import (
-    GIT,
-    IN_PROCESS,
-    INET,
-    NATIVE,
-    PYTHON,
-    Side,
-    client,
-    first_bytes,
-    git,
-    in_process,
-    inet,
-    program,
-)
+from runner import Result, options, ratios, run
+from sides import GIT, IN_PROCESS, INET, NATIVE, PYTHON
+from sides import client, first_bytes, git, in_process, inet, program
 from stage import DOORS, HELLO, SOCKET, Service, Stage
 
 SHELL = "sh -c 'printf ...'"
 FORKED, LARGE = f"{IN_PROCESS}, no spare worker", f"{IN_PROCESS}, large zygote"
-#: A plug-in; huge pages would make it look better than a heap of Python's.
+#: A plug-in. A heap of Python objects has no huge pages either.
 _PLUGIN = """\
 '''Takes memory.'''
 import mmap
@@ -47,16 +33,10 @@ for start in range(0, len(kept), mmap.PAGESIZE):
 
 
 def large(stage: Stage, name: str, **settings: object) -> Service:
-    """A service whose processes have 500 MiB more."""
+    """A service whose zygote has 500 MiB more."""
     made = stage.service(name, **settings)
     made.add_plugin("larger", _PLUGIN)
     return made
-
-
-def alone(stage: Stage) -> Side:
-    """The shell, which answers by itself."""
-    words = ["printf", HELLO.decode().replace("\x01", r"\001")]
-    return program(stage, SHELL, words, greeting=NOTHING)
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
@@ -71,12 +51,10 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
         sides += [in_process(large_forked, f"{LARGE}, no spare worker")]
         for kind in (NATIVE, PYTHON):
             sides += [client(stage, spare, kind, door) for door in DOORS]
-        sides += [*git(stage), alone(stage), inet(stage)]
+        words = ["printf", HELLO.decode().replace("\x01", r"\001")]
+        shell = program(stage, SHELL, words, greeting=NOTHING)
+        sides += [*git(stage), shell, inet(stage)]
         times = first_bytes(sides, chosen.repeat)
-    return report(times)
-
-
-def report(times: dict[str, list[float]]) -> Result:
     result = Result()
     result.figures("ms to the first byte", times, INET)
     for side, most, less in (
@@ -97,5 +75,5 @@ def report(times: dict[str, list[float]]) -> Result:
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, 100, "connections each way")
-    sys.exit(run("first_byte", parser, measure))
+    parser = options(__doc__, repeat=(100, "connections each way"))
+    sys.exit(run(parser, measure))

@@ -1,29 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What a first connection imports that the zygote had not: nothing, if all is well.
+"""Whether a first connection imports modules that the zygote does not have.
 
-Runs what users do over bzr+ssh, each command in connections of its own; then shows
-which modules their workers had to import, as the service has logged it. The service
-names each module once, so what two commands miss is shown for the first of them.
+Runs what users do over bzr+ssh. The service logs each module that a worker had to
+import, once; it is shown for the first command that misses it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
 
-from runner import Result, arguments, run
+from runner import Result, options, run
 from sides import PYTHON, client_words
-from stage import FIFO, BenchmarkError, Stage, wait_until
+from stage import FIFO, BenchmarkError, Stage
 
-_MISSED = "rehearsal missed modules: "
-#: In this order, in a directory of the client; URL/ is what is served. A "!" stands
-#: before what has to fail.
+_MISSED = r"rehearsal missed modules: (.*)"
+#: Commands of a client, in this order; URL/ is what is served. One with "!" has to fail.
 OPERATIONS = """\
 brz init -q local; date > local/file; brz add -q local; brz commit -q -m 1 local
 brz push -q -d local URL/trunk
@@ -63,6 +61,14 @@ brz remove-branch -q --force URL/made
 """
 
 
+#: What Breezy runs as ssh. It asks for the version first.
+_SSH = """\
+#!/bin/sh
+[ "$1" = -V ] && echo OpenSSH && exit
+exec env BRZ_HOME={home} {client}
+"""
+
+
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     place = os.path.join(stage.path, "client")
     os.mkdir(place)
@@ -71,34 +77,31 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     environ |= {"BRZ_SSH": ssh, "BRZ_EMAIL": "benchmark", "BRZ": shlex.join(stage.brz)}
     result, rows = Result(), []
     with stage.service() as service:
-        environ["LPSERVE_HOME"] = service.environ["BRZ_HOME"]
-        words = shlex.join(client_words(stage, PYTHON, FIFO))
+        client = shlex.join(client_words(stage, PYTHON, FIFO))
         with open(ssh, "w") as file:
-            # Breezy asks it what it is.
-            file.write('#!/bin/sh\n[ "$1" = -V ] && echo OpenSSH && exit\n')
-            file.write("echo >>$LPSERVE_HOME/connections\n")
-            file.write(f"exec env BRZ_HOME=$LPSERVE_HOME {words}\n")
+            home = shlex.quote(service.environ["BRZ_HOME"])
+            file.write(_SSH.format(home=home, client=client))
         os.chmod(ssh, 0o700)
-        connections = os.path.join(service.environ["BRZ_HOME"], "connections")
-        served = 0
+        logged = served = 0
         for line in OPERATIONS.splitlines():
-            start, before = len(service.log_text()), served
             began = time.perf_counter()
             script = f'set -e; brz() {{ $BRZ "$@"; }}; {line}'
-            words = ["sh", "-c", script.replace("URL", "bzr+ssh://host")]
-            how = {"env": environ, "cwd": place, "stdin": subprocess.DEVNULL}
-            done = subprocess.run(words, capture_output=True, text=True, **how)
+            done = subprocess.run(
+                ["sh", "-c", script.replace("URL", "bzr+ssh://host")],
+                env=environ,
+                cwd=place,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+            )
             if done.returncode:
                 raise BenchmarkError(f"{line}: {done.stderr}")
-            took = time.perf_counter() - began
-            with contextlib.suppress(FileNotFoundError):
-                served = os.stat(connections).st_size
-            wait_until(
-                lambda n=served: service.status()["totals"]["ended"] >= n,
-                "the workers have ended",
-            )
-            names = missed_in(service.log_text()[start:])
-            rows.append([line, served - before, f"{took * 1000:.0f}", len(names)])
+            took = f"{(time.perf_counter() - began) * 1000:.0f}"
+            before, served = served, service.settle()["totals"]["ended"]
+            log = service.log_text()
+            names = " ".join(re.findall(_MISSED, log[logged:])).split()
+            logged = len(log)
+            rows.append([line, served - before, took, len(names)])
             if names:
                 result.failures.append(f"{line} imports {' '.join(names)}")
         modules = service.settle()["modules"]
@@ -107,11 +110,5 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     return result
 
 
-def missed_in(log: str) -> list[str]:
-    """The modules that *log* names."""
-    lines = log.splitlines()
-    return [name for line in lines for name in line.partition(_MISSED)[2].split()]
-
-
 if __name__ == "__main__":
-    sys.exit(run("imports", arguments(__doc__), measure))
+    sys.exit(run(options(__doc__), measure))

@@ -2,13 +2,13 @@
 
 """The memory of an idle connection, and whether many hold up the next one.
 
-Memory is the proportional set size (PSS) of all processes, where a page that N
-processes share counts 1/N for each: what the connections add to it, by connection.
-What the kernel keeps for them (page tables, buffers, kernel stacks) is in no PSS. A
-lpserve without connections is not free either, so that is shown, too.
+Memory is the proportional set size (PSS) of all processes: a page that N processes
+share counts 1/N for each. PSS does not include page tables, kernel stacks and buffers.
+The figure is the growth of PSS divided by the number of connections. A service
+without connections is measured, too.
 
-While they are open, new connections are made by this process: they should take no
-longer than before. Each case has a service of its own.
+While the connections are open, new ones are made: they should take no longer than
+before. Each case has a service of its own.
 """
 
 from __future__ import annotations
@@ -19,25 +19,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from accounts import pss
-from connections import (
-    Connection,
-    Program,
-    SocketConnection,
-    hold,
-    say_hello,
-)
-from runner import Result, add_number, arguments, median, ratios, run
+from connections import Connection, Program, SocketConnection, hold, say_hello
+from runner import Result, in_rounds, median, options, ratios, run
 from sides import NATIVE, PYTHON, Side, client, git, inet
 from stage import DOORS, SOCKET, Service, Stage, children_of
 
 
 @dataclass
 class Weight:
-    """MiB that connections take.
+    """What connections take.
 
-    :ivar pss, clients: of each, with its client, and of it the client.
-    :ivar empty: of the service without connections.
-    :ivar quiet, meanwhile: ms to the first byte of new ones before, and with them open.
+    :ivar pss, clients: MiB of each connection with its client, and of the client.
+    :ivar empty: MiB of the service without connections.
+    :ivar quiet, meanwhile: ms to the first byte of new ones, before and while they
+        are open.
     """
 
     pss: float
@@ -49,14 +44,12 @@ class Weight:
 
 def new_ones(service: Service, count: int, busy: int) -> list[float]:
     """Milliseconds to the first byte of *count* new connections; *busy* are open."""
-    times = []
-    for number in range(-3, count):
+
+    def connect() -> float:
         service.wait_for_spares(busy)
-        took = say_hello(lambda: SocketConnection(service)).took
-        if number >= 0:
-            times.append(took)
-    service.wait_for_spares(busy)
-    return times
+        return say_hello(lambda: SocketConnection(service)).took
+
+    return in_rounds({"": connect}, count, warm=3)[""]
 
 
 def weigh(
@@ -78,7 +71,7 @@ def weigh(
     with hold(start, count) as held:
         servers = served(count) - empty
         pids = [each.pid for each in held if isinstance(each, Program)]
-        # A shell may not have become what it started.
+        # Some shells fork the program, and some become it.
         clients = pss([*pids, *children_of(pids)]) / count if pids else 0.0
         found = Weight(servers / count + clients, clients, empty, quiet)
         if quiet:
@@ -88,7 +81,6 @@ def weigh(
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     found: dict[tuple[str, int], Weight] = {}
-    result = Result()
 
     def add(side: Side, count: int) -> None:
         weight = weigh(side.service, side.start, count, chosen.repeat)
@@ -106,22 +98,18 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
             add(client(stage, service, kind, door), count)
     for side in (*git(stage), inet(stage)):
         add(side, few)
-    report(result, found)
-    return result
+    return report(found)
 
 
-def report(result: Result, found: dict[tuple[str, int], Weight]) -> None:
-    """Write into *result* what was found, by side and number."""
+def report(found: dict[tuple[str, int], Weight]) -> Result:
+    """The result of what was found, by side and number."""
+    result = Result()
     head = ["MiB of each idle connection", "open", "PSS", "of it the client"]
     head += ["ms of a new one: quiet", "meanwhile"]
     rows = []
     for (name, count), each in found.items():
         times = [median(x) if x else "" for x in (each.quiet, each.meanwhile)]
         rows.append([name, count, each.pss, each.clients, *times])
-    result.table(head, rows)
-    empty = median([each.empty for each in found.values() if each.empty])
-    result.text += f"lpserve without connections: {empty:.1f} MiB\n\n"
-    for (name, count), each in found.items():
         result.values[f"{name}, {count} open"] = vars(each)
         if name.startswith(NATIVE):
             what = f"{count} open, {name}"
@@ -130,9 +118,16 @@ def report(result: Result, found: dict[tuple[str, int], Weight]) -> None:
             slower = ratios(each.meanwhile, each.quiet)
             figure = f"first byte of a new one, {what}"
             result.target(figure, slower, 1.1, "x when quiet", at_most=True)
+    result.table(head, rows)
+    empty = median([each.empty for each in found.values() if each.empty])
+    result.text += f"lpserve without connections: {empty:.1f} MiB\n\n"
+    return result
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, 100, "new connections while the others are open")
-    add_number(parser, "connections", 2000, "most that are open at once")
-    sys.exit(run("memory", parser, measure))
+    parser = options(
+        __doc__,
+        repeat=(100, "new connections while the others are open"),
+        connections=(2000, "most that are open at once"),
+    )
+    sys.exit(run(parser, measure))

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The frame of a benchmark: its options, its rounds, what it prints, its JSON file.
+"""Runs a benchmark: options, interleaved rounds, statistics, tables, the JSON file.
 
-A benchmark compares sides on the machine that it runs on. All sides are measured in
-turns in one run, so that whatever else the machine does is done to all of them. What
-counts is the median, with its confidence interval, and the ratio of two sides in each
-round. Needs no more than the standard library and Breezy.
+A benchmark compares sides on one machine. Each round measures every side once, so
+other load on the machine affects all sides alike. Results are medians with their
+confidence intervals, and the ratios of two sides in the same round.
 """
 
 from __future__ import annotations
@@ -22,58 +21,57 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any, TypeVar
 
 from stage import BenchmarkError, Stage, conversation
 
 #: Verdicts on a target.
 REACHED, MISSED, NOISY = "reached", "MISSED", "too noisy to tell"
-#: How likely the median of all rounds that could be is outside of the interval.
+#: The probability that the true median is outside the confidence interval.
 _OUTSIDE = 0.05
-#: What part of its median the middle half of a figure spans on a quiet machine.
+#: Interquartile range divided by median; a larger one means a busy machine.
 _CLOSE = 0.25
-#: Of fewer values nobody can tell how close they lie.
+#: With fewer values the spread is not known.
 FEW = 6
-_Side = TypeVar("_Side")
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
-def in_turn(
-    sides: Sequence[_Side], repeat: int, warm: int = 2
-) -> Iterator[tuple[_Side, bool]]:
-    """Each side as often as the others, and after each other one.
+def in_rounds(
+    sides: Mapping[_Key, Callable[[], _Value]], repeat: int, warm: int = 2
+) -> dict[_Key, list[_Value]]:
+    """Call every side once in each of *repeat* rounds; the values by side.
 
-    Yields a side and whether it counts: the first rounds warm the disk's cache.
+    The side that begins is another one in each round. The values of *warm* rounds
+    before the first are dropped: these fill the caches.
     """
+    names = list(sides)
+    found: dict[_Key, list[_Value]] = {name: [] for name in names}
     for number in range(-warm, repeat):
-        turn = number % len(sides)
-        for side in [*sides[turn:], *sides[:turn]]:
-            yield side, number >= 0
+        first = number % len(names)
+        for name in [*names[first:], *names[:first]]:
+            value = sides[name]()
+            if number >= 0:
+                found[name].append(value)
+    return found
 
 
 # -- statistics -------------------------------------------------------------------
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """The smallest of *values* that at least *part* (0 to 1) of them do not pass."""
+    """The smallest value that at least *part* (0 to 1) of *values* do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
-def median(values: Sequence[float]) -> float:
-    """The middle one of *values*, or the mean of the two in the middle."""
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[half]
-    return (ordered[half - 1] + ordered[half]) / 2
-
-
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The confidence interval of the median of what *values* are a sample of.
+    """The confidence interval of the median, for any distribution.
 
-    From two of the sorted values, which needs no distribution: as many of a sample
-    are below the median as there are heads among tosses of a coin.
+    The number of values below the true median is binomially distributed, so two of
+    the sorted values are the limits.
     """
     ordered, number = sorted(values), len(values)
     outside = 0.0
@@ -85,29 +83,27 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ratios(values: Sequence[float], to: Sequence[float]) -> list[float]:
-    """*values* to those of another side, of each round."""
+    """*values* divided by those of another side in the same round."""
     return [a / b for a, b in zip(values, to, strict=True)]
 
 
 def verdict(
     values: Sequence[float], wanted: float, at_most: bool, exact: bool = False
 ) -> str:
-    """Whether the median is on the right side of *wanted*, as far as can be told.
+    """Whether the median is at most (or at least) *wanted*, if that can be told.
 
-    :param exact: other programs cannot make the figure worse. Where they can, it is
-        missed only if its best tenth misses it too, and its middle half lies close
-        together: on a busy machine it does not.
+    :param exact: other load does not change the figure. Otherwise it is missed only
+        if its best tenth misses it as well, and the values lie close together.
     """
-    ordered = sorted(values, reverse=not at_most)
-    (low, high), sign = interval(ordered), 1 if at_most else -1
-    best, worst = (low, high) if at_most else (high, low)
-    if worst * sign <= wanted * sign:
+    sign = 1 if at_most else -1
+    ordered = sorted(value * sign for value in values)
+    (best, worst), limit = interval(ordered), wanted * sign
+    if worst <= limit:
         return REACHED
-    if best * sign <= wanted * sign:
+    if best <= limit:
         return NOISY
-    tenth = ordered[max(0, math.ceil(len(ordered) / 10) - 1)]
-    width = percentile(values, 0.75) - percentile(values, 0.25)
-    busy = tenth * sign <= wanted * sign or width > _CLOSE * median(values)
+    width = percentile(ordered, 0.75) - percentile(ordered, 0.25)
+    busy = percentile(ordered, 0.1) <= limit or width > _CLOSE * abs(median(ordered))
     return NOISY if not exact and (busy or len(values) < FEW) else MISSED
 
 
@@ -115,17 +111,17 @@ def verdict(
 
 
 def shown(value: float, digits: int = 2) -> str:
-    """A figure as tables have it."""
+    """A figure as tables show it."""
     return f"{value:.{0 if abs(value) >= 1000 else digits}f}"
 
 
 def span(values: Sequence[float], digits: int = 2) -> str:
-    """The interval of the median of *values*, as tables have it."""
+    """The confidence interval of the median of *values*, as tables show it."""
     return " to ".join(shown(each, digits) for each in interval(values))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table for people: the first column to the left, figures to the right."""
+    """A text table: the first column is left-aligned, the others right-aligned."""
     lines = [list(head)]
     for row in rows:
         lines.append([shown(x) if isinstance(x, float) else str(x) for x in row])
@@ -140,11 +136,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 class Result:
     """What a benchmark has found.
 
-    :ivar text: for people.
-    :ivar values: by title and side, all that was measured.
-    :ivar targets: figures, what they are to be, what they are, and the verdict.
-    :ivar failures: lines, without which the exit status is 0. A target that is missed
-        says something of the machine too, so it is none.
+    :ivar text: the tables.
+    :ivar values: all measured values, by title and side.
+    :ivar targets: tuples of figure, bound, median and verdict.
+    :ivar failures: one line each; with any of them the exit status is 1. A missed
+        target is none of them, because it depends on the machine.
     """
 
     def __init__(self) -> None:
@@ -156,9 +152,9 @@ class Result:
     def figures(
         self, title: str, values: Mapping[str, list[float]], base: str | None = None
     ) -> None:
-        """A table of *values* by side, one for each round.
+        """Add a table of *values*: those of each side, one for each round.
 
-        :param base: a side; how many times less than that the others take.
+        :param base: a side; the table has the ratios of its values to the others'.
         """
         self.values[title] = dict(values)
         head = [title, "runs", "p10", "median", "its interval", "p99"]
@@ -173,7 +169,7 @@ class Result:
         self.table([*head, *(["times less", "its interval"] if base else [])], rows)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table of another kind."""
+        """Add a table of another kind."""
         self.text += table(head, rows) + "\n"
 
     def target(
@@ -185,7 +181,7 @@ class Result:
         at_most: bool = False,
         exact: bool = False,
     ) -> None:
-        """The median of *values* is to be at least (or at most) *wanted*."""
+        """Compare the median of *values* with a bound: at least (or at most) *wanted*."""
         bound = f"at {'most' if at_most else 'least'} {wanted:g} {unit}"
         value = f"{median(values):.4g} {unit}"
         said = verdict(values, wanted, at_most, exact)
@@ -195,34 +191,28 @@ class Result:
 # -- the program ------------------------------------------------------------------
 
 
-def arguments(text: str, repeat: int = 0, what: str = "") -> argparse.ArgumentParser:
-    """A parser with the options that benchmarks have.
+def options(text: str, **numbers: tuple[int, str]) -> argparse.ArgumentParser:
+    """A parser with ``--json`` and an option for each of *numbers*.
 
-    :param repeat: the default of ``--repeat``; 0 if there is no such option.
+    :param text: the docstring of the benchmark.
+    :param numbers: by name, the default and what there are so many of.
     """
     parser = argparse.ArgumentParser(description=text.partition("\n")[0])
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
-    if repeat:
-        add_number(parser, "repeat", repeat, what)
+    for name, (default, what) in numbers.items():
+        option, shown = "--" + name.replace("_", "-"), f"{what} (default: {default})"
+        parser.add_argument(option, type=int, default=default, metavar="N", help=shown)
     return parser
 
 
-def add_number(
-    parser: argparse.ArgumentParser, name: str, default: int, what: str
-) -> None:
-    """Add the option ``--NAME N``, which says how many there are of something."""
-    shown = f"{what} (default: {default})"
-    parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=shown)
-
-
 def run(
-    name: str,
     parser: argparse.ArgumentParser,
     measure: Callable[[Stage, argparse.Namespace], Result],
 ) -> int:
-    """Measure, print, write; the exit status."""
+    """Measure, print, write the JSON file; the exit status."""
     chosen = parser.parse_args()
-    # So that what was started is stopped.
+    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    # An exception, so that what was started is stopped.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -253,7 +243,7 @@ def run(
 
 
 def machine(stage: Stage) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The machine, date and load that the figures depend on."""
     about = [f"{len(os.sched_getaffinity(0))} cores ({processor()})"]
     about += [f"Linux {platform.release()}", f"Python {platform.python_version()}"]
     about += [f"Breezy {version(stage, *stage.brz, 'version', '--short')}"]
@@ -268,14 +258,14 @@ def machine(stage: Stage) -> dict[str, Any]:
 
 
 def version(stage: Stage, *words: str) -> str:
-    """What a program says of its version."""
+    """The version that a program prints."""
     environ = stage.environ("version")
     said = subprocess.check_output(words, env=environ, cwd=stage.path, text=True)
     return said.split()[-1]
 
 
 def processor() -> str:
-    """What this machine computes with."""
+    """The name of the processor."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
             if line.startswith("model name"):

@@ -2,9 +2,9 @@
 
 """What a connection takes with and without ``lpserve.sandbox``.
 
-A service for each sandbox, of spare workers and of workers that are forked when they
-are asked for: the time to the first byte at the socket, and the CPU time of service,
-zygote and workers. All of them in turn.
+Each sandbox has a service with spare workers and one whose workers are forked when
+asked for. Measured are the time to the first byte at the socket, and the CPU time of
+service, zygote and workers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import os
 import sys
 
 from accounts import Account, account, count
-from runner import Result, add_number, arguments, run
+from runner import Result, options, run
 from sides import in_process
 from stage import USER, BenchmarkError, Stage
 
-#: With %u, what depends on the user cannot be made beforehand, sandbox or not.
+#: With %u, what depends on the user cannot be prepared by the zygote.
 SANDBOXES = ("off", "writes", "strict", "off, %u", "strict, %u")
-#: How many spare workers, and in words.
+#: The number of spare workers, and what that means.
 SPARES = {2: "spare worker", 0: "forked when asked"}
 
 
@@ -48,12 +48,10 @@ def start(
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     os.mkdir(os.path.join(stage.root, USER))
     with contextlib.ExitStack() as stack:
-        ways = [(spares, sandbox) for spares in SPARES for sandbox in SANDBOXES]
-        made = {way: start(stage, stack, way[1], way[0]) for way in ways}
-        count(list(made.values()), chosen.repeat, chosen.per_round)
+        made = [[start(stage, stack, x, n) for x in SANDBOXES] for n in SPARES]
+        count(sum(made, []), chosen.repeat, chosen.per_round)
     result = Result()
-    for spares in SPARES:
-        accounts = [made[spares, sandbox] for sandbox in SANDBOXES]
+    for accounts in made:
         base = accounts[0].side.name
         times = {each.side.name: each.times for each in accounts}
         result.figures("ms to the first byte", times, base)
@@ -63,6 +61,9 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, 10, "rounds")
-    add_number(parser, "per-round", 25, "connections each way in a round")
-    sys.exit(run("sandbox", parser, measure))
+    parser = options(
+        __doc__,
+        repeat=(10, "rounds"),
+        per_round=(25, "connections each way in a round"),
+    )
+    sys.exit(run(parser, measure))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The sides that are compared, each with a name and a way to connect."""
+"""The sides that benchmarks compare: ways to connect to a smart server."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import os
 import shlex
 import shutil
 import subprocess
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from connections import Connection, Greeting, Program, SocketConnection, say_hello
-from runner import in_turn
+from runner import in_rounds
 from stage import PLUGIN, USER, Service, Stage
 
 INET, GIT = "brz serve --inet", "git upload-pack"
@@ -24,10 +23,10 @@ NATIVE, PYTHON, IN_PROCESS = "native client", "Python client", "in process"
 
 @dataclass(frozen=True)
 class Side:
-    """One of those that are compared.
+    """One way to connect.
 
     :ivar start: begins a connection.
-    :ivar service: the service that has to be at rest before that, if there is one.
+    :ivar service: the service that is connected to, if it is one.
     """
 
     name: str
@@ -36,20 +35,20 @@ class Side:
 
 
 def first_bytes(sides: Sequence[Side], repeat: int) -> dict[str, list[float]]:
-    """Milliseconds to the first byte, in turns; the services are at rest before."""
+    """Milliseconds to the first byte, in rounds; all services are at rest before."""
     services = {id(side.service): side.service for side in sides if side.service}
-    times: dict[str, list[float]] = {side.name: [] for side in sides}
-    for side, counts in in_turn(sides, repeat):
+
+    def connect(side: Side) -> float:
         for service in services.values():
             service.settle()
-        took = say_hello(side.start).took
-        if counts:
-            times[side.name].append(took)
-    return times
+        return say_hello(side.start).took
+
+    ways = {side.name: functools.partial(connect, side) for side in sides}
+    return in_rounds(ways, repeat)
 
 
 def in_process(service: Service, name: str = IN_PROCESS) -> Side:
-    """This process, through the socket."""
+    """This process asks at the socket itself."""
     return Side(name, functools.partial(SocketConnection, service), service)
 
 
@@ -61,10 +60,7 @@ def program(
     greeting: Greeting | None = None,
     farewell: bytes = b"",
 ) -> Side:
-    """A program under a shell, as sshd has them executed.
-
-    :param service: the one whose client it is.
-    """
+    """A program that a shell starts, as with sshd; the client of *service*, if any."""
     environ = service.environ if service else stage.environ("today")
     under = ["sh", "-c", shlex.join(words)]
     how = (under, environ, stage.errors, greeting, farewell)
@@ -72,21 +68,18 @@ def program(
 
 
 def inet(stage: Stage) -> Side:
-    """``brz serve --inet`` for every connection: today's way."""
+    """``brz serve --inet`` for every connection, as without lpserve."""
     return program(stage, INET, stage.inet_words())
 
 
 def client(stage: Stage, service: Service, kind: str, door: str) -> Side:
-    """``lp-serve-client``.
-
-    :param kind: `NATIVE` or `PYTHON`.
-    """
+    """``lp-serve-client``; *kind* is `NATIVE` or `PYTHON`."""
     words = client_words(stage, kind, door, service.plugin)
     return program(stage, f"{kind}, {door}", words, service=service)
 
 
 def client_words(stage: Stage, kind: str, door: str, plugin: str = PLUGIN) -> list[str]:
-    """What runs the client; nothing else may be measured in its place."""
+    """The command of the client, which must not fall back to another way."""
     if kind == NATIVE:
         program = native_client(stage, plugin)
     else:
@@ -96,8 +89,7 @@ def client_words(stage: Stage, kind: str, door: str, plugin: str = PLUGIN) -> li
 
 def native_client(stage: Stage, plugin: str) -> str:
     """Build the native client of the checkout *plugin*; the path of the program."""
-    number = f"{zlib.crc32(plugin.encode()):08x}"
-    target = os.path.join(stage.path, "native", number, "lp-serve-client")
+    target = os.path.join(stage.path, "native", plugin.strip("/"), "lp-serve-client")
     if os.path.exists(target):
         return target
     os.makedirs(os.path.dirname(target))
@@ -111,9 +103,9 @@ def native_client(stage: Stage, plugin: str) -> str:
 
 
 def git(stage: Stage) -> list[Side]:
-    """``git upload-pack`` of a repository of its own, where git is installed.
+    """``git upload-pack`` of an own repository, if git is installed.
 
-    It says which references it has without being asked.
+    It begins with a list of its references, without a request.
     """
     found = shutil.which("git")
     if found is None:
@@ -121,10 +113,8 @@ def git(stage: Stage) -> list[Side]:
     path = os.path.join(stage.path, "git")
     commit = ["-c", f"user.name={USER}", "-c", f"user.email={USER}@example.com"]
     commit += ["commit", "--quiet", "--allow-empty", "--message=1"]
-    for words in (["init", "--quiet"], commit):
-        os.makedirs(path, exist_ok=True)
-        environ = stage.environ("today")
-        subprocess.run([found, *words], env=environ, cwd=path, check=True)
+    for words in (["init", "--quiet", path], ["-C", path, *commit]):
+        subprocess.run([found, *words], env=stage.environ("today"), check=True)
     greeting = Greeting(b"", b"", b"0000")  # the end of gitprotocol-pack(5)'s list
     words = [found, "upload-pack", path]
     return [program(stage, GIT, words, greeting=greeting, farewell=b"0000")]

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How long a login to lp-serve-ssh takes while somebody else attacks it.
+"""The time of a login to lp-serve-ssh while another client attacks it.
 
-The attacker is at 127.0.0.1 and who logs in at 127.0.0.2. One attack are 1,000
-connections on which nobody logs in; those that are dropped are opened anew, a
-hundred a second. The other one are logins that fail, one after the other, as
-the shared account, with no penalties, at a server with one file of keys and at one with
-1,000. They are taken in turns, and with no attack at all. Then what the index of
-keys takes by itself.
+The attacker is at 127.0.0.1 and the user at 127.0.0.2. One attack is 1,000 connections
+on which nobody logs in; each that is dropped is opened again, a hundred a second at
+most. The other is failing logins as the shared account, without penalties, to a server
+with one file of keys and to one with 1,000. Then the index of keys is timed alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import os
 import select
@@ -24,17 +23,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from runner import Result, arguments, in_turn, ratios, run
+from runner import Result, in_rounds, options, ratios, run
 from sshstage import SshServer, connect, make_key
 from stage import Stage, wait_until
 
 from lpserve.ssh.keydirectory import KeyDirectory
 
-#: Connections on which nobody logs in, and files of keys.
+#: The number of connections on which nobody logs in, and of files of keys.
 MANY = 1000
-#: Logins in a row, of each side in each turn.
+#: Logins of a side in each round.
 _ROW = 5
 QUIET, HALF_OPEN = "quiet", f"{MANY} connections that do not log in"
 ONE_FILE = "failing logins, 1 file"
@@ -42,7 +41,7 @@ MANY_FILES = f"failing logins, {MANY} files"
 
 
 def keep_open(port: int) -> None:
-    """Keep `MANY` connections open until killed; say when they have been made."""
+    """Keep `MANY` connections open until killed; print a line when all are open."""
     poll = select.poll()
     made: dict[int, socket.socket] = {}
 
@@ -65,40 +64,50 @@ def keep_open(port: int) -> None:
             connect()
 
 
-@contextlib.contextmanager
-def attack(words: list[str]) -> Iterator[None]:
-    """Run an attacker that writes a line when it has begun, if any, and end it."""
-    if not words:
-        yield
-        return
-    how = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, start_new_session=True, **how
-    )
+def logins(server: SshServer, attacker: list[str]) -> list[float]:
+    """Milliseconds of `_ROW` logins while *attacker* runs, if it is a command.
+
+    An attacker prints a line when it has begun.
+    """
+    ssh = ["-b", "127.0.0.2", *server.ssh()]
+    process = None
     try:
-        process.stdout.readline()
-        yield
+        if attacker:
+            process = subprocess.Popen(
+                attacker,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            process.stdout.readline()
+        return [connect(ssh)[0] for _ in range(_ROW)]
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if process is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        wait_until(lambda: quiet(server), "the server has no connections")
+
+
+def quiet(server: SshServer) -> bool:
+    """Whether *server* has no connection (proc_net(5); 01 is ESTABLISHED)."""
+    port = f":{server.port:04X}"
+    with open("/proc/net/tcp") as file:
+        found = [line.split()[1:4] for line in file]
+    return not any(a.endswith(port) and state == "01" for a, _, state in found)
 
 
 def failing(server: SshServer) -> list[str]:
     """The attacker that fails to log in."""
     wrong = make_key(server.directory, "wrong")
-    ssh = ["ssh", "-F", "none", "-p", str(server.port), "-i", wrong, "-l", "bzr"]
-    options = ("IdentitiesOnly=yes", "IdentityAgent=none", "BatchMode=yes")
-    options += ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
-    words = [*ssh, *(f"-o{each}" for each in options), "127.0.0.1", "id"]
-    return ["sh", "-c", f"echo; while :; do {shlex.join(words)}; done"]
+    words = shlex.join(["ssh", *server.ssh(wrong, "bzr"), "id"])
+    return ["sh", "-c", f"echo; while :; do {words}; done"]
 
 
-def add_files(server: SshServer) -> None:
-    """Give it `MANY` files of keys more."""
-    other = make_key(server.directory, "other") + ".pub"
+def add_keys(directory: str, key: str) -> None:
+    """Copy the public key of *key* to `MANY` files in *directory*."""
     for number in range(MANY):
-        place = os.path.join(server.directory, "keys", f"user{number}")
-        shutil.copy(other, place)
+        shutil.copy(key + ".pub", os.path.join(directory, f"user{number}"))
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
@@ -111,33 +120,19 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
         plain = enter(SshServer(stage, "plain", service.environ))
         one = enter(SshServer(stage, "one", unlimited.environ))
         many = enter(SshServer(stage, "many", unlimited.environ))
-        add_files(many)
-        for server in (plain, one, many):
-            with open(server.config, "a") as file:
-                file.write("    BindAddress 127.0.0.2\n")
-        sides: dict[str, tuple[SshServer, list[str]]] = {
-            QUIET: (plain, []),
-            HALF_OPEN: (
-                plain,
-                [
-                    sys.executable,
-                    os.path.abspath(__file__),
-                    "--attack",
-                    str(plain.port),
-                ],
+        keys = os.path.join(many.directory, "keys")
+        add_keys(keys, make_key(many.directory, "other"))
+        program = [sys.executable, os.path.abspath(__file__)]
+        sides = {
+            QUIET: functools.partial(logins, plain, []),
+            HALF_OPEN: functools.partial(
+                logins, plain, [*program, "--attack", str(plain.port)]
             ),
-            ONE_FILE: (one, failing(one)),
-            MANY_FILES: (many, failing(many)),
+            ONE_FILE: functools.partial(logins, one, failing(one)),
+            MANY_FILES: functools.partial(logins, many, failing(many)),
         }
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for name, counts in in_turn(list(sides), chosen.repeat, warm=1):
-            server, words = sides[name]
-            with attack(words):
-                found = [connect(server.config)[0] for _ in range(_ROW)]
-            if counts:
-                times[name] += found
-            # The server has seen that they are gone.
-            wait_until(lambda server=server: quiet(server), "the server is quiet")
+        rows = in_rounds(sides, chosen.repeat, warm=1)
+    times = {name: list(itertools.chain(*found)) for name, found in rows.items()}
     result = Result()
     result.figures("ms until logged in", times, QUIET)
     result.figures(f"us of the index, {MANY} files", index_times(stage))
@@ -149,23 +144,12 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     return result
 
 
-def quiet(server: SshServer) -> bool:
-    """Whether nobody is connected to it any more."""
-    port = f":{server.port:04X}"
-    with open("/proc/net/tcp") as file:
-        found = [line.split()[1:4] for line in file]
-    return not any(a.endswith(port) and state == "01" for a, _, state in found)
-
-
 def index_times(stage: Stage) -> dict[str, list[float]]:
-    """Microseconds that the index of `MANY` files takes, by what for."""
+    """Microseconds of each use of the index of `MANY` files."""
     path = os.path.join(stage.path, "index")
     os.mkdir(path, 0o700)
-    key = make_key(stage.path, "user") + ".pub"
-    for number in range(MANY):
-        shutil.copy(key, os.path.join(path, f"user{number}"))
-    # A file that has just changed is read again.
-    time.sleep(2.1)
+    add_keys(path, make_key(stage.path, "user"))
+    time.sleep(2.1)  # a file that has just changed is read again each time
     keys = KeyDirectory(path, "bzr")
     found = {"reading all files, once": timed(1, lambda: list(keys.renew()))}
     blob = next(iter(keys._users))
@@ -176,7 +160,7 @@ def index_times(stage: Stage) -> dict[str, list[float]]:
 
 
 def timed(count: int, work: Callable[[], object]) -> list[float]:
-    """Microseconds that *work* takes, each time."""
+    """Microseconds of each of *count* calls of *work*."""
     moments = [time.perf_counter()]
     for _ in range(count):
         work()
@@ -187,5 +171,5 @@ def timed(count: int, work: Callable[[], object]) -> list[float]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--attack"]:
         keep_open(int(sys.argv[2]))
-    parser = arguments(__doc__, 10, f"turns, of {_ROW} logins each way")
-    sys.exit(run("ssh_flood", parser, measure))
+    parser = options(__doc__, repeat=(10, f"rounds, of {_ROW} logins each way"))
+    sys.exit(run(parser, measure))

@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Real ssh servers on loopback, before and after, and logins to them.
+"""ssh servers on loopback, with and without the fork service, and logins to them.
 
-OpenSSH's sshd with 'brz serve --inet' as the forced command, and with
-lp-serve-client as that; 'brz lp-serve-ssh' without the fork service, and with it;
-and sshd with a command that only prints an answer: what it takes itself. Nobody
-has to be root. Their files are in the stage's directory.
+OpenSSH's sshd runs ``brz serve --inet``, lp-serve-client, or a command that only prints
+an answer; ``brz lp-serve-ssh`` starts processes or asks the service. None needs root.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from stage import (
     DEADLINE,
@@ -38,87 +35,65 @@ sys.path.insert(0, os.path.join(PLUGIN, "tests", "live", "ssh"))
 from sshd import Sshd, SshdError, make_key
 
 SSHD, LP_SERVE_SSH = "sshd", "lp-serve-ssh"
-#: By what a host has its connections served.
+#: What serves the connections of an ssh server.
 PROCESS, SERVICE, NOTHING = "process", "service", "nothing"
-#: What a Bazaar client asks for.
+#: The ssh server, and what serves its connections.
+Host = tuple[str, str]
+#: The command that a Bazaar client sends.
 COMMAND = "bzr serve --inet --directory=/ --allow-writes"
-#: As Breezy calls ssh (breezy.transport.ssh), and one line of what it is told.
-_OPTIONS = [
+#: As Breezy calls ssh (breezy.transport.ssh); VERBOSE has it tell of the login.
+_AS_BREEZY = (
     *("-oForwardX11=no", "-oForwardAgent=no", "-oClearAllForwardings=yes"),
     *("-oNoHostAuthenticationForLocalhost=yes", "-oLogLevel=VERBOSE"),
-]
-#: Answers ``hello`` as a smart server does, and waits for the end.
-_PRINT = f"echo '{HELLO.decode().strip()}'; exec cat >/dev/null"
+)
 _AUTHENTICATED = b"Authenticated to "
-_CLIENT = """\
-Host *
-    HostName 127.0.0.1
-    Port {port}
-    User {user}
-    IdentityFile "{key}"
-    UserKnownHostsFile /dev/null
-    GlobalKnownHostsFile /dev/null
-    StrictHostKeyChecking no
-    IdentitiesOnly yes
-    IdentityAgent none
-    BatchMode yes
-    LogLevel ERROR
-"""
-
-
-@dataclass(frozen=True)
-class Host:
-    """An ssh server that serves the stage's root.
-
-    :ivar server: `SSHD` or `LP_SERVE_SSH`.
-    :ivar served_by: `PROCESS`, `SERVICE` or `NOTHING`.
-    :ivar config: a configuration for ``ssh`` in which every host is it.
-    """
-
-    server: str
-    served_by: str
-    config: str
+#: These keep the account's own keys and known hosts out.
+_ALONE = (
+    *("-F", "none", "-oIdentitiesOnly=yes", "-oIdentityAgent=none", "-oBatchMode=yes"),
+    *("-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null"),
+)
+#: Answers ``hello`` as a smart server does, and waits for the end of file.
+_PRINT = f"echo '{HELLO.decode().strip()}'; exec cat >/dev/null"
 
 
 @contextlib.contextmanager
-def hosts(stage: Stage) -> Iterator[tuple[Service, list[Host]]]:
-    """A service, and the hosts."""
+def hosts(stage: Stage) -> Iterator[tuple[Service, dict[Host, list[str]]]]:
+    """A service, and the options of ``ssh`` for each of the hosts."""
+    client = shlex.join([os.path.join(PLUGIN, "bin", "lp-serve-client"), USER])
+    inet = shlex.join(stage.inet_words())
     with contextlib.ExitStack() as stack:
         service = stack.enter_context(stage.service())
-        # Configured alike, and never started.
-        nothing = stage.service("nothing")
-        client = [os.path.join(PLUGIN, "bin", "lp-serve-client"), USER]
+        never_started = stage.service("nothing")
         today = stage.environ("today")
-        made = []
+        made: dict[Host, list[str]] = {}
         for served_by, command, environ in (
             (NOTHING, _PRINT, today),
-            (PROCESS, shlex.join(stage.inet_words()), today),
-            (SERVICE, shlex.join(client), service.environ),
+            (PROCESS, inet, today),
+            (SERVICE, client, service.environ),
         ):
-            config = stack.enter_context(_sshd(stage, served_by, command, environ))
-            made.append(Host(SSHD, served_by, config))
+            sshd = stack.enter_context(_sshd(stage, served_by, command, environ))
+            made[SSHD, served_by] = sshd
         for served_by, environ in (
-            (PROCESS, nothing.environ),
+            (PROCESS, never_started.environ),
             (SERVICE, service.environ),
         ):
             server = stack.enter_context(SshServer(stage, served_by, environ))
-            made.append(Host(LP_SERVE_SSH, served_by, server.config))
+            made[LP_SERVE_SSH, served_by] = server.ssh()
         yield service, made
 
 
 @contextlib.contextmanager
 def _sshd(
     stage: Stage, name: str, command: str, environ: dict[str, str]
-) -> Iterator[str]:
-    """An sshd whose only command is *command*; a configuration for ``ssh``."""
+) -> Iterator[list[str]]:
+    """An sshd with the forced command *command*; the options of ``ssh`` for it."""
     directory = os.path.join(stage.path, f"sshd-{name}")
     try:
         sshd = Sshd(directory, environ)
-        # By this name its configuration for ssh has the key.
         sshd.allow("host", command)
         sshd.start(environ, DEADLINE)
         try:
-            yield os.path.join(directory, "ssh_config")
+            yield ["-F", os.path.join(directory, "ssh_config"), "host"]
             sshd.stop(DEADLINE)
         finally:
             sshd.kill()
@@ -127,84 +102,70 @@ def _sshd(
 
 
 class SshServer(Daemon):
-    """A 'brz lp-serve-ssh'.
+    """A ``brz lp-serve-ssh``.
 
     :param environ: its environment, with a breezy.conf that names the service.
-    :ivar directory: where its files are: keys/ has those who may log in.
+    :ivar directory: the directory of its files: keys/ has those who may log in.
     :ivar port: where it listens.
-    :ivar config: a configuration for ``ssh`` in which every host is it.
     """
 
     def __init__(self, stage: Stage, name: str, environ: dict[str, str]):
         super().__init__(stage, f"lp-serve-ssh-{name}", environ)
         self.directory = os.path.join(stage.path, f"lp-serve-ssh-{name}")
-        self.config = os.path.join(self.directory, "ssh_config")
 
     def __enter__(self) -> SshServer:
         keys = os.path.join(self.directory, "keys")
         os.makedirs(keys, 0o700)
-        key = make_key(self.directory, USER)
+        self._key = make_key(self.directory, USER)
         host_key = make_key(self.directory, "host_key")
-        shutil.copy(key + ".pub", os.path.join(keys, USER))
+        shutil.copy(self._key + ".pub", os.path.join(keys, USER))
         words = [f"--host-key={host_key}", f"--authorized-keys={keys}"]
         place = self.start("lp-serve-ssh", "--listen=127.0.0.1:0", *words)
         self.port = int(place.rpartition(":")[2])
-        quoted = key.replace("%", "%%")
-        with open(self.config, "w") as file:
-            file.write(_CLIENT.format(port=self.port, user=USER, key=quoted))
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._process.terminate()
         self.stop()
 
+    def ssh(self, key: str = "", user: str = USER) -> list[str]:
+        """The options of ``ssh`` that log in to it, with the right key unless given."""
+        words = ["-p", str(self.port), "-i", key or self._key, "-l", user]
+        return [*_ALONE, *words, "127.0.0.1"]
 
-def connect(config: str) -> tuple[float, float]:
-    """Connect with the ``ssh`` of this system and say ``hello``.
 
-    :returns: milliseconds from the exec of ``ssh`` until the server has let it in, and
-        until the first byte of the smart server's answer has come.
+def connect(ssh: Sequence[str]) -> tuple[float, float]:
+    """Connect with OpenSSH's ``ssh`` and say ``hello``.
+
+    :param ssh: the options for the host.
+    :returns: milliseconds from the exec of ``ssh`` to the end of the handshake, and to
+        the first byte of the smart server's answer.
     """
-    words = ["ssh", "-F", config, *_OPTIONS, "host", COMMAND]
+    words = ["ssh", *_AS_BREEZY, *ssh, COMMAND]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     began = time.perf_counter()
     with subprocess.Popen(words, bufsize=0, **pipes) as process:
+        timer = threading.Timer(DEADLINE, process.kill)
+        timer.start()
         try:
-            authenticated, answered = _moments(process)
+            process.stdin.write(b"hello\n")
+            said = line = process.stderr.readline()
+            while not line.startswith(_AUTHENTICATED):
+                if not line:
+                    raise BenchmarkError(f"no login: {said.decode(errors='replace')}")
+                line = process.stderr.readline()
+                said += line
+            authenticated = time.perf_counter()
+            answer = process.stdout.read(64)
+            answered = time.perf_counter()
+            check_hello(answer)
+            process.stdin.close()
+            process.stdout.read()
         except BaseException:
             process.kill()
             raise
+        finally:
+            timer.cancel()
     if process.returncode:
         raise BenchmarkError(f"ssh ended with status {process.returncode}")
     return (authenticated - began) * 1000, (answered - began) * 1000
-
-
-def _moments(process: subprocess.Popen[bytes]) -> tuple[float, float]:
-    """When it had been let in and when the answer began; ends it."""
-    process.stdin.write(b"hello\n")
-    said, authenticated, answered = b"", None, None
-    with selectors.DefaultSelector() as selector:
-        for stream in (process.stderr, process.stdout):
-            selector.register(stream, selectors.EVENT_READ)
-        while answered is None:
-            ready = [key.fileobj for key, _ in selector.select(DEADLINE)]
-            came = time.perf_counter()
-            if not ready:
-                raise BenchmarkError("no answer through ssh")
-            if process.stderr in ready:
-                data = process.stderr.read(4096)
-                said += data
-                if not data:
-                    selector.unregister(process.stderr)
-                elif authenticated is None and _AUTHENTICATED in said:
-                    authenticated = came
-            if process.stdout in ready:
-                answered = came
-    answer = process.stdout.read(64)
-    if not answer or authenticated is None:
-        text = said.decode(errors="replace").strip()
-        raise BenchmarkError(f"ssh was closed without an answer: {text}")
-    check_hello(answer)
-    process.stdin.close()
-    process.stdout.read()
-    return authenticated, answered

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Where it is measured: temporary directories, and services of our own in them."""
+"""Temporary directories to measure in, and services and other daemons in them."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ if PLUGIN not in sys.path:
     sys.path.insert(0, PLUGIN)
 
 from lpserve.client import conversation  # noqa: E402
+from lpserve.service import processes  # noqa: E402
 
-#: Seconds until something that should happen is taken not to.
+#: Seconds after which a wait fails.
 DEADLINE = 120.0
 #: What a smart server answers to ``hello``.
 HELLO = b"ok\x012\n"
 USER = "alice"
-#: The doors of a service, and an option of its that has it keep spare workers.
+#: The doors of a service, as the client calls them.
 SOCKET, FIFO = DOORS = "socket", "fifo"
-#: Seconds that a spare worker which is there has to get ready.
+#: Seconds in which a spare worker that was forked begins to get ready.
 _GET_READY = 0.02
 _PREFIX = "lpserve-benchmark-"
 
 
 class BenchmarkError(Exception):
-    """It cannot be measured; ``str()`` says why."""
+    """The measurement failed; ``str()`` says why."""
 
 
 def wait_until(ready: Callable[[], Any], what: str) -> Any:
-    """Wait for something that nothing announces; what *ready* then returns."""
+    """Wait until *ready* returns something true, which is returned."""
     end = time.monotonic() + DEADLINE
     while not (result := ready()):
         if time.monotonic() > end:
@@ -54,10 +55,10 @@ class Stage:
     """A temporary directory with a home and a root that is served.
 
     :ivar path: the directory.
-    :ivar runtime: one for runtime directories, in memory if there is such a place:
-        /run and $XDG_RUNTIME_DIR, where they belong, are.
-    :ivar root: what is served.
-    :ivar errors: a file for what programs say on standard error.
+    :ivar runtime: a directory for runtime directories, in a tmpfs if there is one, as
+        /run is.
+    :ivar root: the directory that is served.
+    :ivar errors: a file for the standard error of programs.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,6 @@ class Stage:
         self.root = os.path.join(self.path, "root")
         os.mkdir(self.root)
         self.errors = os.path.join(self.path, "errors")
-        # The one beside this Python.
         beside = os.path.join(os.path.dirname(sys.executable), "brz")
         there = os.access(beside, os.X_OK)
         self.brz = [beside] if there else [sys.executable, "-m", "breezy"]
@@ -81,9 +81,10 @@ class Stage:
             shutil.rmtree(path, ignore_errors=True)
 
     def environ(self, home: str, plugin: str | None = None) -> dict[str, str]:
-        """An environment that keeps the account's own settings out of this.
+        """An environment without the settings of the account that runs this.
 
-        :param plugin: the checkout of lpserve that Breezy finds, if any.
+        :param home: the name of a home directory, which is created.
+        :param plugin: the checkout of lpserve that Breezy loads, if any.
         """
         home = os.path.join(self.path, home)
         os.makedirs(os.path.join(home, "breezy"), exist_ok=True)
@@ -96,25 +97,22 @@ class Stage:
         return environ
 
     def inet_words(self) -> list[str]:
-        """What sshd runs for every connection today."""
+        """The command that sshd runs for every connection without lpserve."""
         words = ["serve", "--inet", f"--directory={self.root}", "--allow-writes"]
         return [*self.brz, *words]
 
     def service(
         self, name: str = "lpserve", plugin: str = PLUGIN, **settings: object
     ) -> Service:
-        """A service with these ``lpserve.*`` settings; a context manager.
-
-        :param plugin: the checkout of lpserve that it runs.
-        """
+        """A service of the checkout *plugin* with these ``lpserve.*`` settings."""
         return Service(self, name, plugin, settings)
 
 
 class Daemon:
-    """A program of Breezy's that runs while this is entered, and logs where it listens.
+    """A ``brz`` command that logs where it listens.
 
     :ivar pid: its pid.
-    :ivar environ: its environment, which may be changed before it is started.
+    :ivar environ: its environment, which may be changed before the start.
     """
 
     def __init__(self, stage: Stage, name: str, environ: dict[str, str]):
@@ -123,7 +121,7 @@ class Daemon:
         self.environ = environ
 
     def start(self, *words: str) -> str:
-        """Run ``brz`` with these; where it listens."""
+        """Run ``brz`` with *words*; the address where it listens."""
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
                 [*self._stage.brz, *words],
@@ -132,7 +130,7 @@ class Daemon:
                 stderr=log,
                 env=self.environ,
                 cwd=self._stage.path,
-                # A Ctrl-C is for us, and we stop it.
+                # Ctrl-C interrupts this process, which stops the daemon.
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -152,28 +150,28 @@ class Daemon:
         """Wait until it has stopped."""
         try:
             self._process.wait(DEADLINE)
-        except BaseException as error:
+        except subprocess.TimeoutExpired:
+            raise BenchmarkError("a server did not stop") from None
+        finally:
             self.kill()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise BenchmarkError("a server did not stop") from None
-            raise
 
     def kill(self) -> None:
-        """Stop it at once, with its children."""
-        for pid in [*self.children(), self.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._process.wait()
+        """Kill it and its children, if it still runs."""
+        if self._process.poll() is None:
+            for pid in [*self.children(), self.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
 
     def log_text(self) -> str:
-        """What it has logged."""
+        """Its log."""
         with open(self._log_path, encoding="utf-8", errors="replace") as log:
             return log.read()
 
     def children(self) -> list[int]:
-        """The pids of its children: of a service, the zygote and the workers."""
+        """The pids of its children: those of a service are its zygote and workers."""
         children = f"/proc/{self.pid}/task/{self.pid}/children"
-        # Not every kernel has this file.
+        # Only kernels with CONFIG_PROC_CHILDREN have this file.
         with contextlib.suppress(OSError), open(children) as file:
             return [int(pid) for pid in file.read().split()]
         return children_of([self.pid])
@@ -208,7 +206,7 @@ class Service(Daemon):
                 file.write(f"lpserve.{option} = {value}\n")
 
     def add_plugin(self, name: str, text: str) -> None:
-        """Have its Breezy load a plug-in, before it is started."""
+        """Have its Breezy load a plug-in; to be called before the start."""
         place = os.path.join(self._stage.path, name)
         os.makedirs(place, exist_ok=True)
         with open(os.path.join(place, "__init__.py"), "w") as file:
@@ -216,12 +214,11 @@ class Service(Daemon):
         self.environ["BRZ_PLUGINS_AT"] += f":{name}@{place}"
 
     def let_configuration_age(self) -> None:
-        """Wait until nobody doubts what is read of its breezy.conf, as is usual.
+        """Wait until workers trust the mtime of its breezy.conf, as they usually do.
 
-        A worker reads anew a file that was written just now: what is written to it in
-        the same tick of the clock does not show in its times.
+        A worker reads a file again that was changed within the granularity of mtime.
         """
-        from lpserve.zygote import reset  # and Breezy, which others do not need
+        from lpserve.zygote import reset  # imports Breezy
 
         age = time.time() - os.stat(self._configuration).st_ctime
         time.sleep(max(0.0, reset.SETTLED - age) + 0.1)
@@ -237,13 +234,13 @@ class Service(Daemon):
         self.stop()
 
     def status(self) -> dict[str, Any]:
-        """What the service says of itself."""
+        """Its status (doc/protocol.txt)."""
         answer = conversation.ask(self.directory, ["status"], DEADLINE)
         found: dict[str, Any] = json.loads(answer[1])
         return found
 
     def settle(self) -> dict[str, Any]:
-        """Wait until it has nothing to do and its spare workers; its status."""
+        """Wait until it serves nobody and its spare workers are ready; its status."""
 
         def settled() -> dict[str, Any] | None:
             status = self.status()
@@ -256,42 +253,35 @@ class Service(Daemon):
         return found
 
     def _wait_idle(self) -> None:
-        """Wait until its workers do nothing, without asking it.
+        """Wait until its children sleep: a spare worker is counted before it is ready."""
 
-        A spare worker is counted when it is there, not when it has got ready.
-        """
+        def idle(pid: int) -> bool:
+            fields = processes.read(pid, "stat").rpartition(b") ")[2]
+            return fields[:1] in b"S"  # or it has ended
+
         time.sleep(_GET_READY)
-        wait_until(
-            lambda: all(state_and_parent(pid)[0] in "S" for pid in self.children()),
-            "the spare workers are ready",
-        )
+        wait_until(lambda: all(map(idle, self.children())), "spare workers are ready")
 
     def wait_for_spares(self, busy: int = 0) -> None:
-        """Wait until it has its zygote, its spare workers and so many others.
+        """Wait until it has a zygote, its spare workers and *busy* other workers.
 
-        Without asking it, which would be counted.
+        Unlike `settle` this sends no request, which would take CPU time.
         """
         number = 1 + self.spares + busy
         wait_until(lambda: len(self.children()) == number, "spare workers only")
         self._wait_idle()
 
 
-def state_and_parent(pid: int) -> tuple[str, int]:
-    """The state of a process as /proc shows it ("" if there is none), its parent."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-        return fields[0], int(fields[1])
-    return "", 0
-
-
 def children_of(pids: Iterable[int]) -> list[int]:
-    """Of processes, those that run."""
+    """The pids of the children of *pids*."""
     parents = set(pids)
-    everybody = map(int, filter(str.isdigit, os.listdir("/proc")))
-    return [pid for pid in everybody if state_and_parent(pid)[1] in parents]
+    return [each.pid for each in processes.processes() if each.parent in parents]
 
 
 def check_hello(answer: bytes) -> None:
-    """Only a right answer counts."""
+    """Check the answer to ``hello``.
+
+    :raises BenchmarkError: if it is another one.
+    """
     if answer != HELLO:
         raise BenchmarkError(f"the answer to hello is {answer!r}")
