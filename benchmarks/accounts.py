@@ -2,28 +2,41 @@
 
 """What processes take: CPU time, memory, descriptors.
 
-A control group counts the CPU time of all processes that were ever in it, in
-nanoseconds. Creating one needs root or a delegated group. Elsewhere the CPU time of
-workers is that of the service's reaped children, in /proc/PID/stat, which has a
-granularity of 10 ms.
+/proc has the CPU time of a running process in nanoseconds, but that of the children
+that it has reaped in ticks of 10 ms. getrusage(2) has microseconds, only for the
+process itself. So code that Python runs at its start (sitecustomize) has the service
+write that to a file at SIGUSR1.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from connections import Program, say_hello
 from runner import in_rounds
 from sides import Side
-from stage import Service
+from stage import Service, wait_until
 
-_TICK = 1 / os.sysconf("SC_CLK_TCK")
 CLIENT, SERVICE, ZYGOTE, WORKER = "program and shell", "service", "zygote", "worker"
 #: The parts of the CPU time of a connection.
 PARTS = (CLIENT, SERVICE, ZYGOTE, WORKER)
+#: The name of the file in the environment of the service, and what writes it.
+_USAGE = "LPSERVE_USAGE"
+_SITECUSTOMIZE = """\
+import os, resource, signal, sys
+def write(number, frame):
+    path = os.environ["LPSERVE_USAGE"]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with open(path + ".new", "w") as file:
+        file.write(str(used.ru_utime + used.ru_stime))
+    os.rename(path + ".new", path)
+if "--fork-server" in sys.orig_argv:
+    signal.signal(signal.SIGUSR1, write)
+"""
 
 
 # -- memory and descriptors -------------------------------------------------------
@@ -58,83 +71,36 @@ def cpu_of(pid: int) -> float:
         return int(file.read().split()[0]) / 1e9
 
 
-def cpu_of_reaped(pid: int) -> float:
-    """CPU seconds of the children that *pid* has reaped."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return sum(map(int, fields[13:15])) * _TICK
+def count_children(service: Service) -> None:
+    """Have *service*, before its start, measure the CPU time of its children."""
+    place = service.environ["HOME"]
+    with open(os.path.join(place, "sitecustomize.py"), "w") as file:
+        file.write(_SITECUSTOMIZE)
+    service.environ["PYTHONPATH"] = place
+    service.environ[_USAGE] = os.path.join(place, "usage")
 
 
-@dataclass
-class Group:
-    """The control group in the directory *path*."""
-
-    path: str
-
-    def add(self, pids: Iterable[int]) -> None:
-        """Move processes into it; their later children are in it as well."""
-        for pid in pids:
-            with open(os.path.join(self.path, "cgroup.procs"), "w") as file:
-                file.write(str(pid))
-
-    def seconds(self) -> float:
-        """CPU seconds of all processes that were ever in it."""
-        usage = os.path.join(self.path, "cpuacct.usage")
-        with contextlib.suppress(FileNotFoundError), open(usage) as file:
-            return int(file.read()) / 1e9
-        with open(os.path.join(self.path, "cpu.stat")) as file:
-            found = dict(line.split() for line in file)
-        return int(found["usage_usec"]) / 1e6
-
-
-@contextlib.contextmanager
-def group(name: str) -> Iterator[Group | None]:
-    """A new control group, or None where none can be made; empty at the end."""
-    path = f"{_own_group()}/lpserve-benchmark-{os.getpid()}-{name}"
-    try:
-        os.mkdir(path)
-    except OSError:
-        yield None
-        return
-    try:
-        yield Group(path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.rmdir(path)
-
-
-def _own_group() -> str:
-    """The directory of our group in the hierarchy that counts CPU time (cgroups(7)).
-
-    It has the name "cpuacct" in version 1 and none in version 2.
-    """
-    paths, places = {}, {}
-    with open("/proc/self/cgroup") as file:
-        for line in file:
-            _, names, path = line.rstrip("\n").split(":", 2)
-            paths.update(dict.fromkeys(names.split(","), path))
-    with open("/proc/self/mounts") as file:
-        for _, place, kind, names, *_ in map(str.split, file):
-            if kind == "cgroup2":
-                places[""] = place
-            elif kind == "cgroup" and "cpuacct" in names.split(","):
-                places["cpuacct"] = place
-    usable = [places[name] + paths[name] for name in ("cpuacct", "") if name in places]
-    return usable[0] if usable else "/sys/fs/cgroup"
+def cpu_of_reaped(service: Service) -> float:
+    """CPU seconds of the children that *service* has reaped."""
+    path = service.environ[_USAGE]
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    os.kill(service.pid, signal.SIGUSR1)
+    wait_until(lambda: os.path.exists(path), "the service has written its usage")
+    with open(path) as file:
+        return float(file.read())
 
 
 @dataclass
 class Account:
     """What the connections of one side take.
 
-    :ivar group: of the service and all its children, if there can be one.
     :ivar clients: CPU seconds of the programs of this round.
     :ivar parts: CPU milliseconds per connection, by part, of each round.
     :ivar times: milliseconds to the first byte of each connection.
     """
 
     side: Side
-    group: Group | None = None
     clients: float = 0.0
     parts: dict[str, list[float]] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
@@ -170,25 +136,19 @@ class Account:
         if service is None:
             return {}
         service.wait_for_spares()
-        own, zygote = cpu_of(service.pid), service.zygote
-        # The zygote reaps only the processes that it may fork through.
-        found = {SERVICE: own, ZYGOTE: cpu_of(zygote) + cpu_of_reaped(zygote)}
-        if self.group is None:
-            found[WORKER] = cpu_of_reaped(service.pid)
-        else:
-            found[WORKER] = self.group.seconds() - sum(found.values())
-        return found
+        return {
+            SERVICE: cpu_of(service.pid),
+            ZYGOTE: cpu_of(service.zygote),
+            WORKER: cpu_of_reaped(service),
+        }
 
 
 def account(
     stack: contextlib.ExitStack, service: Service, side: Callable[[Service], Side]
 ) -> Account:
-    """Start *service* in a control group; the account of its *side*."""
-    counted = stack.enter_context(group(os.path.basename(service.directory)))
-    stack.enter_context(service)
-    if counted is not None:
-        counted.add([service.pid, *service.children()])
-    return Account(side(service), counted)
+    """Start *service* with `count_children`; the account of its *side*."""
+    count_children(service)
+    return Account(side(stack.enter_context(service)))
 
 
 def count(accounts: Sequence[Account], rounds: int, per_round: int) -> None:

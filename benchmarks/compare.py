@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import os
 import subprocess
 import sys
@@ -41,14 +42,11 @@ def export(revision: str, directory: str) -> str:
     :raises BenchmarkError: if there is no such revision.
     """
     words = ["git", "-C", PLUGIN, "archive", "--format=tar", revision]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as archive:
-        with (
-            contextlib.suppress(tarfile.TarError),  # git has printed why
-            tarfile.open(fileobj=archive.stdout, mode="r|") as files,
-        ):
-            files.extractall(directory, filter="data")
-    if archive.returncode:
+    done = subprocess.run(words, stdout=subprocess.PIPE)
+    if done.returncode:
         raise BenchmarkError(f"git has no files of {revision}")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as files:
+        files.extractall(directory, filter="data")
     return directory
 
 

@@ -39,8 +39,6 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
         parts = [median(each.parts[part]) for part in PARTS]
         rows.append([each.side.name, *parts])
     result.table(["of which (medians)", *PARTS], rows)
-    if not all(each.group for each in served):
-        result.text += "no control groups: workers in ticks of 10 ms\n\n"
     for door in DOORS:
         side = f"{NATIVE}, {door}"
         figure = f"CPU per connection, {side}"

@@ -15,8 +15,19 @@ import sys
 
 from connections import NOTHING
 from runner import Result, options, ratios, run
-from sides import GIT, IN_PROCESS, INET, NATIVE, PYTHON
-from sides import client, first_bytes, git, in_process, inet, program
+from sides import (
+    GIT,
+    IN_PROCESS,
+    INET,
+    NATIVE,
+    PYTHON,
+    client,
+    first_bytes,
+    git,
+    in_process,
+    inet,
+    program,
+)
 from stage import DOORS, HELLO, SOCKET, Service, Stage
 
 SHELL = "sh -c 'printf ...'"

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A branch with a long history, the same one each time, for warm.py.
+"""Makes a branch with a long history, the same one each time, for warm.py.
 
-Every fifth revision of the mainline merges a line of three that left it two
-revisions before, so 30,000 revisions are 18,750 on the mainline. Each changes one to
-three files. The revisions are written a thousand at a time, as pushes would
-have brought them, and packed at the end.
+Every fifth revision of the mainline merges a branch of three, which began two revisions
+before, so 18,750 of 30,000 revisions are on the mainline. Each changes one to three
+files. A thousand revisions are written at a time, as by pushes, and all are packed.
 """
 
 import hashlib
@@ -13,6 +12,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterable
 
 from breezy import controldir
 from breezy.bzr.inventory import InventoryDirectory, InventoryFile
@@ -42,32 +42,24 @@ class History:
         self.trees: dict[bytes, dict[int, bytes]] = {}
 
     def first(self) -> bytes:
-        """A revision with all the files."""
+        """Add a revision with all the files; its id."""
         revision_id = self._new_id()
-        root = b"the-root"
-        places = [("", root, None)]
-        for number in range(0, self.files, IN_DIRECTORY):
-            name = f"part{number // IN_DIRECTORY:04d}"
-            places.append((name, name.encode() + b"-id", root))
+        parts = range((self.files + IN_DIRECTORY - 1) // IN_DIRECTORY)
+        places = [("", b"the-root", None)]
+        places += [(f"part{n:04d}", b"part%04d-id" % n, b"the-root") for n in parts]
         delta = []
         for name, file_id, parent in places:
             entry = InventoryDirectory(file_id, name, parent)
             entry.revision = revision_id
             delta.append((None, name, file_id, entry))
             self.repository.texts.add_lines((file_id, revision_id), [], [])
-        tree: dict[int, bytes] = {}
-        delta += [
-            self._change(number, revision_id, tree) for number in range(self.files)
-        ]
-        return self._add(revision_id, [], delta, tree)
+        return self._add(revision_id, [], delta, {}, range(self.files))
 
     def next(self, parents: list[bytes]) -> bytes:
-        """A revision with *parents*, which changes a few files of the first."""
-        revision_id = self._new_id()
+        """Add a revision with *parents*, which changes a few files; its id."""
         tree = dict(self.trees[parents[0]])
         chosen = self.random.sample(range(self.files), self.random.randint(1, 3))
-        delta = [self._change(number, revision_id, tree) for number in chosen]
-        return self._add(revision_id, parents, delta, tree)
+        return self._add(self._new_id(), parents, [], tree, chosen)
 
     def _new_id(self) -> bytes:
         self.count += 1
@@ -76,7 +68,7 @@ class History:
         return f"jane@example.com-{date}-{token}".encode()
 
     def _change(self, number: int, revision_id: bytes, tree: dict[int, bytes]):
-        """Change a file in *tree*, or make it; what the inventory is told."""
+        """Change or make a file in *tree*; its entry of the inventory delta."""
         part = f"part{number // IN_DIRECTORY:04d}"
         name = f"module{number:05d}.py"
         file_id = f"module{number:05d}-id".encode()
@@ -98,8 +90,14 @@ class History:
         return (path if parents else None, path, file_id, entry)
 
     def _add(
-        self, revision_id: bytes, parents: list[bytes], delta, tree: dict[int, bytes]
+        self,
+        revision_id: bytes,
+        parents: list[bytes],
+        delta,
+        tree: dict[int, bytes],
+        changed: Iterable[int],
     ) -> bytes:
+        delta += [self._change(number, revision_id, tree) for number in changed]
         basis = parents[0] if parents else NULL_REVISION
         validator, _ = self.repository.add_inventory_by_delta(
             basis, delta, revision_id, parents

@@ -2,9 +2,9 @@
 
 """Run all benchmarks, one after the other, and write one report.
 
-In build/bench/ each benchmark leaves its figures as JSON; report.html has all of them
-in it, with the connection-time graph, and comes alone. What was measured before stays
-in it. The status is 1 if one of them failed, not if a figure is missed.
+Each benchmark writes its figures to build/bench/ as JSON. build/bench/report.html has
+all of them, also those of earlier runs, and the connection-time graph. The exit status
+is 1 if a benchmark failed, but not if a target is missed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from stage import PLUGIN
 
 DIRECTORY = os.path.join(PLUGIN, "build", "bench")
-#: In this order, with the words for a quick look. compare.py is for two revisions.
+#: The benchmarks in the order of the report, with their options for --quick.
 PROGRAMS = {
     "first_byte": ["--repeat=5"],
     "cpu": ["--repeat=2", "--per-round=5"],
@@ -40,28 +40,22 @@ PROGRAMS = {
     "warm": ["--repeat=2", "--revisions=1500", "--files=200", "--rounds=10"],
 }
 
-_PAGE = """\
+_HEAD = """\
 <!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
 <title>lpserve: figures</title>
 <style>
-body {{ font: 15px/1.5 sans-serif; max-width: 68em; margin: 2em auto; padding: 0 1em }}
-table {{ border-collapse: collapse }}
-th, td {{ border-bottom: 1px solid #ccc; padding: .25em .8em; text-align: left }}
-.reached {{ color: #1a6b2a }}
-.MISSED {{ color: #8b1a1a }}
-pre {{ font: 12px/1.4 monospace; overflow-x: auto }}
-img {{ max-width: 100% }}
+body { font: 15px/1.5 sans-serif; max-width: 68em; margin: 2em auto }
+th, td { border-bottom: 1px solid #ccc; padding: .25em .8em; text-align: left }
+.reached { color: #1a6b2a }
+.MISSED { color: #8b1a1a }
+pre { font: 12px/1.4 monospace; overflow-x: auto }
+img { max-width: 100% }
 </style>
 <h1>lpserve: figures</h1>
-<p>{machine}</p>
 <table>
-<tr><th>figure</th><th>to reach</th><th>measured</th><th></th></tr>
-{targets}
-</table>
-{sections}
-</html>
+<tr><th>figure</th><th>target</th><th>measured</th><th></th></tr>
 """
 
 
@@ -75,14 +69,14 @@ def run_all(names: Sequence[str], quick: bool) -> int:
         if name == "connection_time":
             words.append(f"--to={place}")
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(place + ".json")  # that of another run is none of this
+            os.unlink(place + ".json")  # of an earlier run
         began = time.monotonic()
         more = PROGRAMS[name] if quick else []
         with subprocess.Popen([sys.executable, *words, *more]) as program:
             try:
                 failed += program.wait() != 0
             except BaseException:
-                # A Ctrl-C it has heard itself, and it stops what it has started.
+                # It stops what it has started.
                 program.terminate()
                 program.wait()
                 raise
@@ -91,7 +85,7 @@ def run_all(names: Sequence[str], quick: bool) -> int:
 
 
 def read() -> list[dict[str, Any]]:
-    """What they have written, as far as they have."""
+    """The figures of all benchmarks that have written theirs."""
     found = []
     for name in PROGRAMS:
         path = os.path.join(DIRECTORY, name + ".json")
@@ -102,32 +96,25 @@ def read() -> list[dict[str, Any]]:
 
 def page(results: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> str:
     """The report, as HTML."""
-    lines = []
+    text = _HEAD
     for cells in (cells for result in results for cells in result["targets"]):
-        text = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr class="{cells[-1]}">{text}</tr>')
-    sections = [section(result) for result in results]
-    sections += [f"<h2>{name}</h2>\n<p>It failed.</p>" for name in missing]
-    return _PAGE.format(
-        machine=html.escape(results[0]["machine"]) if results else "",
-        targets="\n".join(lines),
-        sections="\n".join(sections),
-    )
+        row = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        text += f'<tr class="{cells[-1]}">{row}</tr>\n'
+    text += "</table>\n" + "".join(map(section, results))
+    return text + "".join(f"<h2>{name}</h2>\n<p>It failed.</p>\n" for name in missing)
 
 
 def section(result: Mapping[str, Any]) -> str:
-    """What one benchmark has found."""
+    """The figures of one benchmark, as HTML."""
     name = result["benchmark"]
-    when = f"({result['date']}, load before it {result['load']:g})"
-    text = f"<h2>{name}</h2>\n<p>{html.escape(result['about'])} {when}</p>\n"
+    when = f"{result['machine']}, {result['date']}, load before {result['load']:g}"
+    text = f"<h2>{name}</h2>\n<p>{html.escape(result['about'])} ({when})</p>\n"
     path = os.path.join(DIRECTORY, name + ".png")
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         data = base64.b64encode(file.read()).decode()
         text += f'<img alt="{name}" src="data:image/png;base64,{data}">\n'
-    text += f"<pre>{html.escape(result['text'])}</pre>\n"
-    for line in result["failures"]:
-        text += f'<p class="MISSED">Failed: {html.escape(line)}</p>\n'
-    return text
+    failed = "".join(f"Failed: {line}\n" for line in result["failures"])
+    return text + f"<pre>{html.escape(result['text'] + failed)}</pre>\n"
 
 
 def main() -> int:
@@ -136,7 +123,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {names}")
     parser.add_argument("--quick", action="store_true", help="measure very little")
     chosen = parser.parse_args()
-    # So that the one that runs is stopped.
+    # An exception, so that the benchmark is stopped.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if unknown := set(chosen.names) - set(PROGRAMS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")

@@ -181,7 +181,7 @@ class Result:
         at_most: bool = False,
         exact: bool = False,
     ) -> None:
-        """Compare the median of *values* with a bound: at least (or at most) *wanted*."""
+        """Compare the median of *values* with the bound *wanted*."""
         bound = f"at {'most' if at_most else 'least'} {wanted:g} {unit}"
         value = f"{median(values):.4g} {unit}"
         said = verdict(values, wanted, at_most, exact)

@@ -49,7 +49,8 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     os.mkdir(os.path.join(stage.root, USER))
     with contextlib.ExitStack() as stack:
         made = [[start(stage, stack, x, n) for x in SANDBOXES] for n in SPARES]
-        count(sum(made, []), chosen.repeat, chosen.per_round)
+        every = [each for accounts in made for each in accounts]
+        count(every, chosen.repeat, chosen.per_round)
     result = Result()
     for accounts in made:
         base = accounts[0].side.name

@@ -253,7 +253,7 @@ class Service(Daemon):
         return found
 
     def _wait_idle(self) -> None:
-        """Wait until its children sleep: a spare worker is counted before it is ready."""
+        """Wait until its children sleep: spare workers are counted before they do."""
 
         def idle(pid: int) -> bool:
             fields = processes.read(pid, "stat").rpartition(b") ")[2]

@@ -2,9 +2,8 @@
 
 """What a worker does from its fork to its first answer, step by step.
 
-A plug-in takes the time after each step in each worker, and counts page faults:
-microseconds of the clock and pages, medians. What lies between two steps counts
-for the second. The list in doc/design.txt was made by this.
+A plug-in takes the time after each step of each worker and counts page faults. The
+table has medians. The time between two steps is part of the second.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import sys
 from collections.abc import Iterator
 
 from connections import say_hello
-from runner import Result, arguments, median, run
+from runner import Result, median, options, run
 from sides import in_process
 from stage import Stage
 
-#: Where the plug-in writes, one JSON line for each worker.
+#: The variable that names the output: one line of JSON for each worker.
 _OUTPUT = "LPSERVE_STEPS"
 _PLUGIN = '''\
 """Takes the time after each step of a worker."""
@@ -79,7 +78,7 @@ def stepped_leave(*args):
 
 worker._leave = stepped_leave
 '''
-#: The step after which there is a connection.
+#: The first step of a connection.
 _TAKEN = "receive"
 
 
@@ -101,28 +100,26 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
 
 
 def rows(workers: list[list[tuple[str, float, int]]]) -> Iterator[list[str]]:
-    """A line for each step: the practice, then the connection, each with its sum."""
+    """A row for each step: of the practice, then of the connection, each with a sum."""
     names = [step[0] for step in workers[-1]]
     alike = [each for each in workers if [step[0] for step in each] == names]
-    # In a spare worker the first is the practice's, the last the connection's.
+    # A spare worker practises, and so receives twice.
     taken = len(names) - 1 - names[::-1].index(_TAKEN)
     sums = [0.0, 0.0]
     for number, name in enumerate(names):
-        before = number - 1
-        faults = median([w[number][2] - (before >= 0 and w[before][2]) for w in alike])
-        time = 0.0  # the first is the fork; then it waited for a connection
-        if number not in (0, taken):
-            time = median([(w[number][1] - w[before][1]) * 1e6 for w in alike])
+        pairs = [(each[max(0, number - 1)], each[number]) for each in alike]
+        time = median([(b[1] - a[1]) * 1e6 for a, b in pairs])
+        faults = median([b[2] - (a[2] if number else 0) for a, b in pairs])
+        if number == taken:
+            yield ["= before, in a spare worker", *(f"{each:.0f}" for each in sums)]
+            time, sums = 0.0, [0.0, 0.0]  # it waited for a connection
         sums = [sums[0] + time, sums[1] + faults]
         yield [name, f"{time:.0f}", f"{faults:.0f}"]
-        if number == taken - 1:
-            yield ["= before, in a spare worker", *(f"{each:.0f}" for each in sums)]
-            sums = [0.0, 0.0]
         if name == "answer" and number > taken:
             yield ["= at the connection", *(f"{each:.0f}" for each in sums)]
             return
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, 60, "connections")
-    sys.exit(run("steps", parser, measure))
+    parser = options(__doc__, repeat=(60, "connections"))
+    sys.exit(run(parser, measure))

@@ -2,20 +2,21 @@
 
 """What repositories in memory save: requests to one with a long history.
 
-Each is asked of a new ``brz serve --inet``, of the first connection of a worker that
-keeps nothing in memory, and of one that does, in turn. The repository has 30,000
-revisions and 5,000 files; history.py makes it in build/bench/, in some minutes, unless
-it was made before. Then, how long others wait for a worker while it is loaded again.
+Each is sent to a new ``brz serve --inet``, and in the first connection of a worker that
+keeps nothing in memory, and of one that does. The repository has 30,000 revisions and
+5,000 files. history.py creates it once, in build/bench/, which takes minutes. The other
+question is how long a connection waits for a worker while it is loaded again.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import breezy
@@ -26,8 +27,9 @@ from breezy import errors
 from breezy.branch import Branch
 from breezy.bzr.smart import client as smart_client
 from breezy.bzr.smart import medium
-from connections import NOTHING, Connection, Program, SocketConnection, say_hello
-from runner import Result, add_number, arguments, in_turn, ratios, run
+from connections import NOTHING, Connection, Program, SocketConnection
+from runner import Result, in_rounds, options, ratios, run
+from sides import Side, first_bytes
 from stage import PLUGIN, BenchmarkError, Service, Stage, wait_until
 
 PROCESS, COLD, WARM = "brz serve --inet", "cold worker", "warm worker"
@@ -37,18 +39,17 @@ PARENT_MAP, GRAPH, PULL, BRANCH = (
     "requests of a pull with nothing new",
     "the stream of a whole branch",
 )
-#: How much less CPU time each takes of a warm worker than of a cold one.
+#: The targets: CPU time of a cold worker divided by that of a warm one.
 LESS = {PARENT_MAP: 10, GRAPH: 10, PULL: 5, BRANCH: 0.97}
 NAME = b"branch/"
-#: Otherwise the order of sets, which is another in each process, has Breezy fill what
-#: it may send with one revision more or less.
+#: With another order of sets Breezy sends some revisions more or less.
 SAME_ORDER = {"PYTHONHASHSEED": "0"}
 #: A request: its words and its body, or None.
 Request = tuple[tuple[bytes, ...], bytes | None]
 
 
 class Cost(NamedTuple):
-    """What some requests have cost: milliseconds, and MiB at the end."""
+    """What some requests cost: milliseconds, and MiB at the end."""
 
     wall: float
     cpu: float
@@ -57,7 +58,7 @@ class Cost(NamedTuple):
 
 
 def requests_of(path: str) -> dict[str, list[Request]]:
-    """What is asked, by name; *path* is the branch that it is asked of."""
+    """The requests of each kind to the branch *path*."""
     branch = Branch.open(path)
     tip = branch.last_revision()
     words = (b"Repository.get_parent_map", NAME, b"include-missing:", tip)
@@ -67,7 +68,7 @@ def requests_of(path: str) -> dict[str, list[Request]]:
     return {
         PARENT_MAP: [parent_map],
         GRAPH: [((b"Repository.get_revision_graph", NAME, tip), None)],
-        # As brz -Dhpss shows them.
+        # As shown by brz -Dhpss.
         PULL: [
             ((b"get", NAME + b".bzr/branch-format"), None),
             ((b"BzrDir.open_2.1", NAME), None),
@@ -85,7 +86,7 @@ def requests_of(path: str) -> dict[str, list[Request]]:
 
 
 def comparable(what: str, answers: Any) -> Any:
-    """*answers*, but for what differs from process to process."""
+    """*answers* without what differs between processes."""
     if what == GRAPH:
         return [(found, sorted(body.split(b"\n"))) for found, body in answers]
     if what == BRANCH:
@@ -94,10 +95,7 @@ def comparable(what: str, answers: Any) -> Any:
 
 
 class Server:
-    """One connection to a server, asked by Breezy's own client code.
-
-    What the client costs is not counted.
-    """
+    """A connection to a server, with Breezy's client, whose cost is not counted."""
 
     def __init__(self, made: Connection):
         self._made = made
@@ -107,7 +105,7 @@ class Server:
         self._client = smart_client._SmartClient(self._medium)
 
     def ask(self, request: Request) -> tuple[Any, bytes | None]:
-        """The answer to *request* and its body."""
+        """Send *request*; the answer and its body."""
         words, body = request
         try:
             if body is None:
@@ -121,7 +119,7 @@ class Server:
         return found, handler.read_body_bytes()
 
     def cost(self, requests: Sequence[Request]) -> Cost:
-        """Ask all *requests*; what that costs. Of a process its start is part of it."""
+        """Send all *requests*; what that costs, with the start of a program."""
         whole = isinstance(self._made, Program)
         cpu = 0.0 if whole else cpu_of(self._made.pid)
         began = self._made.began if whole else time.perf_counter()
@@ -131,14 +129,14 @@ class Server:
         return Cost(wall * 1000, cpu * 1000, pss([self._made.pid]), answers)
 
     def close(self) -> None:
-        """End the connection, and wait until the server has ended."""
+        """End the connection and the server."""
         self._medium._readable_pipe.close()
         self._medium._writeable_pipe.close()
         self._made.finish()
 
 
 def process(stage: Stage) -> Server:
-    """``brz serve --inet``, anew."""
+    """A new ``brz serve --inet``."""
     environ = stage.environ("today") | SAME_ORDER
     return Server(Program(stage.inet_words(), environ, stage.errors, NOTHING))
 
@@ -151,14 +149,14 @@ def worker(service: Service) -> Server:
 
 
 def use(service: Service) -> None:
-    """Ask a worker one request about the branch."""
+    """Send one request about the branch to a worker."""
     made = worker(service)
     made.ask(((b"Repository.has_revision", NAME, b"x"), None))
     made.close()
 
 
 def entry(service: Service) -> dict[str, Any] | None:
-    """What the service says of the repository, if it is in memory."""
+    """The status of the repository, if it is in memory."""
     found = [each for each in service.status()["warm"] if each["state"] == "warm"]
     return found[0] if found else None
 
@@ -166,48 +164,37 @@ def entry(service: Service) -> dict[str, Any] | None:
 def ask_all(
     stage: Stage, result: Result, asked: dict[str, list[Request]], repeat: int
 ) -> None:
-    """Ask every side everything."""
-    services = (
-        stage.service("cold", warm_repositories=0),
-        stage.service("warm", warm_interval=0),
-    )
-    for each in services:
+    """Send all kinds of requests to every side."""
+    cold = stage.service("cold", warm_repositories=0)
+    warm = stage.service("warm", warm_interval=0)
+    for each in (cold, warm):
         each.environ.update(SAME_ORDER)
-    with services[0] as cold, services[1] as warm:
+
+    def once(start: Callable[[], Server], requests: Sequence[Request]) -> Cost:
+        cold.settle()
+        warm.settle()
+        server = start()
+        try:
+            return server.cost(requests)
+        finally:
+            server.close()
+
+    with cold, warm:
         use(warm)
         loaded = wait_until(lambda: entry(warm), "the repository is in memory")
-        sides = {
-            PROCESS: lambda: process(stage),
-            COLD: lambda: worker(cold),
-            WARM: lambda: worker(warm),
+        servers: dict[str, Callable[[], Server]] = {
+            PROCESS: functools.partial(process, stage),
+            COLD: functools.partial(worker, cold),
+            WARM: functools.partial(worker, warm),
         }
         for what, requests in asked.items():
-            costs: dict[str, list[Cost]] = {side: [] for side in sides}
-            answers = set()
-            count = min(repeat, 6) if what == BRANCH else repeat
-            for side, counts in in_turn(list(sides), count, warm=1):
-                cold.settle()
-                warm.settle()
-                server = sides[side]()
-                cost = server.cost(requests)
-                server.close()
-                answers.add(repr(comparable(what, cost.answers)))
-                if counts:
-                    costs[side].append(cost)
-            if len(answers) != 1:
+            ways = {x: functools.partial(once, servers[x], requests) for x in servers}
+            rounds = min(repeat, 6) if what == BRANCH else repeat
+            costs = in_rounds(ways, rounds, warm=1)
+            answers = [cost.answers for found in costs.values() for cost in found]
+            if len({repr(comparable(what, each)) for each in answers}) != 1:
                 raise BenchmarkError(f"{what}: the answers differ")
-            cpu, wall, memory = (
-                {side: [getattr(each, kind) for each in costs[side]] for side in sides}
-                for kind in ("cpu", "wall", "pss")
-            )
-            result.figures(f"CPU ms of the server, {what}", cpu, PROCESS)
-            result.figures(f"ms until answered, {what}", wall, PROCESS)
-            less = ratios(cpu[COLD], cpu[WARM])
-            result.target(f"CPU of {what}, less than a cold worker", less, LESS[what])
-            if what == PULL:
-                more = [a - b for a, b in zip(memory[WARM], memory[COLD])]
-                figure = f"more PSS of a warm worker after {what}"
-                result.target(figure, more, 2, "MiB", at_most=True)
+            report(result, what, costs)
     size, revisions = loaded["bytes"] / (1 << 20), loaded["revisions"]
     result.text += f"in memory: {revisions} revisions, {size:.2f} MiB, "
     result.text += f"loaded in {loaded['load_seconds']:.2f} s\n\n"
@@ -216,34 +203,52 @@ def ask_all(
     result.target(figure, each, 8, "MiB", at_most=True, exact=True)
 
 
-def while_loading(stage: Stage, result: Result, rounds: int) -> None:
-    """How long a connection waits while the repository is loaded again.
+def report(result: Result, what: str, costs: dict[str, list[Cost]]) -> None:
+    """Add the *costs* of requests of the kind *what*, by side."""
+    cpu, wall, memory = (
+        {side: [getattr(each, kind) for each in costs[side]] for side in costs}
+        for kind in ("cpu", "wall", "pss")
+    )
+    result.figures(f"CPU ms of the server, {what}", cpu, PROCESS)
+    result.figures(f"ms until answered, {what}", wall, PROCESS)
+    less = ratios(cpu[COLD], cpu[WARM])
+    result.target(f"CPU of {what}, less than a cold worker", less, LESS[what])
+    if what == PULL:
+        more = [a - b for a, b in zip(memory[WARM], memory[COLD])]
+        figure = f"more PSS of a warm worker after {what}"
+        result.target(figure, more, 2, "MiB", at_most=True)
 
-    Its index is touched, which is a change as far as anybody can see.
+
+def while_loading(stage: Stage, result: Result, rounds: int) -> None:
+    """The time to the first byte while the repository is loaded again.
+
+    It is loaded when the mtime of its revision index has changed.
     """
     directory = os.path.join(stage.root, "branch", ".bzr", "repository", "indices")
-    names = os.listdir(directory)
-    index = os.path.join(directory, next(each for each in names if ".rix" in each))
-    quiet, meanwhile = "nothing is loaded", "the repository is loaded"
-    times: dict[str, list[float]] = {quiet: [], meanwhile: []}
+    index = next(each for each in os.listdir(directory) if ".rix" in each)
     with stage.service("turns", warm_interval=0) as service:
         use(service)
         wait_until(lambda: entry(service), "the repository is in memory")
+        editions = [0]
+
+        def loaded() -> Connection:
+            wait_until(lambda: edition() >= editions[-1], "it was loaded again")
+            service.settle()
+            return SocketConnection(service)
+
+        def loading() -> Connection:
+            editions.append(edition() + 1)
+            os.utime(os.path.join(directory, index))
+            use(service)
+            service.settle()
+            return SocketConnection(service)
 
         def edition() -> int:
             return int(service.status()["warm_set"]["edition"])
 
-        for kind, counts in in_turn(list(times), rounds):
-            before = edition()
-            if kind == meanwhile:
-                os.utime(index)
-                use(service)
-            service.settle()
-            took = say_hello(lambda: SocketConnection(service)).took
-            if counts:
-                times[kind].append(took)
-            if kind == meanwhile:
-                wait_until(lambda n=before: edition() > n, "it was loaded again")
+        quiet, meanwhile = "nothing is loaded", "the repository is loaded"
+        sides = [Side(quiet, loaded, service), Side(meanwhile, loading, service)]
+        times = first_bytes(sides, rounds)
     result.figures("ms to the first byte", times)
     more = ratios(times[meanwhile], times[quiet])
     figure = "first byte while a repository is loaded"
@@ -265,9 +270,12 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, 10, "rounds")
-    add_number(parser, "revisions", 30_000, "revisions of the one that is made")
-    add_number(parser, "files", 5_000, "files of the one that is made")
-    add_number(parser, "rounds", 50, "times that the repository is loaded")
+    parser = options(
+        __doc__,
+        repeat=(10, "rounds"),
+        revisions=(30_000, "revisions of the repository"),
+        files=(5_000, "files of the repository"),
+        rounds=(50, "times that the repository is loaded"),
+    )
     with breezy.initialize():
-        sys.exit(run("warm", parser, measure))
+        sys.exit(run(parser, measure))
