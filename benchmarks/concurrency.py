@@ -15,7 +15,6 @@ import functools
 import selectors
 import sys
 import time
-from collections.abc import Sequence
 
 from accounts import descriptors, private
 from connections import Connection
@@ -29,12 +28,11 @@ LEVELS, MOST_PROGRAMS = (1, 10, 100, 500), 100
 ROUND, SLOWER = 250, 25
 #: Rounds after which a service has what it needs.
 SETTLED = 4
-#: MiB by which a process may grow after that, because malloc keeps some free memory. A
+#: MiB by which both may grow after that, because malloc keeps some free memory. A
 #: leak of 100 bytes for each of 100,000 connections exceeds it.
 GROWTH = 4.0
 #: Descriptors that the service has for each spare worker; their number varies.
 _PER_SPARE = 2
-KINDS = ("service MiB", "zygote MiB", "service descriptors", "zygote descriptors")
 
 
 class Crowd:
@@ -126,12 +124,12 @@ def bursts(stage: Stage, result: Result, repeat: int, most: int) -> None:
     result.figures("ms until all are answered", whole)
 
 
-def kept(service: Service) -> list[float]:
-    """What the service has of each of `KINDS`, at rest."""
+def kept(service: Service) -> tuple[float, int]:
+    """Private MiB, and descriptors, of the service and its zygote at rest."""
     status = service.settle()
-    own, zygote = service.pid, status["zygote"]
-    count = descriptors(own) - _PER_SPARE * status["workers"]["spare"]
-    return [private(own), private(zygote), float(count), float(descriptors(zygote))]
+    pids = (service.pid, status["zygote"])
+    spare = _PER_SPARE * status["workers"]["spare"]
+    return sum(map(private, pids)), sum(map(descriptors, pids)) - spare
 
 
 def loops(stage: Stage, result: Result, connections: int, clients: int) -> None:
@@ -140,7 +138,9 @@ def loops(stage: Stage, result: Result, connections: int, clients: int) -> None:
         sides = [in_process(one), *git(stage), inet(stage)]
         sides[1:1] = [client(stage, other, NATIVE, door) for door in DOORS]
         crowds = {side.name: Crowd(side) for side in sides}
-        seen: dict[str, list[list[float]]] = {x.name: [] for x in sides if x.service}
+        seen: dict[str, list[tuple[float, int]]] = {
+            x.name: [] for x in sides if x.service
+        }
 
         def loop(crowd: Crowd) -> float:
             service = crowd.side.service
@@ -156,22 +156,15 @@ def loops(stage: Stage, result: Result, connections: int, clients: int) -> None:
     result.figures(title, rates)
     times = {name: crowd.times for name, crowd in crowds.items()}
     result.figures("ms to the first byte", times)
-    for name in seen:
+    rows = []
+    for name, had in seen.items():
         result.target(f"connections per second, {name}", rates[name], 250, "a second")
-    result.table(
-        ["settled -> at the end", *KINDS],
-        [[name, *grown(result, name, had)] for name, had in seen.items()],
-    )
-
-
-def grown(result: Result, name: str, had: Sequence[Sequence[float]]) -> list[str]:
-    """Each of `KINDS`, when settled and at the end; a failure where it has grown."""
-    cells = []
-    for kind, a, b in zip(KINDS, had[min(SETTLED, len(had)) - 1], had[-1]):
-        cells.append(f"{a:.1f} -> {b:.1f}")
-        if b > a + (GROWTH if kind.endswith("MiB") else 0):
-            result.failures.append(f"{name}: {kind}: {cells[-1]}")
-    return cells
+        (mib, count), (later, more) = had[min(SETTLED, len(had)) - 1], had[-1]
+        rows.append([name, mib, later, count, more])
+        if later > mib + GROWTH or more > count:
+            result.failures.append(f"{name}: the service or zygote has grown")
+    head = ["service and zygote", "settled: MiB", "at the end", "descriptors"]
+    result.table([*head, "at the end"], rows)
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:

@@ -21,7 +21,7 @@ from sides import PYTHON, client_words
 from stage import FIFO, BenchmarkError, Stage
 
 _MISSED = r"rehearsal missed modules: (.*)"
-#: Commands of a client, in this order; URL/ is what is served. "!" marks one that fails.
+#: Commands of a client, in this order; URL/ is what is served. Those with "!" fail.
 OPERATIONS = """\
 brz init -q local; date > local/file; brz add -q local; brz commit -q -m 1 local
 brz push -q -d local URL/trunk

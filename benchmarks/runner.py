@@ -10,11 +10,11 @@ confidence intervals, and the ratios of two sides in the same round.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -244,7 +244,10 @@ def run(
 
 def machine(stage: Stage) -> dict[str, Any]:
     """The machine, date and load that the figures depend on."""
-    about = [f"{len(os.sched_getaffinity(0))} cores ({processor()})"]
+    with open("/proc/cpuinfo") as file:
+        model = re.search(r"model name\s*: (.*)", file.read())
+    name = model[1] if model else platform.machine()
+    about = [f"{len(os.sched_getaffinity(0))} cores ({name})"]
     about += [f"Linux {platform.release()}", f"Python {platform.python_version()}"]
     about += [f"Breezy {version(stage, *stage.brz, 'version', '--short')}"]
     if shutil.which("git"):
@@ -262,12 +265,3 @@ def version(stage: Stage, *words: str) -> str:
     environ = stage.environ("version")
     said = subprocess.check_output(words, env=environ, cwd=stage.path, text=True)
     return said.split()[-1]
-
-
-def processor() -> str:
-    """The name of the processor."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return " ".join(line.partition(":")[2].split())
-    return platform.machine()

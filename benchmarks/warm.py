@@ -231,23 +231,23 @@ def while_loading(stage: Stage, result: Result, rounds: int) -> None:
         wait_until(lambda: entry(service), "the repository is in memory")
         editions = [0]
 
-        def loaded() -> Connection:
-            wait_until(lambda: edition() >= editions[-1], "it was loaded again")
-            service.settle()
-            return SocketConnection(service)
-
-        def loading() -> Connection:
-            editions.append(edition() + 1)
-            os.utime(os.path.join(directory, index))
-            use(service)
-            service.settle()
-            return SocketConnection(service)
-
         def edition() -> int:
             return int(service.status()["warm_set"]["edition"])
 
+        def connect(load: bool) -> Connection:
+            wait_until(lambda: edition() >= editions[-1], "it was loaded again")
+            if load:
+                editions.append(edition() + 1)
+                os.utime(os.path.join(directory, index))
+                use(service)
+            service.settle()
+            return SocketConnection(service)
+
         quiet, meanwhile = "nothing is loaded", "the repository is loaded"
-        sides = [Side(quiet, loaded, service), Side(meanwhile, loading, service)]
+        sides = [
+            Side(name, functools.partial(connect, name == meanwhile), service)
+            for name in (quiet, meanwhile)
+        ]
         times = first_bytes(sides, rounds)
     result.figures("ms to the first byte", times)
     more = ratios(times[meanwhile], times[quiet])
