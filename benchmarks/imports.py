@@ -18,7 +18,7 @@ import time
 
 from runner import Result, options, run
 from sides import PYTHON, client_words
-from stage import FIFO, BenchmarkError, Stage
+from stage import FIFO, BenchmarkError, Service, Stage, wait_until
 
 _MISSED = r"rehearsal missed modules: (.*)"
 #: Commands of a client, in this order; URL/ is what is served. Those with "!" fail.
@@ -65,6 +65,7 @@ brz remove-branch -q --force URL/made
 _SSH = """\
 #!/bin/sh
 [ "$1" = -V ] && echo OpenSSH && exit
+echo >>{home}/connections
 exec env BRZ_HOME={home} {client}
 """
 
@@ -77,10 +78,12 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     environ |= {"BRZ_SSH": ssh, "BRZ_EMAIL": "benchmark", "BRZ": shlex.join(stage.brz)}
     result, rows = Result(), []
     with stage.service() as service:
+        home = service.environ["BRZ_HOME"]
+        counted = os.path.join(home, "connections")
+        open(counted, "w").close()
         client = shlex.join(client_words(stage, PYTHON, FIFO))
         with open(ssh, "w") as file:
-            home = shlex.quote(service.environ["BRZ_HOME"])
-            file.write(_SSH.format(home=home, client=client))
+            file.write(_SSH.format(home=shlex.quote(home), client=client))
         os.chmod(ssh, 0o700)
         logged = served = 0
         for line in OPERATIONS.splitlines():
@@ -97,7 +100,9 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
             if done.returncode:
                 raise BenchmarkError(f"{line}: {done.stderr}")
             took = f"{(time.perf_counter() - began) * 1000:.0f}"
-            before, served = served, service.settle()["totals"]["ended"]
+            # Breezy does not wait for ssh, so some workers end later.
+            before, served = served, os.stat(counted).st_size
+            wait_until(lambda n=served: ended(service) >= n, "the workers have ended")
             log = service.log_text()
             names = " ".join(re.findall(_MISSED, log[logged:])).split()
             logged = len(log)
@@ -108,6 +113,11 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     result.table(["operation", "connections", "ms", "modules imported"], rows)
     result.text += f"{modules} modules were loaded before\n"
     return result
+
+
+def ended(service: Service) -> int:
+    """The number of connections that have ended."""
+    return int(service.status()["totals"]["ended"])
 
 
 if __name__ == "__main__":
