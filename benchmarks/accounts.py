@@ -5,7 +5,7 @@
 /proc has the CPU time of a running process in nanoseconds, but that of the children
 that it has reaped in ticks of 10 ms. getrusage(2) has microseconds, only for the
 process itself. So code that Python runs at its start (sitecustomize) has the service
-write that to a file at SIGUSR1.
+write that to a file at SIGRTMIN.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def write(number, frame):
         file.write(str(used.ru_utime + used.ru_stime))
     os.rename(path + ".new", path)
 if "--fork-server" in sys.orig_argv:
-    signal.signal(signal.SIGUSR1, write)
+    signal.signal(signal.SIGRTMIN, write)
 """
 
 
@@ -71,6 +71,13 @@ def cpu_of(pid: int) -> float:
         return int(file.read().split()[0]) / 1e9
 
 
+def ticks_of_reaped(pid: int) -> float:
+    """CPU seconds of the children that *pid* has reaped, in steps of 10 ms."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+
+
 def count_children(service: Service) -> None:
     """Have *service*, before its start, measure the CPU time of its children."""
     place = service.environ["HOME"]
@@ -85,7 +92,7 @@ def cpu_of_reaped(service: Service) -> float:
     path = service.environ[_USAGE]
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    os.kill(service.pid, signal.SIGUSR1)
+    os.kill(service.pid, signal.SIGRTMIN)
     wait_until(lambda: os.path.exists(path), "the service has written its usage")
     with open(path) as file:
         return float(file.read())
@@ -138,7 +145,8 @@ class Account:
         service.wait_for_spares()
         return {
             SERVICE: cpu_of(service.pid),
-            ZYGOTE: cpu_of(service.zygote),
+            # It reaps only the processes that it may fork through.
+            ZYGOTE: cpu_of(service.zygote) + ticks_of_reaped(service.zygote),
             WORKER: cpu_of_reaped(service),
         }
 
