@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A client starts the service: once, however many clients find none.
+"""Starts the service from a client, once for all clients that find none running.
 
-Part of the stand-alone client: the standard library only (see ``client.py``).
+Part of the stand-alone client: imports the standard library only (see ``client.py``).
 """
 
 import fcntl
@@ -11,14 +11,15 @@ import time
 
 from .conversation import Conversation, NoService, place_fault
 
-#: Seconds between two looks at whether it has been started.
+#: Seconds between two checks whether the service has been started.
 PAUSE = 0.02
 
 
 def start_service(directory, brz, deadline):
-    """Start the service unless another client is at it; wait until it is ready.
+    """Start the service unless another client does so; wait until it is ready.
 
-    :raises NoService: if that fails.
+    :param deadline: in seconds of `time.monotonic`.
+    :raises NoService: if the service is not ready by then.
     """
     steps = starting(directory, brz)
     try:
@@ -32,11 +33,12 @@ def start_service(directory, brz, deadline):
 
 
 def starting(directory, brz):
-    """The steps of starting the service, for those who may not wait: a generator.
+    """The steps of starting the service, as a generator for callers that cannot wait.
 
-    It yields None where it is to go on in a moment (`PAUSE`), and the words of a
-    command that puts the service into the background: to be sent why that
-    failed, or None. When it ends, the service is ready.
+    It yields None when the caller should resume it after `PAUSE` seconds. It
+    yields a list of words for a command that the caller should run to its end. The
+    caller then sends the reason why the command failed, or None. When the
+    generator returns, the service is ready.
 
     :raises NoService: if it cannot be started.
     """
@@ -47,8 +49,8 @@ def starting(directory, brz):
         why = f": {error.strerror}"
         raise place_fault(directory, why, "cannot make ") from None
     try:
-        # One start however many ask: the first holds the directory locked until
-        # the service is ready, the others find it running.
+        # The first client holds the directory locked until the service is ready;
+        # the others then find it running.
         while not _lock(guard):
             yield None
         while True:
@@ -58,7 +60,7 @@ def starting(directory, brz):
             except NoService:
                 if not _is_held(directory + "/lock"):
                     break
-            # It is being started, by a client that was killed meanwhile.
+            # A client that was killed meanwhile has started it, and it is not ready.
             yield None
         daemon = ("lp-serve", "--fork-server", "--daemon", "--runtime-dir", directory)
         why = yield [*brz, *daemon]
@@ -70,7 +72,7 @@ def starting(directory, brz):
 
 
 def last_line(said):
-    """Why a command failed, by what it *said* on standard error (bytes)."""
+    """The last line of *said* (bytes), which a failed command wrote to stderr."""
     lines = said.decode("utf-8", "replace").split("\n")
     return [line for line in ["no reason given", *lines] if line.strip()][-1]
 
@@ -102,8 +104,8 @@ def _pause(deadline):
 
 
 def _run(argv):
-    """Run what starts the service to its end; why it failed, or None."""
-    # Nothing of it may get to our stdio, which is the protocol's.
+    """Run a command to its end; why it failed, or None."""
+    # Our own stdin and stdout carry the Bazaar protocol.
     null = os.open(os.devnull, os.O_RDWR)
     errors, theirs = os.pipe()
     ours = ((null, 0), (null, 1), (theirs, 2))

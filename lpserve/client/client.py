@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Ask the fork service for a worker and relay standard input and output to it.
+"""Asks the fork service for a worker and relays standard input and output to it.
 
-With what it imports of us it is self-contained: nothing but the standard
-library, because the stand-alone ``lp-serve-client`` runs this under ``python -I
--S``, without Breezy. It imports little for the same reason: every connection
-pays for it.
+The stand-alone ``lp-serve-client`` runs this under ``python -I -S``, without
+Breezy. Therefore this module, and the modules of lpserve that it imports, import
+the standard library only. They import little of it, because every connection
+waits for these imports.
 """
 
 import os
@@ -38,10 +38,11 @@ _USER = frozenset(
 
 
 def open_door(directory, door=None, signals=None, service_user=None):
-    """A conversation through *door*; through the best there is if it is None.
+    """Open a conversation with the service.
 
-    :param service_user: whose service is trusted beside our own and root's.
-    :raises NoService: where there is none.
+    :param door: "fifo", "socket", or None for the socket if possible, else the FIFO.
+    :param service_user: a user whose service is trusted, besides our own and root.
+    :raises NoService: if the service cannot be reached.
     """
     if door != "fifo":
         try:
@@ -53,9 +54,10 @@ def open_door(directory, door=None, signals=None, service_user=None):
 
 
 def _spawn(user, directory, door, settings, signals, deadline):
-    """Ask for a worker: the conversation and the words of the ``ok``.
+    """Ask for a worker; the conversation and the words of the ``ok`` answer.
 
-    :raises ClientError, NoService: where there is none to be had.
+    :raises ClientError: if the service refuses the request.
+    :raises NoService: if the service cannot be reached or cannot fork.
     """
     conversation = open_door(directory, door, signals, settings["service_user"])
     try:
@@ -85,12 +87,13 @@ def _spawn(user, directory, door, settings, signals, deadline):
 def serve(user, directory, settings, brz, fallback=True, door=None):
     """Serve one connection for *user* on stdin and stdout; the exit status.
 
-    Without a service this process becomes ``brz lp-serve --inet`` instead.
+    Without a service, this process executes ``brz lp-serve --inet`` instead.
 
-    :param settings: a dict as `location.read_configuration` makes it.
-    :param brz: the words that run Breezy.
-    :param door: "fifo", "socket", or None for the best there is.
-    :raises ClientError: where the connection is not served.
+    :param settings: a dict as `location.read_configuration` returns it.
+    :param brz: the command that runs Breezy, a list of words.
+    :param door: see `open_door`.
+    :raises ClientError: if the connection is not served; its status is the exit
+        status.
     """
     if not _is_user(user):
         raise ClientError(EX_USAGE, "USER must be letters, digits and ._@+~-")
@@ -113,7 +116,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
             _check_drained(directory, settings["service_user"])
             if not settings["autostart"]:
                 raise
-            # Only now: most connections find a service.
+            # Imported late: most connections find a service.
             from .autostart import start_service
 
             start_service(directory, brz, deadline)
@@ -143,7 +146,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
             raise conversation.not_understood()
         number = int(last[-1])
     except NoService as error:
-        # It is too late to serve the connection without it.
+        # Too late for the fallback: a worker may have read from the client.
         raise _unavailable(error) from None
     finally:
         conversation.close()
@@ -168,12 +171,12 @@ def _check_drained(directory, service_user):
 
 
 def _unavailable(error):
-    """The end of a client for which the `NoService` *error* is the end."""
+    """The `ClientError` for a `NoService` without fallback."""
     return ClientError(EX_UNAVAILABLE, str(error), error.public)
 
 
 def _is_user(text):
-    """What ``wire.is_user`` says, without a regular expression."""
+    """The same as ``wire.is_user``, without importing re."""
     return 0 < len(text) <= 64 and _USER.issuperset(text) and text[0] not in "-.@+"
 
 
@@ -189,7 +192,7 @@ def _print_error(text):
 
 
 def _parse(words):
-    """USER, the values of ``--runtime-dir`` and ``--door``, whether to fall back."""
+    """Parse the command line: USER, --runtime-dir, --door, and whether to fall back."""
     directory, door, fallback, users = None, None, True, []
     words = list(words)
     while words:
@@ -215,7 +218,10 @@ def _parse(words):
 
 
 def check_door(door):
-    """ClientError if *door* cannot be the value of ``--door``."""
+    """Check the value of ``--door``.
+
+    :raises ClientError: if it is invalid.
+    """
     if door not in (None, "fifo", "socket"):
         raise ClientError(EX_USAGE, f"--door must be fifo or socket, not {door}")
 
@@ -230,10 +236,10 @@ def _version():
 
 
 def main(words):
-    """The stand-alone program; does not return.
+    """Run the stand-alone program; does not return.
 
-    :param words: the directory that the program is in, where ``brz`` is looked
-        for first, and its arguments.
+    :param words: the directory of the program, where ``brz`` is looked for first,
+        and then its arguments.
     """
     beside, *words = words
     try:
@@ -259,5 +265,5 @@ def main(words):
         status = error.status
     except KeyboardInterrupt:
         status = 130
-    # What there was to flush is flushed; tearing an interpreter down takes time.
+    # Nothing is buffered, and a normal exit of the interpreter takes time.
     os._exit(status)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""One request to the service's control FIFO and the answers to it.
+"""Sends one request to the service's control FIFO and reads the answers.
 
-``socketconversation.py`` has the same for the socket.
+``socketconversation.py`` does the same for the socket.
 
-Part of the stand-alone client: the standard library only (see ``client.py``).
+Part of the stand-alone client: imports the standard library only (see ``client.py``).
 """
 
 import os
@@ -17,12 +17,12 @@ from .relay import wait
 
 EX_USAGE = 64
 MAX_REQUEST = 4096
-#: Of these for the verb, its words and its variables; the rest is for the reply
-#: FIFO's name and the newlines.
+#: Bytes of a request for its verb, words and variables; the rest is for the name of
+#: the reply FIFO and the newlines.
 _ROOM = 4000
-#: Longest value in bytes that is taken for the name of a locale or a time zone.
+#: The longest name of a locale or a time zone, in bytes.
 _LONGEST_LABEL = 255
-#: Longest answer in bytes that is waited for.
+#: The longest answer, in bytes.
 _LONGEST = 65536
 _UNFIT = "does not fit into a request (4096 bytes of UTF-8 without a newline)"
 _SAFE = frozenset(
@@ -31,9 +31,9 @@ _SAFE = frozenset(
 
 
 class _Told(Exception):
-    """One line for a person: ``str()``.
+    """An error; ``str()`` is one line for the administrator.
 
-    :ivar public: the same for a user of ssh: it names no path of this host.
+    :ivar public: one line for a remote user, which names no path of this host.
     """
 
     def __init__(self, text, public=None):
@@ -42,12 +42,12 @@ class _Told(Exception):
 
     @property
     def shown(self):
-        """The line for whoever reads our standard error."""
+        """The line for the reader of our standard error."""
         return self.public if is_remote(os.environ) else str(self)
 
 
 class ClientError(_Told):
-    """The end of this client: *status* is its exit code."""
+    """The client ends, with *status* as its exit code."""
 
     def __init__(self, status, text, public=None):
         super().__init__(text, public)
@@ -55,26 +55,26 @@ class ClientError(_Told):
 
 
 class NoService(_Told):
-    """The service cannot be reached; its line says why."""
+    """The service cannot be reached; the line tells why."""
 
 
 def service_fault(directory, subject, rest):
-    """The `NoService` with *subject*, where that is, and what the matter is."""
+    """The `NoService` "SUBJECT at DIRECTORY REST"; in public without the directory."""
     return NoService(f"{subject} at {directory}{rest}", subject + rest)
 
 
 def place_fault(directory, rest, before=""):
-    """The `NoService` for a *directory* with which something is the matter."""
+    """The `NoService` "BEFORE DIRECTORY REST"; in public without the path."""
     return NoService(
         f"{before}{directory}{rest}", f"{before}the runtime directory{rest}"
     )
 
 
 def check_directory(directory, owner=None):
-    """Look whether *directory* can be trusted; see `location.directory_fault`.
+    """Check that *directory* can be trusted; see `location.directory_fault`.
 
     :raises NoService: if not.
-    :raises OSError: if it cannot be looked at.
+    :raises OSError: if stat(2) fails.
     """
     fault = directory_fault(directory, owner)
     if fault is not None:
@@ -89,7 +89,7 @@ def quote(word):
 
 
 def _size(word):
-    """Bytes of a blank and *word* in a request; too many if it cannot be in one."""
+    """The bytes of a blank and *word* in a request; `MAX_REQUEST` if it is invalid."""
     try:
         return MAX_REQUEST if "\n" in word else 1 + len(quote(word).encode("utf-8"))
     except UnicodeEncodeError:
@@ -97,21 +97,21 @@ def _size(word):
 
 
 def _kind(name):
-    """When the variable *name* gets its place in a request: 0, 1 or 2."""
+    """The priority of the variable *name* in a request: 0 (first), 1 or 2."""
     if name in ("LANG", "LANGUAGE", "TZ") or name.startswith("LC_"):
         return 1
     return 2 if name == "SSH_ORIGINAL_COMMAND" else 0
 
 
 def _is_label(value):
-    """Whether *value* can be what a locale or a time zone is called."""
+    """Whether *value* can be the name of a locale or a time zone."""
     return len(value.encode("utf-8", "replace")) <= _LONGEST_LABEL and not any(
         each < " " or each == "\x7f" for each in value
     )
 
 
 def _cut(name, value, room):
-    """The word for *value*, or for as much of its beginning as has a place."""
+    """The word for as much of the beginning of *value* as fits into *room* bytes."""
     begin = f"env.{name}="
     size, quotes, kept = 1 + len(begin.encode("utf-8")), 0, 0
     if size > room:
@@ -132,10 +132,11 @@ def _cut(name, value, room):
 def spawn_words(user, names, environ):
     """The words of a ``spawn`` for *user* with the variables *names* of *environ*.
 
-    A user of ssh may choose what is in some of them, but not that they do not fit:
-    what only says how text is shown is left out then, and the command is cut.
+    A remote user chooses the values of some of them, and must not be able to make
+    the request too long. If they do not fit, locale and time zone are left out, and
+    the command is cut.
 
-    :raises ClientError: where another one does not fit.
+    :raises ClientError: if another variable does not fit.
     """
     words, room = ["spawn", user], _ROOM - 5 - _size(user)
     for kind in range(3):
@@ -168,13 +169,14 @@ def _unquote(line):
 class Exchange:
     """One request to the service and the answers to it, through either door.
 
-    :ivar control: a descriptor that is broken when the service has gone.
+    :ivar control: a descriptor on which poll(2) reports an error once the service
+        has ended.
     :ivar reply: the descriptor at which answers arrive.
     :ivar directory: the runtime directory.
     """
 
     def __init__(self, directory, signals=None):
-        """Nothing is opened yet.
+        """Open nothing yet.
 
         :param signals: a `relay.ForwardedSignals` that ends the waiting, or None.
         """
@@ -193,19 +195,22 @@ class Exchange:
             request = line.encode("utf-8")
         except UnicodeEncodeError:
             request = b""
-        # One more for the newline that a FIFO wants in front.
+        # One byte less: at the FIFO a newline precedes the request.
         if not 0 < len(request) < MAX_REQUEST or line.count("\n") > 1:
             raise ClientError(EX_USAGE, f"what this connection needs {_UNFIT}")
         return request
 
     def _receive(self):
-        """What has arrived; BlockingIOError if nothing has."""
+        """The bytes that have arrived.
+
+        :raises BlockingIOError: if there are none.
+        """
         raise NotImplementedError
 
     def read_answer(self):
-        """The next answer if it is there, as a list of words, else None.
+        """The next answer as a list of words; None if it has not arrived.
 
-        :raises NoService: if there will be none.
+        :raises NoService: if none will arrive.
         """
         while b"\n" not in self._buffer:
             if len(self._buffer) > _LONGEST:
@@ -226,7 +231,7 @@ class Exchange:
     def wait_answer(self, deadline):
         """The next answer, as a list of words.
 
-        :raises NoService: if none comes before *deadline* or the service ends.
+        :raises NoService: if none comes before *deadline*, or the service ends.
         """
         while True:
             answer = self.read_answer()
@@ -241,7 +246,7 @@ class Exchange:
             wanted[self._signals.descriptor] = select.POLLIN
         ready = wait(wanted, left)
         if descriptor in ready:
-            return  # a signal can wait until it is known who is to have it
+            return  # the answer first: the worker may be the one to get the signal
         for number in self._signals.seen() if self._signals is not None else ():
             raise ClientError(128 + number, f"ended by signal {number}")
         if not ready and left <= 0:
@@ -250,31 +255,32 @@ class Exchange:
             raise self.ended()
 
     def fault(self, rest):
-        """The `NoService` for a service of which *rest* is to be said."""
+        """The `NoService` "the service at DIRECTORY REST"."""
         return service_fault(self.directory, "the service", rest)
 
     def not_understood(self):
-        """The `NoService` for a service that says something strange."""
+        """The `NoService` for an invalid answer."""
         return self.fault(" gives an answer that this client does not understand")
 
     def ended(self):
-        """The `NoService` for a service that has gone."""
+        """The `NoService` for a service that has ended."""
         return self.fault(" ended")
 
 
 class Conversation(Exchange):
     """One request to the control FIFO and the answers to it.
 
-    ``control`` is kept open: when the service dies it has no reader. ``reply``
-    is opened for both so that it has no end of file.
+    ``control`` stays open: poll(2) reports when it has no reader, and thereby the
+    end of the service. ``reply`` is opened for reading and writing, so that it
+    never reports an end of file.
     """
 
     def __init__(self, directory, signals=None):
         """Open the control FIFO in *directory*.
 
         :param signals: a `relay.ForwardedSignals` that ends the waiting, or None.
-        :raises NoService: if there is none, nobody reads it, or it cannot be
-            trusted.
+        :raises NoService: if there is no FIFO, no process reads it, or it cannot
+            be trusted.
         """
         super().__init__(directory, signals)
         self._path = None
@@ -286,13 +292,13 @@ class Conversation(Exchange):
             why = f" ({error.strerror})"
             raise service_fault(directory, "no service", why) from None
         found = os.fstat(self.control)
-        # Whoever could put another directory in place cannot make one of ours.
+        # Nobody else can create a FIFO that belongs to our user.
         if not stat.S_ISFIFO(found.st_mode) or found.st_uid != os.geteuid():
             self.close()
             raise place_fault(directory, " is not a FIFO of ours", "control in ")
 
     def close(self):
-        """Leave nothing of the conversation behind; may be called again."""
+        """Close the FIFOs and remove the reply FIFO; idempotent."""
         for descriptor in (self.control, self.reply):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -305,14 +311,15 @@ class Conversation(Exchange):
             self._path = None
 
     def prepare(self, words):
-        """Make the reply FIFO and one request, which `write` writes.
+        """Create the reply FIFO, and encode the request that `write` writes.
 
-        :raises NoService: if it cannot be made.
+        :raises NoService: if the FIFO cannot be created.
+        :raises ClientError: if the request does not fit.
         """
-        # The service removes FIFOs so named whose process is gone.
+        # The service removes FIFOs of this name once their process has ended.
         name = f"client.{os.getpid()}.{os.urandom(4).hex()}"
         path = f"{self.directory}/replies/{name}"
-        # The newline in front ends half a line that somebody else may have left.
+        # The newline in front ends an incomplete line of another writer.
         self._request = b"\n" + self._encode([*words, "reply=" + name])
         try:
             os.mkfifo(path, 0o600)
@@ -322,9 +329,9 @@ class Conversation(Exchange):
             raise place_fault(self.directory, f": {error.strerror}") from None
 
     def write(self):
-        """Write the request if there is room for it; whether there was.
+        """Write the request; False if the FIFO is full.
 
-        :raises NoService: if nobody reads it.
+        :raises NoService: if no process reads the FIFO.
         """
         try:
             os.write(self.control, self._request)
@@ -337,7 +344,7 @@ class Conversation(Exchange):
     def send(self, words, deadline, stdio=()):
         """Write one request; *deadline* is in seconds of `time.monotonic`.
 
-        :param stdio: of no use here: the worker's are FIFOs.
+        :param stdio: ignored: the worker uses FIFOs.
         """
         self.prepare(words)
         while not self.write():
@@ -348,9 +355,10 @@ class Conversation(Exchange):
 
 
 def ask(directory, words, timeout=30.0, door=Conversation):
-    """Send one request and return the words of its first answer.
+    """Send one request; the words of its first answer.
 
-    :param door: opens a conversation with the service in *directory*.
+    :param timeout: in seconds.
+    :param door: a function of *directory* that opens a conversation.
     :raises NoService: if the service cannot be reached or does not answer.
     """
     talk = door(directory)

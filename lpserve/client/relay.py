@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The client's relay: bytes between its own stdio and the FIFOs of a worker.
+"""Copies bytes between the client's stdio and the FIFOs of a worker.
 
-Part of the stand-alone client: the standard library only (see ``client.py``).
+Part of the stand-alone client: imports the standard library only (see ``client.py``).
 """
 
-# The C modules: the Python ones around them import enum, re and selectors,
-# which is a quarter of the time that the client takes to start.
+# The C modules, because `signal` and `socket` import enum, re and selectors: a
+# quarter of the start-up time of the client.
 import _signal
 import _socket
 import os
@@ -14,7 +14,7 @@ import select
 import stat
 
 _CHUNK = 1 << 20
-#: What a pipe holds, and what one holds that much goes through, in bytes.
+#: The size of a pipe, and of one that was enlarged for a large transfer, in bytes.
 _FULL, _LARGE = 1 << 16, 1 << 18
 _F_SETPIPE_SZ = 1031
 _MSG_DONTWAIT = 0x40
@@ -26,7 +26,7 @@ _PASSED_ON = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT)
 
 
 class ForwardedSignals:
-    """The signals that are passed on; their handlers only wake the loop."""
+    """Handles the signals that are forwarded; the handlers only wake the loop."""
 
     def __init__(self):
         self.descriptor, self._write = os.pipe()
@@ -34,7 +34,7 @@ class ForwardedSignals:
         os.set_blocking(self._write, False)
         _signal.set_wakeup_fd(self._write)
         for number in _PASSED_ON:
-            # One that was ignored when we were started (nohup) stays ignored.
+            # A signal that was ignored at the start (nohup) stays ignored.
             if _signal.getsignal(number) != _signal.SIG_IGN:
                 _signal.signal(number, lambda number, frame: None)
 
@@ -47,9 +47,11 @@ class ForwardedSignals:
 
 
 def wait(wanted, timeout=None):
-    """Poll *wanted*, a dict of descriptor to events; a dict of those ready.
+    """Wait with poll(2).
 
+    :param wanted: a dict of descriptors to events.
     :param timeout: in seconds, or None.
+    :returns: a dict of the ready descriptors to their events.
     """
     poller = select.poll()
     for descriptor, events in wanted.items():
@@ -60,17 +62,17 @@ def wait(wanted, timeout=None):
 
 
 class Pump:
-    """One direction of the relay: from *source* to *sink* until end of file.
+    """One direction of the relay: copies *source* to *sink* until end of file.
 
-    Never blocks: *source* is read when it has something, and *sink* written as
-    `_writer` says, so that a full sink does not stop the other direction.
+    It never blocks, so that a full sink does not stop the other direction. It
+    reads *source* when that is ready, and writes with the function of `_writer`.
     """
 
     def __init__(self, source, sink):
         self.source = source
         self.sink = sink
         self.done = False
-        #: Whether anything came through.
+        #: Whether any bytes were copied.
         self.moved = False
         self._room_wanted = self._grown = False
         self._pending = b""
@@ -78,13 +80,13 @@ class Pump:
         self._splice = hasattr(os, "splice") and _can_splice(source, sink)
 
     def events(self):
-        """What to poll for, a dict of descriptor to events (0: errors only)."""
+        """What to poll for: a dict of descriptors to events (0: errors only)."""
         if self._room_wanted:
             return {self.sink: select.POLLOUT}
         return {self.source: select.POLLIN, self.sink: 0}
 
     def step(self, ready):
-        """Move what can be moved; *ready* is what `wait` returned."""
+        """Copy what can be copied; *ready* is the result of `wait`."""
         if not self._room_wanted and not ready.get(self.source):
             if ready.get(self.sink, 0) & _BROKEN:
                 self.finish()
@@ -96,7 +98,7 @@ class Pump:
         except BlockingIOError:
             self._room_wanted = bool(self._pending) or self._source_ready()
         except OSError:
-            # A broken pipe or connection at either end: this direction is over.
+            # A broken pipe or connection at either end ends this direction.
             self.finish()
 
     def _move(self):
@@ -116,7 +118,7 @@ class Pump:
             except OSError as error:
                 if error.errno != _EINVAL:
                     raise
-                self._splice = False  # not for these kinds of file after all
+                self._splice = False  # not supported for these kinds of file
         if not self._pending:
             self._pending = os.read(self.source, 65536)
         if self._pending:
@@ -127,53 +129,54 @@ class Pump:
             self.finish()
 
     def _grow(self):
-        """Make our pipe larger, now that much goes through it.
+        """Enlarge the pipe, once a transfer has filled it.
 
-        Not before: a user may have only so many pages in pipes (pipe(7)).
+        Most transfers are small, and the pages of a user's pipes are limited
+        (pipe(7)).
         """
         self._grown = True
-        import fcntl  # only now: most connections are small
+        import fcntl  # seldom needed
 
         for end in (self.source, self.sink):
             try:
                 fcntl.fcntl(end, _F_SETPIPE_SZ, _LARGE)
             except OSError:
-                pass  # not a pipe, or there are too many pages already
+                pass  # not a pipe, or the limit of pages is reached
 
     def _source_ready(self):
         return bool(wait({self.source: select.POLLIN}, 0).get(self.source, 0))
 
     def idle(self):
-        """Whether nothing is on its way, neither here nor in *source*."""
+        """Whether no bytes are pending, neither here nor in *source*."""
         if self._pending:
             return False
         return not wait({self.source: select.POLLIN}, 0).get(self.source, 0) & 1
 
     def finish(self):
-        """Pass the end of file on and close both ends; may be called again."""
+        """Pass the end of file on and close both ends; idempotent."""
         if self.done:
             return
         self.done = True
         os.close(self.source)
         if stat.S_ISSOCK(os.fstat(self.sink).st_mode):
-            # Another descriptor may be open on the same socket: sshd gives one
-            # for stdin and stdout.
+            # close(2) alone may not end the connection: sshd passes the same
+            # socket as stdin and stdout.
             _shut_down_writing(self.sink)
         os.close(self.sink)
 
 
 def _can_splice(source, sink):
-    """Whether splice(2) between these would never block (one is our FIFO)."""
+    """Whether splice(2) between these never blocks; one of them is a worker's FIFO."""
     if not stat.S_ISFIFO(os.fstat(sink).st_mode):
-        # Into a socket or a terminal it blocks whatever flags it is given.
+        # Into a socket or a terminal it blocks, with any flags.
         return stat.S_ISREG(os.fstat(sink).st_mode)
     return not stat.S_ISCHR(os.fstat(source).st_mode)
 
 
 def _writer(sink):
-    """A function that writes some bytes to *sink* and returns how many.
+    """A function that writes some bytes to *sink* and returns their number.
 
-    It raises BlockingIOError instead of blocking.
+    The function raises BlockingIOError instead of blocking.
     """
     mode = os.fstat(sink).st_mode
     if stat.S_ISSOCK(mode):
@@ -203,10 +206,10 @@ def _shut_down_writing(number):
 
 
 def _own_description(number):
-    """A new descriptor for what *number* is open on, non-blocking where it can be.
+    """A new descriptor for the file of *number*, non-blocking if possible.
 
-    O_NONBLOCK belongs to the open file description, which we share with whoever
-    started us: set on an inherited descriptor it would change theirs.
+    O_NONBLOCK belongs to the open file description, which other processes share.
+    Setting it on an inherited descriptor would affect them.
     """
     mode = os.fstat(number).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
@@ -219,7 +222,7 @@ def _own_description(number):
 
 
 def leave_stdio():
-    """Have nothing open of our standard input and output any more."""
+    """Replace standard input and output of this process by /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -227,12 +230,12 @@ def leave_stdio():
 
 
 class Relay:
-    """The life of one connection, from the ``ok`` of ``spawn`` to its end.
+    """Relays one connection, from the ``ok`` of ``spawn`` to its end.
 
     :param conversation: the `conversation.Conversation` that got the answer.
     :param signals: a `ForwardedSignals`.
-    :param pid: the worker's.
-    :param paths: of its stdin, stdout and stderr FIFOs.
+    :param pid: of the worker.
+    :param paths: of the worker's stdin, stdout and stderr FIFOs.
     """
 
     def __init__(self, conversation, signals, pid, paths):
@@ -243,28 +246,28 @@ class Relay:
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:
-            self._pidfd = -1  # it has ended already: the next answer says how
+            self._pidfd = -1  # the worker has ended: the next answer tells how
         self._flows = []
         try:
-            # The service has opened the read end of stdin before it answered.
+            # The service opens the read end of stdin before it answers.
             ends = [os.open(paths[0], os.O_WRONLY | os.O_NONBLOCK)]
             for path in paths[1:]:
                 ends.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         except OSError:
-            return  # the worker died before it served: likewise
+            return  # the worker ended before it served: likewise
         self._flows = [
             Pump(os.dup(0), ends[0]),
             Pump(ends[1], _own_description(1)),
             Pump(ends[2], _own_description(2)),
         ]
-        # The flows alone hold the two ends, so that closing them is seen.
+        # Only the pumps keep stdio open, so that a close takes effect.
         leave_stdio()
 
     def run(self):
         """Relay until the worker has ended.
 
-        :returns: the last answer as a list of words, or None where neither the
-            service nor the worker lived to give one.
+        :returns: the last answer as a list of words; None if both the service and
+            the worker ended without one.
         """
         while True:
             answer = self._conversation.read_answer()
@@ -282,7 +285,7 @@ class Relay:
                 answer = self._conversation.read_answer()
                 break
             if self._conversation.control in ready:
-                # The worker goes on, and says itself how it ended.
+                # The worker goes on, and writes the last answer itself.
                 self._service_gone = True
         for flow in self._flows[1:]:
             self._drain(flow)
@@ -290,7 +293,7 @@ class Relay:
         return answer
 
     def explained(self, status):
-        """Whether the worker has told why it ends with *status*."""
+        """Whether the worker wrote to standard error why it ends with *status*."""
         return self._explained
 
     def _wanted(self):
@@ -308,7 +311,7 @@ class Relay:
         return wanted
 
     def _drain(self, flow):
-        """Deliver what the worker wrote before it ended."""
+        """Copy the bytes that the worker wrote before it ended."""
         while not flow.done and not flow.idle():
             wanted = flow.events()
             wanted[self._signals.descriptor] = select.POLLIN
@@ -319,11 +322,11 @@ class Relay:
 
 
 def pass_on(pidfd, number):
-    """Send a signal to the process of *pidfd*, if it is still there.
+    """Send signal *number* to the process of *pidfd*, unless it has ended.
 
-    :raises PermissionError: if it is another user's.
+    :raises PermissionError: if the process belongs to another user.
     """
     try:
         _signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
-        pass  # it has just ended
+        pass

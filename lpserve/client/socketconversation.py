@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""One request to the service's socket: our own stdio becomes the worker's.
+"""Sends one request to the service's socket, with our stdio for the worker.
 
-Part of the stand-alone client: the standard library only (see ``client.py``).
+Part of the stand-alone client: imports the standard library only (see ``client.py``).
 """
 
-# The C module: the Python one around it imports enum and selectors.
+# The C module, because `socket` imports enum and selectors.
 import _socket
 import os
 import select
@@ -25,7 +25,7 @@ from .relay import leave_stdio, pass_on, wait
 
 _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
 _SHUT_RD = 0
-#: Seconds until a service is tried again that has not accepted connections yet.
+#: Seconds between attempts to connect while the backlog of the socket is full.
 _PAUSE = 0.01
 
 EX_UNAVAILABLE = 69
@@ -38,9 +38,10 @@ class SocketConversation(Exchange):
         """Connect to the socket in *directory*.
 
         :param signals: a `relay.ForwardedSignals` that ends the waiting, or None.
-        :param service_user: whose service is trusted beside our own and root's.
-        :raises NoService: if there is none, nobody listens, or it cannot be
-            trusted.
+        :param service_user: a user whose service is trusted, besides our own and
+            root.
+        :raises NoService: if there is no socket, no process listens at it, or the
+            service is not trusted.
         """
         super().__init__(directory, signals)
         self._link = None
@@ -59,7 +60,7 @@ class SocketConversation(Exchange):
             raise
 
     def _connect(self):
-        """Connect; False if too many others are about to."""
+        """Connect; False if the backlog of the socket is full."""
         address, descriptor = socket_address(self.directory + "/socket")
         try:
             self._link.connect(address)
@@ -77,7 +78,7 @@ class SocketConversation(Exchange):
         return True
 
     def close(self):
-        """Leave nothing of the conversation behind; may be called again."""
+        """Close the connection; idempotent."""
         if self._link is not None:
             self._link.close()
         self.control = self.reply = -1
@@ -86,7 +87,7 @@ class SocketConversation(Exchange):
         """Send one request; *deadline* is in seconds of `time.monotonic`.
 
         :param stdio: descriptors for the worker.
-        :raises NoService: if nobody is there.
+        :raises NoService: if the service does not accept the connection in time.
         """
         request = self._encode(words)
         numbers = struct.pack(f"{len(stdio)}i", *stdio)
@@ -95,10 +96,10 @@ class SocketConversation(Exchange):
             while not self._connected:
                 self._pause(deadline)
                 self._connected = self._connect()
-            # The socket is empty: there is room for all of it.
+            # The send buffer is empty, so the request fits.
             self._link.sendmsg([request], [rights] if stdio else [], _MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has closed already: after an answer, if there is one
+            pass  # the service has closed, perhaps after an answer
         except OSError as error:
             raise place_fault(self.directory, f": {error.strerror}") from None
 
@@ -123,15 +124,15 @@ class SocketConversation(Exchange):
     def wait_answer(self, deadline):
         """The next answer, as a list of words.
 
-        After NoService no worker has our stdio, and none will.
+        After NoService, no worker uses our stdio, now or later.
 
-        :raises NoService: if none comes before *deadline* or the service ends.
-        :raises ClientError: if it came too late to be sure.
+        :raises NoService: if no answer comes before *deadline*, or the service ends.
+        :raises ClientError: if a late answer leaves open whether a worker does.
         """
         try:
             return super().wait_answer(deadline)
         except NoService:
-            # A worker that cannot say "ok" from now on leaves our stdio alone.
+            # A worker that cannot write its "ok" does not use our stdio.
             try:
                 self._link.shutdown(_SHUT_RD)
                 late = self.read_answer()
@@ -144,11 +145,11 @@ class SocketConversation(Exchange):
 
 
 class DirectSession:
-    """The life of one connection of which the worker has our stdio.
+    """Waits for the end of one connection whose worker has our stdio.
 
     :param conversation: the `SocketConversation` that got the answer.
     :param signals: a `relay.ForwardedSignals`.
-    :param pid: the worker's.
+    :param pid: of the worker.
     """
 
     def __init__(self, conversation, signals, pid):
@@ -157,15 +158,15 @@ class DirectSession:
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:
-            self._pidfd = -1  # it has ended already: the next answer says how
-        # Only the worker's are left, so that closing them is seen.
+            self._pidfd = -1  # the worker has ended: the next answer tells how
+        # Only the worker keeps stdio open, so that its close takes effect.
         leave_stdio()
 
     def run(self):
         """Wait until the worker has ended, and pass signals on to it.
 
-        :returns: the last answer as a list of words, or None where neither the
-            service nor the worker lived to give one.
+        :returns: the last answer as a list of words; None if both the service and
+            the worker ended without one.
         """
         wanted = {
             self._conversation.reply: select.POLLIN,
@@ -187,13 +188,13 @@ class DirectSession:
         try:
             pass_on(self._pidfd, number)
         except PermissionError:
-            # Another user's: it is sent SIGHUP when we go.
+            # The worker of another user; the service sends it SIGHUP when we exit.
             raise ClientError(128 + number, f"ended by signal {number}") from None
 
     @staticmethod
     def explained(status):
-        """Whether the worker has told why it ends with *status*.
+        """Whether the worker wrote to standard error why it ends with *status*.
 
-        As far as can be known: what it wrote did not pass through here.
+        Its output does not pass through here, so the status has to tell.
         """
         return status in (3, 4)  # what `smartserver.report_error` returns

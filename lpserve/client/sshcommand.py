@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Which commands of an ssh client are those of a Bazaar client.
+"""Accepts only those SSH_ORIGINAL_COMMANDs that a Bazaar client sends.
 
-Part of the stand-alone client: the standard library only (see ``client.py``).
+Part of the stand-alone client: imports the standard library only (see ``client.py``).
 """
 
 _SAFE = frozenset(
@@ -13,14 +13,14 @@ _CLIENT = ("lp-serve-client", "bzr lp-serve-client", "brz lp-serve-client")
 
 
 def command_fault(environ, terminal):
-    """Why what an ssh client asked for is not to be served, or None.
+    """Why the command of an ssh client is refused, or None.
 
-    sshd runs this program in place of the command that the user asked for and
-    leaves that in SSH_ORIGINAL_COMMAND (sshd(8)). It is never executed.
+    With a forced command, sshd runs this program and puts the command of the user
+    into SSH_ORIGINAL_COMMAND (sshd(8)). That is never executed.
 
     :param environ: the environment, a dict.
-    :param terminal: whether standard input is one: somebody wants a shell, and
-        would not know what to make of a server that waits.
+    :param terminal: whether standard input is a terminal. Such a user expects a
+        shell, and gets a message instead of a server that waits silently.
     """
     command = environ.get("SSH_ORIGINAL_COMMAND")
     if command is None:
