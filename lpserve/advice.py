@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What is odd in a configuration without being an error: the log warns of it."""
+"""Finds unknown options and missing directories, of which the log warns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PREFIX = "lpserve."
 
 
 def odd_options() -> list[str]:
-    """A line for each ``lpserve.*`` option that nobody reads.
+    """A line for each ``lpserve.*`` option that is set but never read.
 
-    :raises Exception: what Breezy raises for a breezy.conf that cannot be read.
+    :raises Exception: as Breezy does, if breezy.conf cannot be read.
     """
     return list(_odd_options())
 
@@ -43,7 +43,7 @@ def _ours(section: config.Section) -> list[str]:
 
 
 def _unknown(name: str) -> str:
-    """What there is to say of the option *name*: nothing, if it is one."""
+    """Why there is no option *name*; "" if there is."""
     if name in OPTIONS:
         return ""
     if name in RENAMED:
@@ -56,7 +56,10 @@ def _unknown(name: str) -> str:
 
 
 def odd_directory(directory: str) -> str:
-    """What there is to say of ``lpserve.directory``; of ``%u``, what is above it."""
+    """Why ``lpserve.directory`` is not a directory; "" if it is.
+
+    If it contains ``%u``, the part above that is checked.
+    """
     path = shared_part(directory)
     if os.path.isdir(path):
         return ""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Breezy's log, brz.log: of processes that live long, of those with little to say."""
+"""Closes brz.log in long-lived processes; opens it late in workers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from breezy import osutils, trace
 def forget_log() -> None:
     """Log to standard error only: a service and a zygote outlive a brz.log.
 
-    Breezy flushes the file object when it ends, so that stays; what it is open
-    on does not.
+    Breezy flushes the file object at exit. It therefore stays open, but on the
+    null device.
     """
     opened = trace._trace_file
     logging.getLogger("brz").handlers[:] = [logging.StreamHandler(sys.stderr)]
@@ -29,7 +29,7 @@ def forget_log() -> None:
 
 
 def open_late() -> None:
-    """Log to a brz.log of our own from now on; see `LateFile`."""
+    """Log to a `LateFile`, and warnings to standard error, from now on."""
     logger = logging.getLogger("brz")
     logger.handlers.clear()
     trace.push_log_file(
@@ -41,9 +41,9 @@ def open_late() -> None:
 
 
 class LateFile:
-    """A brz.log, opened (and rolled over) when there is something to log.
+    """A brz.log that is opened, and rotated, at the first write.
 
-    Most connections have nothing.
+    Most connections log nothing.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class LateFile:
     def _open(self) -> Any:
         if not self._opened:
             self._opened = True
-            # As in `trace.enable_default_logging`. It tells itself if it cannot.
+            # As in `trace.enable_default_logging`; it reports failures itself.
             self._file = trace._open_brz_log()
             if self._file is not None:
                 begun = osutils.format_local_date(
@@ -63,15 +63,18 @@ class LateFile:
         return self._file
 
     def write(self, data: bytes) -> None:
-        """Log *data*; nothing where the log cannot be opened."""
+        """Write *data*; dropped if the log cannot be opened."""
         if (file := self._open()) is not None:
             file.write(data)
 
     def flush(self) -> None:
-        """It is not buffered."""
+        """Do nothing: the file is not buffered."""
 
     def fileno(self) -> int:
-        """The descriptor; OSError if it cannot be opened."""
+        """The descriptor of the log.
+
+        :raises OSError: if it cannot be opened.
+        """
         if (file := self._open()) is None:
             raise OSError(errno.EBADF, "there is no log")
         number: int = file.fileno()

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Messages between the service, its zygotes and its workers.
+"""Sends and receives messages between service, zygotes, workers and loaders.
 
-They travel over sequenced-packet sockets: one JSON object a packet, descriptors
-attached to it. Both ends are of one installation; nobody else sees them.
+A channel is a pair of SOCK_SEQPACKET sockets. A message is one packet: a JSON object
+with a ``kind``, and descriptors attached (SCM_RIGHTS). Both ends belong to the same
+installation, and no other process has access to them.
 
-To a zygote: ``start`` (how a fresh process would be), ``fork`` and ``load`` (with the
-ends of the channels of new workers, or of a loader), ``warm`` (with the graph of a
-repository, or nothing if that is to be dropped), ``ping``. From it: ``ready``,
-``failed``, ``forked``, ``fork-failed``, ``outdated``, ``pong``.
+To a zygote: ``start`` (the state that a fresh process would have), ``fork`` and
+``load`` (with the ends of the channels of new workers, or of a loader), ``warm`` (with
+the graph of a repository; without it the repository is dropped), ``ping``. From it:
+``ready``, ``failed``, ``forked``, ``fork-failed``, ``outdated``, ``pong``.
 
 To a worker: ``serve`` (with the read end of its stdin and the lock on the directory of
 its FIFOs; or with its stdio and the connection for its answers), ``warm``, ``ping``.
@@ -25,25 +26,25 @@ import select
 import socket
 from typing import Any
 
-#: Changed whenever an older service could not talk to a newer zygote.
+#: Incremented when an older service cannot talk to a newer zygote any more.
 VERSION = 4
 
-# Somewhat less than what malloc(3) would get a mapping of its own for.
+# Below malloc's M_MMAP_THRESHOLD, so that a receive needs no mmap(2).
 _MAX_MESSAGE = (1 << 17) - 256
-#: What a worker found of a repository in memory, in ``used``: what it needed, something
-#: that was not the same any more, or nothing.
+#: The outcome in ``used``: the worker found the repository in memory, found a copy
+#: that is out of date, or found none.
 HIT, STALE, COLD = OUTCOMES = ("hit", "stale", "cold")
-#: That may be attached to one message.
+#: The most descriptors that are attached to one message.
 MAX_DESCRIPTORS = 8
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of a new channel, neither of them inheritable."""
+    """Create a channel; its two ends, which are not inheritable."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def end_of(number: int) -> socket.socket:
-    """The end of a channel that was received as the descriptor *number*."""
+    """The end of a channel that was inherited or received as descriptor *number*."""
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, number)
 
 
@@ -56,8 +57,10 @@ def send(
 ) -> None:
     """Send one message.
 
+    :param descriptors: at most `MAX_DESCRIPTORS`.
     :param flags: of send(2).
-    :raises OSError: if the other end has gone, or does not keep up.
+    :raises OSError: if the other end is closed; BlockingIOError if *channel* does
+        not block and is full.
     """
     data = json.dumps({"kind": kind, **fields}).encode("ascii")
     attached = []
@@ -69,10 +72,10 @@ def send(
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and the descriptors with it; None when the other end has gone.
+    """Receive a message and its descriptors; None and [] if the other end is closed.
 
-    :raises BlockingIOError: if *channel* does not block and has none.
-    :raises ValueError: if it is none; then nothing is left open of it.
+    :raises BlockingIOError: if *channel* does not block and no message has arrived.
+    :raises ValueError: if the packet is not a message; its descriptors are closed.
     """
     descriptors = array.array("i")
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize)
@@ -105,7 +108,7 @@ def _decode(data: bytes) -> dict[str, Any] | None:
 
 
 def is_closed(channel: socket.socket) -> bool:
-    """Whether the other end has gone, even if there are messages of it to read."""
+    """Whether the other end is closed; there may still be messages to read."""
     poller = select.poll()
-    poller.register(channel, 0)  # POLLHUP is always told
+    poller.register(channel, 0)  # POLLHUP is always reported
     return bool(poller.poll(0))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The descriptors of this process: the standard ones, and how many there are."""
+"""Opens missing standard descriptors; counts and polls descriptors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import select
 
 
 def open_standard_descriptors() -> None:
-    """Have 0, 1 and 2 open, on /dev/null where we were started without them.
+    """Open descriptors 0, 1 and 2 on /dev/null if this process has none there.
 
-    Otherwise what is opened next gets such a number, and what is written to
-    standard error, or to a client, goes there. A file that has got one already
-    is not inherited, and gives it up.
+    Otherwise the next file that is opened would get such a number, and receive
+    what is written to standard error or to a client. If Python has opened a file
+    there already, which the missing inheritable flag shows, /dev/null replaces it.
     """
     if os.name != "posix":
         return
@@ -32,17 +32,17 @@ def open_standard_descriptors() -> None:
 
 
 def count_descriptors() -> int:
-    """How many this process has open."""
+    """How many descriptors this process has open; the limit if none is free."""
     try:
         return len(os.listdir("/proc/self/fd")) - 1
-    except OSError:  # there is none left to look with
+    except OSError:  # EMFILE: listing needs a descriptor itself
         import resource  # which Windows, where --inet works, does not have
 
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def is_readable(descriptor: int) -> bool:
-    """Whether a read of *descriptor*, or accept(2), would not wait."""
+    """Whether read(2) or accept(2) on *descriptor* would return at once."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     return bool(poller.poll(0))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What can go wrong, as exceptions that carry one clear line each."""
+"""Defines the exceptions of lpserve; the text of each is one line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 
 
 class LpserveError(Exception):
-    """Base of all errors of lpserve; ``str()`` of one is a line for a person.
+    """Base of all errors of lpserve; ``str()`` is one line for the administrator.
 
-    :ivar public: the same for a user of ssh: it names no path of this host.
+    :ivar public: one line for a remote user, which names no path of this host.
     """
 
     def __init__(self, text: str, public: str | None = None):
@@ -19,7 +19,7 @@ class LpserveError(Exception):
 
 
 class RuntimeDirectoryError(LpserveError):
-    """The runtime directory cannot be made, used or trusted."""
+    """The runtime directory cannot be created, used or trusted."""
 
 
 class AlreadyRunning(LpserveError):
@@ -35,11 +35,11 @@ class AlreadyRunning(LpserveError):
 
 
 class ConfigurationError(LpserveError):
-    """An option is missing or has a value that cannot be used."""
+    """An option is missing or has an invalid value."""
 
 
 class NotOursAnyMore(LpserveError):
-    """What the service made to be found by has been removed or replaced."""
+    """The runtime directory, or a door in it, was removed or replaced."""
 
 
 class ZygoteError(LpserveError):
@@ -47,15 +47,15 @@ class ZygoteError(LpserveError):
 
 
 class UnsupportedPlatform(LpserveError):
-    """The fork service needs something that this system does not have."""
+    """This system lacks something that the fork service needs."""
 
 
 class ClientError(LpserveError):
-    """The client does not do its part: the connection ends."""
+    """The client violates the protocol or is too slow: the connection ends."""
 
 
 def text_of(error: BaseException) -> str:
-    """What *error* says; of an error of the system without the files that it names."""
+    """The text of *error*; for an OSError without the paths that it names."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     try:
@@ -65,8 +65,8 @@ def text_of(error: BaseException) -> str:
 
 
 def os_fault(error: OSError) -> str:
-    """What the system says of a failed call, in a line: the path, and why."""
-    # Of a rename, the path that somebody knows is the second.
+    """One line for a failed system call: the path, if there is one, and the reason."""
+    # For a rename, the final name is the second: the first one is temporary.
     path = error.filename2 or error.filename
     why = error.strerror or str(error) or type(error).__name__
     return f"{os.fsdecode(path)}: {why}" if isinstance(path, (str, bytes)) else why

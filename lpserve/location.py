@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How the client, the service and whoever else ask for it find each other.
+"""Finds the runtime directory, and reads breezy.conf without Breezy.
 
-Part of the stand-alone client: the standard library only (see ``client.py``).
+Part of the stand-alone client: imports the standard library only (see ``client.py``).
 """
 
 import os
@@ -19,7 +19,7 @@ ENVIRONMENT = (
     "SSH_CONNECTION",
     "SSH_ORIGINAL_COMMAND",
 )
-#: The variable that says USER to hooks in a worker; no request can set it.
+#: The variable that tells hooks in a worker who USER is; no request can set it.
 LPSERVE_USER = "LPSERVE_USER"
 #: The user for whom ``lp-serve-control health`` asks for a worker.
 HEALTH_USER = "lp-serve-health"
@@ -34,8 +34,8 @@ _FALSE = ("0", "false", "no", "off", "n")
 def runtime_directory(chosen=None, configured=None, environ=None):
     """The absolute path of the runtime directory.
 
-    :param chosen: what ``--runtime-dir`` says, or None.
-    :param configured: what the option ``lpserve.runtime_dir`` says, or None.
+    :param chosen: the value of ``--runtime-dir``, or None.
+    :param configured: the value of the option ``lpserve.runtime_dir``, or None.
     """
     environ = os.environ if environ is None else environ
     path = (
@@ -56,10 +56,12 @@ def runtime_directory(chosen=None, configured=None, environ=None):
 
 
 def socket_address(path: str) -> "tuple[str, int]":
-    """What bind(2) and connect(2) take for the socket *path*, however long it is.
+    """The address of the socket *path* for bind(2) and connect(2).
 
-    :returns: the address, and a descriptor to close afterwards, or -1.
-    :raises OSError: if the directory cannot be opened.
+    A path that is too long for an address goes through /proc/self/fd.
+
+    :returns: the address, and a descriptor to close after its use, or -1.
+    :raises OSError: if the directory of the socket cannot be opened.
     """
     if len(os.fsencode(path)) < 108:  # sun_path of unix(7), with its NUL
         return path, -1
@@ -69,11 +71,11 @@ def socket_address(path: str) -> "tuple[str, int]":
 
 
 def is_remote(environ):
-    """Whether whoever reads our standard error is a user of ssh, not of this host.
+    """Whether a remote user of ssh, without a shell here, reads our standard error.
 
-    Such a user is told no path. Somebody with a terminal has a shell here.
+    The messages to such a user name no paths. A user with a terminal has a shell.
 
-    :param environ: the environment, as sshd makes it (ssh(1)).
+    :param environ: the environment, as sshd sets it (ssh(1)).
     """
     return "SSH_ORIGINAL_COMMAND" in environ or (
         "SSH_CONNECTION" in environ and "SSH_TTY" not in environ
@@ -83,7 +85,7 @@ def is_remote(environ):
 def uid_fault(uid, service_user):
     """Why a service that runs as *uid* is not trusted with our stdio, or None.
 
-    :param service_user: what ``lpserve.service_user`` says, or None.
+    :param service_user: the value of ``lpserve.service_user``, or None.
     """
     if uid in (0, os.geteuid()) or uid == _uid_of(service_user or ""):
         return None
@@ -91,10 +93,10 @@ def uid_fault(uid, service_user):
 
 
 def _uid_of(user):
-    """The uid of *user*, a name or a number; -1 for nobody."""
+    """The uid of *user*, a name or a number; -1 if there is no such user."""
     if user.isascii() and user.isdigit():
         return int(user)
-    import pwd  # only now: most services are ours
+    import pwd  # seldom needed: most services run as our own user
 
     try:
         return pwd.getpwnam(user).pw_uid
@@ -105,8 +107,8 @@ def _uid_of(user):
 def directory_fault(path: str, owner: "int | None" = None) -> "str | None":
     """Why the runtime directory *path* cannot be trusted, or None.
 
-    :param owner: the uid that should own it; our own if it is None.
-    :raises OSError: if it cannot be looked at.
+    :param owner: the uid that should own it; None means our own.
+    :raises OSError: if stat(2) fails.
     """
     owner = os.geteuid() if owner is None else owner
     found = os.stat(path)
@@ -121,13 +123,13 @@ def directory_fault(path: str, owner: "int | None" = None) -> "str | None":
 
 
 def read_configuration(environ=None):
-    """What the stand-alone client needs of breezy.conf, as a dict.
+    """Read the options of breezy.conf that the stand-alone client needs, as a dict.
 
     ``runtime_dir`` (a path or None), ``service_user`` (a name or uid, or None),
     ``environment`` (names), ``autostart`` and ``fallback`` (bools) and
     ``connect_timeout`` (in seconds).
 
-    :raises ValueError: for a value that cannot be understood; a line.
+    :raises ValueError: for an invalid value; its text is one line.
     """
     options = read_options(environ)
     autostart = _boolean(options, "autostart", "no")
@@ -153,11 +155,11 @@ def read_configuration(environ=None):
 
 
 def read_options(environ=None):
-    """The ``lpserve.*`` options of breezy.conf, as a dict of their raw texts.
+    """Read the ``lpserve.*`` options of breezy.conf, as a dict of their raw texts.
 
-    Read where Breezy reads it (``breezy.bedding``), with as much of its syntax
-    as these options need: ``name = value`` lines of ``[DEFAULT]``, quotes and
-    comments, but no ``{references}``.
+    The file is the one that Breezy reads (``breezy.bedding``). Of its syntax this
+    knows ``name = value`` lines of ``[DEFAULT]``, quotes and comments, but no
+    ``{references}``.
     """
     environ = os.environ if environ is None else environ
     base = environ.get("BRZ_HOME") or environ.get("XDG_CONFIG_HOME") or "~/.config"

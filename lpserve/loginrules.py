@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the options say of clients that have not logged in to the SSH server: what
-sshd_config(5) calls MaxStartups, PerSourceMaxStartups, PerSourceNetBlockSize and
-PerSourcePenalties.
+"""Parses the options that limit clients before they log in to the SSH server.
 
-A source is what a client's address has in common with those that are counted together
-with it: its first bits, as the bytes of an address whose other bits are 0.
+They are those of sshd_config(5): MaxStartups, PerSourceMaxStartups,
+PerSourceNetBlockSize, PerSourcePenalties and PerSourcePenaltyExemptList.
+
+A source is a block of addresses whose clients are counted together. It is represented
+by the bytes of its first address: the common first bits, then zeros.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-#: What a connection may have done wrong, by the word that sets its penalty.
+#: The reasons for a penalty, by the word that sets its length; texts for the log.
 REASONS = {
     "authfail": "failed authentication",
     "invaliduser": "attempted authentication by invalid user",
@@ -27,15 +28,18 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class Startups(NamedTuple):
-    """``start:rate:full``: from *start* on clients are dropped, *rate* in a hundred
-    at first, all of them when there are *full* that have not logged in."""
+    """``start:rate:full`` of max_startups.
+
+    When *start* clients have not logged in yet, *rate* percent of new ones are
+    dropped. The rate rises linearly to 100 percent at *full* of them.
+    """
 
     start: int
     rate: int
     full: int
 
     def drops(self, count: int, chance: int) -> bool:
-        """Whether one more is dropped when *count* have not logged in.
+        """Whether to drop a new client while *count* others have not logged in.
 
         :param chance: a random number from 0 to 99.
         """
@@ -68,11 +72,12 @@ class Network(NamedTuple):
 class Penalties:
     """Seconds for which a source is refused after each of `REASONS`.
 
-    They add up, to *most*; what is not more than *least* has no effect yet.
+    Penalties of one source add up, to *most* seconds at most. A total of *least*
+    or less has no effect yet.
 
-    :ivar max_sources4, max_sources6: how many sources are remembered.
-    :ivar deny_all: whether everybody is refused when there are more than these;
-        else those are forgotten whose penalties end first.
+    :ivar max_sources4, max_sources6: how many sources of IPv4 and IPv6 are kept.
+    :ivar deny_all: whether all clients are refused when that many are kept; if
+        not, the sources whose penalties end first are dropped.
     """
 
     enabled: bool = True
@@ -89,11 +94,11 @@ class Penalties:
 
 @dataclass(frozen=True)
 class Rules:
-    """All that limits clients before they have logged in.
+    """All limits on clients that have not logged in.
 
-    :ivar per_source: how many of one source may be about to log in; 0 is no limit,
-        and None one fewer than are dropped at random, so that whatever one source
-        does nobody else is.
+    :ivar per_source: how many clients of one source may be logging in at once. 0
+        means no limit. None means one fewer than `Startups.start`, so that one
+        source alone never causes clients of others to be dropped.
     """
 
     startups: Startups
@@ -104,17 +109,17 @@ class Rules:
 
     @property
     def most_of_a_source(self) -> int:
-        """`per_source` as a number; 0 is no limit."""
+        """`per_source` as a number; 0 means no limit."""
         if self.per_source is None:
             return max(1, self.startups.start - 1)
         return self.per_source
 
 
-# -- what the options say; each function raises ValueError for what is wrong ---
+# -- parsers of the options; each raises ValueError for an invalid text --------
 
 
 def parse_max_startups(text: str) -> Startups:
-    """``10:30:100``, or one number, which is where there is no room any more."""
+    """Parse ``10:30:100``, or one number: clients beyond it are always dropped."""
     match = re.fullmatch(r"(\d{1,7})(?::(\d{1,3}):(\d{1,7}))?", text.strip(), re.ASCII)
     if match is None:
         raise ValueError(text)
@@ -127,7 +132,7 @@ def parse_max_startups(text: str) -> Startups:
 
 
 def parse_per_source(text: str) -> int:
-    """A number, or ``none``, which is 0."""
+    """Parse a number, or ``none``, which is 0."""
     if text.strip().lower() == "none":
         return 0
     number = int(text)
@@ -137,7 +142,7 @@ def parse_per_source(text: str) -> int:
 
 
 def parse_netblock_size(text: str) -> NetBlockSize:
-    """``32:128``, or only the bits of IPv4."""
+    """Parse ``32:128``, or only the number of bits of IPv4."""
     ipv4, _, ipv6 = text.strip().partition(":")
     found = NetBlockSize(int(ipv4), int(ipv6 or 128))
     if not (0 <= found.ipv4 <= 32 and 0 <= found.ipv6 <= 128):
@@ -146,7 +151,7 @@ def parse_netblock_size(text: str) -> NetBlockSize:
 
 
 def parse_seconds(text: str) -> float:
-    """A time as sshd_config(5) has it, ``90``, ``1m30s`` or ``0.5s``."""
+    """Parse a time as in sshd_config(5), ``90``, ``1m30s`` or ``0.5s``, in seconds."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)", text.lower())
     if not parts or "".join(a + b for a, b in parts) != text.lower():
         raise ValueError(text)
@@ -154,7 +159,8 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_penalties(text: str) -> Penalties:
-    """``no``, ``yes``, or words such as ``authfail:5s``; those not named stay."""
+    """Parse ``no``, ``yes``, or words such as ``authfail:5s``, which keep the
+    defaults of the others."""
     found = Penalties()
     words = text.lower().split()
     if words in (["no"], ["yes"]):
@@ -175,7 +181,7 @@ def parse_penalties(text: str) -> Penalties:
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Addresses, or networks such as ``10.0.0.0/8``, with commas between them."""
+    """Parse addresses or networks such as ``10.0.0.0/8``, separated by commas."""
     found = []
     for word in text.replace(",", " ").split():
         host, slash, length = word.partition("/")
@@ -188,10 +194,11 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def pack(host: str) -> bytes:
-    """The 4 or 16 bytes of an address; ValueError if it is none.
+    """The 4 or 16 bytes of an address.
 
-    An IPv4 address that is written as one of IPv6 (:rfc:`4291`, section 2.5.5.2) is
-    one of IPv4.
+    An IPv4-mapped IPv6 address (:rfc:`4291`, section 2.5.5.2) gives 4 bytes.
+
+    :raises ValueError: if *host* is not an address.
     """
     try:
         if ":" not in host:

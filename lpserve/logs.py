@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Where the long-running processes log: standard error, without waiting for it."""
+"""Logs to standard error without blocking; rotates the log file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 
 log = logging.getLogger("lpserve")
 
-#: Bytes after which the log of a daemon is begun anew.
+#: Bytes at which the log of a daemon is rotated.
 _MAX_LOG = 4 << 20
-# C0, DEL, C1, and what ends a line for str.splitlines and for some pagers.
+# C0, DEL, C1, and the other line separators of str.splitlines and some pagers.
 _control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def log_to_stderr() -> None:
-    """Have what lpserve logs written to standard error."""
+    """Write the log records of lpserve to standard error."""
     handler = PatientHandler()
     handler.setFormatter(LineFormatter())
     log.handlers[:] = [handler]
@@ -30,10 +30,10 @@ def log_to_stderr() -> None:
 
 
 class PatientHandler(logging.Handler):
-    """Writes to standard error, but never waits for whoever reads it.
+    """Writes to standard error, and never waits for its reader.
 
-    Lines that would have to wait are left out and counted, and so are warnings
-    beyond `MOST` in a second: anybody who may write requests can cause them.
+    A line that would have to wait is dropped and counted. So are warnings beyond
+    `MOST` in a second, because every client can cause warnings.
     """
 
     MOST = 100
@@ -45,7 +45,7 @@ class PatientHandler(logging.Handler):
         self._warnings = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, or leave it out."""
+        """Write one record, or drop it."""
         if int(record.created) != self._second:
             self._second, self._warnings = int(record.created), 0
         self._warnings += record.levelno == logging.WARNING
@@ -68,7 +68,7 @@ class PatientHandler(logging.Handler):
                 poller.register(2, select.POLLOUT)
                 if not poller.poll(0):
                     return False
-                # As much as a pipe takes that is ready (pipe(7)).
+                # A pipe that is ready takes PIPE_BUF bytes (pipe(7)).
                 if len(data) > select.PIPE_BUF:
                     data = data[: select.PIPE_BUF - 1] + b"\n"
             os.write(2, data)
@@ -78,10 +78,10 @@ class PatientHandler(logging.Handler):
 
 
 class LineFormatter(logging.Formatter):
-    """The one line that programs wait for stands alone; the others have a time.
+    """Puts time and level before each message, and indents continuation lines.
 
-    What more lines a record has, as a traceback does, are indented: whatever it tells
-    of others, none of them can be taken for another record.
+    The indentation keeps a traceback that quotes a client's data from forging a
+    record. The line "Listening on ...", which programs wait for, has no time.
     """
 
     def __init__(self) -> None:
@@ -97,12 +97,12 @@ class LineFormatter(logging.Formatter):
 
 
 def _lines(text: str) -> str:
-    """*text* with its lines after the first indented."""
+    """*text* with control characters escaped and its further lines indented."""
     return "\n  ".join(map(_escaped, text.rstrip("\n").split("\n")))
 
 
 def _escaped(text: str) -> str:
-    """*text* without what could end its line, or move a terminal's cursor."""
+    """*text* with the characters escaped that end a line or control a terminal."""
     if text.isprintable():
         return text
     return _control.sub(
@@ -111,16 +111,16 @@ def _escaped(text: str) -> str:
 
 
 class LogFile:
-    """The file that standard error is, if it is one: kept short, and there.
+    """The log file behind standard error, if there is one: rotates and reopens it.
 
-    :param path: of it; None: as we were started, under the name that it has now.
+    :param path: its path; None: that of the file that standard error is open on.
     """
 
     def __init__(self, path: str | None):
         self._path = path if path is not None else _name_of_stderr()
 
     def roll_over(self) -> None:
-        """Begin it anew when it has grown long, if it is the log of a daemon."""
+        """Rotate the file if it is the log of a daemon and has grown large."""
         path = self._path
         if path is None or not path.endswith(".log"):
             return
@@ -130,7 +130,7 @@ class LogFile:
                 self._open(path)
 
     def reopen(self) -> None:
-        """Open it anew if it was moved away or removed."""
+        """Open the path again if the file was moved or removed."""
         path = self._path
         try:
             if path is not None and not self._is_there(path):
@@ -141,14 +141,14 @@ class LogFile:
 
     @staticmethod
     def _is_there(path: str) -> bool:
-        """Whether *path* still names what standard error is."""
+        """Whether *path* still names the file that standard error is open on."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.stat(path), os.fstat(2))
         return False
 
     @staticmethod
     def _open(path: str) -> None:
-        # Not waiting for a reader, should it be a FIFO by now.
+        # Without waiting for a reader if the path is a FIFO now.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
         new = os.open(path, flags, 0o600)
         os.set_blocking(new, True)
@@ -157,7 +157,7 @@ class LogFile:
 
 
 def _name_of_stderr() -> str | None:
-    """The path of the regular file that standard error is, or None."""
+    """The path of the regular file that standard error is open on, or None."""
     with contextlib.suppress(OSError):
         path = os.readlink("/proc/self/fd/2")
         if stat.S_ISREG(os.fstat(2).st_mode) and LogFile._is_there(path):

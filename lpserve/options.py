@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The configuration options ``lpserve.*``; `settings` is what they are set to."""
+"""Declares the configuration options ``lpserve.*``; `settings` reads their values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .loginrules import (
     parse_per_source,
 )
 
-#: Options that have another name now, and that.
+#: The new names of options that were renamed.
 RENAMED = {"max_unauthenticated": "max_startups"}
 
 SANDBOX_MODES = ("auto", "writes", "strict", "off")
@@ -38,7 +38,10 @@ def _positive(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A number of seconds; ValueError if *text* is none."""
+    """Parse a number of seconds, 0 or more.
+
+    :raises ValueError: if *text* is something else.
+    """
     number = float(text)
     if not 0 <= number < float("inf"):
         raise ValueError(text)

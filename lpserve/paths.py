@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The runtime directory: made, checked, locked, cleared; see doc/protocol.txt."""
+"""Creates, checks, locks and clears the runtime directory; see doc/protocol.txt."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class RuntimeDirectory:
         self._locked: tuple[int, int] | None = None
 
     def prepare(self) -> None:
-        """Make what is missing.
+        """Create the directory and its subdirectories, where they are missing.
 
-        :raises RuntimeDirectoryError: if it cannot be made, or is owned by
+        :raises RuntimeDirectoryError: if it cannot be created, or is owned by
             another user, or is writable by others.
         """
         if any(character < " " or character == "\x7f" for character in self.path):
@@ -68,14 +68,17 @@ class RuntimeDirectory:
             ) from None
 
     def restore(self) -> list[str]:
-        """Make the directories in it that somebody removed; what is in their place."""
+        """Create its subdirectories again if they were removed.
+
+        :returns: a line for each that cannot be, because something else is there.
+        """
         faults = map(_make_private, (self.replies, self.connections))
         return [fault for fault in faults if fault is not None]
 
     def close_to_others(self, peers: bool) -> bool:
-        """Take away what lets others write in it; whether there was something.
+        """Restore its mode if others can write to it; whether they could.
 
-        :param peers: others have to get at the socket.
+        :param peers: other users need search permission, to reach the socket.
         """
         if not stat.S_IMODE(os.stat(self.path).st_mode) & 0o022:
             return False
@@ -84,7 +87,7 @@ class RuntimeDirectory:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is there, this user's, and the one that was locked."""
+        """Whether it exists, belongs to this user and is the one that was locked."""
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
@@ -93,9 +96,9 @@ class RuntimeDirectory:
         return same and found.st_uid == os.geteuid()
 
     def acquire(self) -> int:
-        """Lock the directory for this process; the descriptor that holds the lock.
+        """Lock the directory; the descriptor that holds the lock.
 
-        :raises AlreadyRunning: with the pid of the service that has it.
+        :raises AlreadyRunning: if a service holds it; with the pid of that.
         """
         patience = time.monotonic() + 0.5
         while True:
@@ -107,7 +110,7 @@ class RuntimeDirectory:
                 holder = os.read(lock, 32).decode("ascii", "replace").strip()
                 os.close(lock)
                 if not _is_running(holder) and time.monotonic() < patience:
-                    time.sleep(0.01)  # a client only looked whether it is held
+                    time.sleep(0.01)  # a client tests whether the lock is held
                     continue
                 raise AlreadyRunning(self.path, holder or "unknown") from None
             except FileNotFoundError:
@@ -115,7 +118,7 @@ class RuntimeDirectory:
                 continue
             if os.path.samestat(found, os.fstat(lock)):
                 break
-            os.close(lock)  # it was replaced under us
+            os.close(lock)  # the file was replaced meanwhile
         self.write_pid(lock)
         found = os.stat(self.path)
         self._locked = found.st_dev, found.st_ino
@@ -128,10 +131,10 @@ class RuntimeDirectory:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
     def clear_leftovers(self) -> None:
-        """Remove what a killed service left; only for the holder of the lock.
+        """Remove what a killed service left; the caller holds the lock.
 
-        Connections whose worker is alive hold a lock on their directory, and
-        stay.
+        A live worker holds a lock on the directory of its connection, which
+        therefore stays.
         """
         for name in os.listdir(self.path):
             if name in ("control", "socket") or name.startswith(".new-"):
@@ -142,7 +145,7 @@ class RuntimeDirectory:
         self.clear_rehearsals(())
 
     def clear_rehearsals(self, zygotes: Collection[int]) -> None:
-        """Remove the stages of rehearsals, but for those of *zygotes* (pids)."""
+        """Remove the directories of rehearsals, except those of *zygotes* (pids)."""
         kept = [os.path.basename(rehearsal_stage(self.path, pid)) for pid in zygotes]
         names: list[str] = []
         with contextlib.suppress(FileNotFoundError):
@@ -152,19 +155,19 @@ class RuntimeDirectory:
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
 
     def clear_connections(self) -> None:
-        """Remove directories of connections that nobody holds."""
+        """Remove the directories of connections that no process holds locked."""
         for path in self.connection_paths():
             self.clear_connection(path)
 
     def connection_paths(self) -> list[str]:
-        """Directories of connections that are there."""
+        """The directories of connections that exist now."""
         if not is_private(self.connections):
             return []
         with os.scandir(self.connections) as entries:
             return [entry.path for entry in entries]
 
     def clear_connection(self, path: str) -> None:
-        """Remove the directory of a connection if nobody holds it."""
+        """Remove the directory of a connection if no process holds it locked."""
         try:
             held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
@@ -186,7 +189,7 @@ class RuntimeDirectory:
             match = _client_reply.fullmatch(name)
             path = os.path.join(self.replies, name)
             with contextlib.suppress(OSError):
-                # A second of grace: a client in another pid namespace looks dead.
+                # A client in another pid namespace looks dead; give it a second.
                 if (
                     match is not None
                     and now - os.stat(path).st_ctime > 1
@@ -195,9 +198,9 @@ class RuntimeDirectory:
                     os.unlink(path)
 
     def make_connection(self) -> ConnectionDirectory:
-        """A new directory with the three FIFOs of a connection in it.
+        """Create a directory with the three FIFOs of a connection.
 
-        :raises OSError: if it cannot be made; then nothing is left of it.
+        :raises OSError: if that fails; nothing is left behind then.
         """
         while True:
             name = f"{os.getpid()}-{next(self._serials)}"
@@ -206,12 +209,13 @@ class RuntimeDirectory:
 
 
 class ConnectionDirectory:
-    """The directory and FIFOs of one connection, as the service makes them.
+    """The directory and FIFOs of one connection, on the side of the service.
 
     :ivar fifos: absolute paths of stdin, stdout and stderr.
-    :ivar stdin: descriptor of the read end of stdin; opened here so that a
-        client may open the other end without waiting.
-    :ivar held: descriptor of the directory, locked as long as anybody has it.
+    :ivar stdin: descriptor of the read end of stdin; open before a client opens
+        the write end, so that the client does not block.
+    :ivar held: descriptor of the directory; a shared lock that lasts until every
+        process has closed it.
     """
 
     def __init__(self, path: str):
@@ -232,7 +236,7 @@ class ConnectionDirectory:
             raise
 
     def close(self) -> None:
-        """Close the descriptors; a worker has its own by now."""
+        """Close the descriptors; the worker has received its own copies."""
         for descriptor in (self.stdin, self.held):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -240,7 +244,7 @@ class ConnectionDirectory:
 
 
 def is_private(path: str) -> bool:
-    """Whether *path* is a directory, no link, and belongs to this user."""
+    """Whether *path* is a directory, not a link, and belongs to this user."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -249,9 +253,10 @@ def is_private(path: str) -> bool:
 
 
 def _make_private(path: str) -> str | None:
-    """Make the directory *path* if it is missing; what is wrong with what is there.
+    """Create the directory *path* if it is missing, with mode 0700.
 
-    :raises OSError: if it cannot be made.
+    :returns: a line if something else has that name; else None.
+    :raises OSError: if it cannot be created.
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
@@ -267,7 +272,7 @@ def _is_running(pid: str) -> bool:
 
 
 def rehearsal_stage(runtime_dir: str, pid: int) -> str:
-    """The directory in which the zygote *pid* rehearses."""
+    """The directory that the rehearsal of the zygote *pid* uses."""
     return os.path.join(runtime_dir, f"{_STAGE}{pid}")
 
 
@@ -277,7 +282,7 @@ def connection_fifos(path: str) -> tuple[str, str, str]:
 
 
 def remove_connection(path: str) -> None:
-    """Remove a connection directory, whatever is left of it."""
+    """Remove a connection directory, complete or not; errors are ignored."""
     for name in connection_fifos(path):
         with contextlib.suppress(OSError):
             os.unlink(name)

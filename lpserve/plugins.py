@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Whose the plug-ins are that Breezy has loaded."""
+"""Tells which plug-ins come with Breezy, and where plug-ins are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import breezy
 from breezy import plugin
 
-#: Those of Breezy 3.3; an installation need not list its files (Debian's).
+#: The plug-ins of Breezy 3.3, because Debian's package does not list its files.
 _KNOWN = frozenset(
     (
         *("bash_completion", "changelog_merge", "commitfromnews", "cvs", "darcs"),
@@ -21,18 +21,18 @@ _KNOWN = frozenset(
         *("upload", "weave_fmt", "webdav", "zsh_completion"),
     )
 )
-#: The name under which this one was loaded.
+#: The name under which this plug-in was loaded.
 _OURS = __name__.split(".")[2]
 
 
 def is_bundled(name: str) -> bool:
-    """Whether a plug-in of that name comes with Breezy."""
+    """Whether a plug-in called *name* comes with Breezy."""
     return name in _KNOWN or name in _listed()
 
 
 @functools.lru_cache(maxsize=1)
 def _listed() -> frozenset[str]:
-    """Those that the list of Breezy's files has: none where there is none."""
+    """The plug-ins in the list of Breezy's files; empty if there is no such list."""
     from importlib import metadata  # a megabyte in each zygote, seldom needed
 
     names: set[str] = set()
@@ -46,7 +46,7 @@ def _listed() -> frozenset[str]:
 
 
 def foreign() -> list[str]:
-    """The names of those that are loaded and neither Breezy's nor this one."""
+    """The names of the loaded plug-ins that are neither Breezy's nor this one."""
     place = os.path.join(os.path.dirname(breezy.__file__), "plugins")
     return sorted(
         name
@@ -59,6 +59,6 @@ def foreign() -> list[str]:
 
 
 def directories() -> list[str]:
-    """Where those that are loaded are, or may be."""
+    """The directories of plug-ins, and the paths of those that are loaded."""
     found = [each.path() for each in plugin.plugins().values()]
     return [*breezy.plugins.__path__, *map(os.path.abspath, found)]

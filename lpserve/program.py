@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How this Breezy is run again, for a zygote or for one connection."""
+"""Finds the command that runs this Breezy again, for a zygote or one connection."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import breezy
 
 
 def brz_words() -> list[str]:
-    """The words that run this Breezy, with the same ``-O`` options."""
+    """The command line that runs this Breezy, with the same ``-O`` options."""
     return [*_program(), *_overrides()]
 
 
 def _program() -> list[str]:
     named = shutil.which(sys.argv[0])
     if named is not None and _is_running(named):
-        # A program with Python inside, as Debian's: what sys.executable says is
-        # whatever Python there is first in PATH.
+        # A program that embeds Python, as Debian's does. There sys.executable is
+        # the first Python in PATH.
         return [os.path.abspath(named)]
     script = os.path.abspath(sys.argv[0])
     if os.path.basename(script) == "__main__.py" or not os.path.isfile(script):

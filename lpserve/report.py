@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the service says of itself, for a person to read."""
+"""Formats the answer to ``status`` as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def format_status(text: str) -> str:
-    """The JSON of a ``status`` answer as a table."""
+    """Format the JSON of a ``status`` answer as a table."""
     status = json.loads(text)
     rows: list[tuple[str, Any]] = [
         ("service", f"lpserve {status['version']}, pid {status['pid']}"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The paths that the settings name: what is served to whom, and what is allowed beside.
+"""Expands ``lpserve.directory`` for a user; parses ``lpserve.sandbox_paths``.
 
-In ``lpserve.directory`` ``%u`` stands for USER and ``%%`` for ``%``.
+In ``lpserve.directory``, ``%u`` stands for USER and ``%%`` for ``%``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def expand(directory: str | None, user: str) -> str:
     """The directory that is served to *user*.
 
     :param directory: ``lpserve.directory``, an absolute path.
-    :raises ConfigurationError: if there is none, or ``%`` means nothing in it.
+    :raises ConfigurationError: if *directory* is empty, or has a ``%`` that neither
+        ``%`` nor ``u`` follows.
     """
     if not directory:
         raise ConfigurationError(
@@ -33,7 +34,7 @@ def expand(directory: str | None, user: str) -> str:
 
 
 def find(directory: str | None, user: str) -> str:
-    """`expand`, but it is there.
+    """Like `expand`, and check that the directory exists.
 
     :returns: a directory; `os.devnull` for `HEALTH_USER`, who is greeted only, where
         each user has one.
@@ -48,7 +49,7 @@ def find(directory: str | None, user: str) -> str:
 
 
 def check(path: str) -> None:
-    """Find *path* to be a directory.
+    """Check that *path* is a directory.
 
     :raises ConfigurationError: if it is not.
     """
@@ -59,12 +60,12 @@ def check(path: str) -> None:
 
 
 def is_shared(directory: str) -> bool:
-    """Whether all users are served the same."""
+    """Whether *directory* is the same for all users."""
     return "%u" not in directory.replace("%%", "")
 
 
 def shared_part(directory: str) -> str:
-    """*directory* down to the first part that has a user in it."""
+    """The part of *directory* above the first component that contains ``%u``."""
     parts = []
     for part in directory.split("/"):
         if not is_shared(part):
@@ -74,9 +75,9 @@ def shared_part(directory: str) -> str:
 
 
 def parse_sandbox_paths(entries: Iterable[str]) -> list[tuple[str, bool]]:
-    """``lpserve.sandbox_paths``: each path, and whether it may be written.
+    """Parse ``lpserve.sandbox_paths``: pairs of a path and whether it is writable.
 
-    :raises ConfigurationError: for one that is not absolute.
+    :raises ConfigurationError: for a path that is not absolute.
     """
     found = []
     for entry in entries:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the configuration options are set to."""
+"""Reads the values of the configuration options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .loginrules import NetBlockSize, Network, Penalties, Rules, Startups
 
 @dataclass(frozen=True)
 class Settings:
-    """What the options are set to; see their help for what they mean."""
+    """The values of the options; their help describes them."""
 
     runtime_dir: str | None
     directory: str | None
@@ -70,7 +70,7 @@ class Settings:
 
     @property
     def login_rules(self) -> Rules:
-        """What limits clients of the SSH server until they have logged in."""
+        """The limits on clients of the SSH server that have not logged in."""
         return Rules(
             self.max_startups,
             self.per_source_max_startups,
@@ -80,7 +80,7 @@ class Settings:
         )
 
     def for_worker(self) -> dict[str, Any]:
-        """What a worker has to know of them: fields of its ``serve`` message."""
+        """The settings that a worker needs; for the ``start`` message of a zygote."""
         return {
             "directory": self.directory,
             "allow_writes": self.allow_writes,
@@ -96,9 +96,9 @@ class Settings:
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings now: *overrides* that are not None, else the configuration.
+    """Read the configuration; *overrides* that are not None take precedence.
 
-    :raises ConfigurationError: for a value that cannot be used.
+    :raises ConfigurationError: for an invalid value.
     """
     values = _values(OPTIONS)
     for name in ("environment", "allowed_peers", "sandbox_paths", "warm_preload"):
@@ -107,11 +107,11 @@ def read_settings(**overrides: Any) -> Settings:
 
 
 def read_meeting_place(chosen: str | None) -> tuple[str, float, str | None]:
-    """What an administrator's question needs, whatever else is wrong.
+    """Read what "lp-serve-control" needs, even if other options are invalid.
 
-    :param chosen: what ``--runtime-dir`` says, or None.
+    :param chosen: the value of ``--runtime-dir``, or None.
     :returns: the runtime directory, ``connect_timeout`` and ``service_user``.
-    :raises ConfigurationError: if the directory cannot be known.
+    :raises ConfigurationError: if *chosen* is None and breezy.conf cannot be read.
     """
     timeout, service_user = CONNECT_TIMEOUT, None
     with contextlib.suppress(ConfigurationError):
@@ -122,19 +122,19 @@ def read_meeting_place(chosen: str | None) -> tuple[str, float, str | None]:
 
 
 def _values(names: Iterable[str]) -> dict[str, Any]:
-    """The values now of the options *names*.
+    """Read the options *names*.
 
-    :raises ConfigurationError: for one that cannot be used.
+    :raises ConfigurationError: for an invalid value.
     """
     stack = config.GlobalStack()
-    # Whatever was read before may have changed.
+    # The store caches the file, which may have changed.
     stack.store.unload()
     try:
         return {name: stack.get(f"lpserve.{name}") for name in names}
     except config.ConfigOptionValueError as error:
         why = str(error)
     except config.ParseConfigError as error:
-        # Its own text may be without end. One error, or a list of them.
+        # Its text may be very long. `errors` is one error, or a list.
         found = [error.errors] if isinstance(error.errors, str) else error.errors
         why = f"breezy.conf cannot be parsed: {str(found[0]).splitlines()[0]}"
     except config.ConfigContentError:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the operating system is asked for: fork, subreaper, daemon, systemd.
+"""Wraps what the operating system does: fork, subreaper, daemon, systemd.
 
 This is the one module that forks.
 """
@@ -32,7 +32,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_PARENT = 0x8000
 _SYS_CLONE3 = 435
 
-# With the GIL held: a fork needs it, and the others do not wait.
+# PyDLL keeps the GIL: a fork needs it, and the other calls do not block.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [
@@ -46,9 +46,9 @@ _pid_and_errno = struct.Struct("ii")
 
 
 def check_platform() -> None:
-    """Whether the service can run here.
+    """Check that the service can run on this system.
 
-    :raises UnsupportedPlatform: with what is missing.
+    :raises UnsupportedPlatform: if not; the text names what is missing.
     """
     if not hasattr(os, "fork") or sys.platform != "linux":
         raise UnsupportedPlatform(
@@ -66,9 +66,9 @@ def become_subreaper() -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill us when our parent ends (prctl(2)).
+    """Have the kernel kill this process when its parent ends (prctl(2)).
 
-    It says nothing of one that has ended before: that is the caller's to see.
+    The caller has to check that the parent had not ended before.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -80,13 +80,13 @@ def _prctl(option: int, value: int) -> None:
 
 
 class Mapping:
-    """A file in memory, without a descriptor.
+    """A read-only mapping of a file that keeps no descriptor open.
 
-    Python's own mmap keeps one open, in each process that inherits it.
+    Python's mmap keeps a duplicate of the descriptor, which forked children inherit.
 
-    :param descriptor: of the file, which may be closed afterwards.
-    :ivar view: its bytes, read-only; not to be used after `close`.
-    :raises OSError: if it cannot be mapped.
+    :param descriptor: of the file; the caller may close it afterwards.
+    :ivar view: the bytes of the file; not valid after `close`.
+    :raises OSError: if the file cannot be mapped.
     """
 
     def __init__(self, descriptor: int):
@@ -101,21 +101,21 @@ class Mapping:
         self.view = memoryview(whole).cast("B").toreadonly()
 
     def close(self) -> None:
-        """Unmap it, after the last view of it was released."""
+        """Unmap the file; other views of it must have been released."""
         self.view.release()
         _libc.munmap(ctypes.c_void_p(self._address), ctypes.c_size_t(self._size))
 
 
 def count_threads() -> int:
-    """How many threads this process has, those that Python does not know too."""
+    """How many threads this process has, including those that Python did not start."""
     return len(os.listdir("/proc/self/task"))
 
 
 def open_descriptors() -> list[int]:
-    """The descriptors that this process has open."""
+    """The numbers of the descriptors that this process has open."""
     with os.scandir("/proc/self/fd") as entries:
         listing = [int(entry.name) for entry in entries]
-    # One of them was the listing's own.
+    # One of them was that of the directory /proc/self/fd.
     return [number for number in listing if _is_open(number)]
 
 
@@ -128,7 +128,7 @@ def _is_open(number: int) -> bool:
 
 
 def raise_descriptor_limit() -> tuple[int, int]:
-    """Allow as many descriptors as may be; the limits from before."""
+    """Raise the soft limit of descriptors to the hard one; both former limits."""
     import resource  # which Windows, where --inet works, does not have
 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -137,22 +137,26 @@ def raise_descriptor_limit() -> tuple[int, int]:
 
 
 def keep_what_is_loaded() -> None:
-    """Have the garbage collector leave alone what is there now.
+    """Collect garbage, then exclude all present objects from later collections.
 
-    Going through all of it takes tens of milliseconds, and everybody waits.
+    A collection of all objects takes tens of milliseconds, during which every
+    connection waits.
     """
     gc.collect()
     gc.freeze()
 
 
 def disable_debugger() -> None:
-    """Let SIGQUIT end us: Breezy's debugger would talk to the client."""
+    """Let SIGQUIT end this process.
+
+    Breezy starts a debugger for it, which would read from and write to the client.
+    """
     if hasattr(signal, "SIGQUIT"):
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """SIGTERM, and SIGINT unless it is ignored, as in what a script starts with "&"."""
+    """SIGTERM, and SIGINT unless it is ignored (a script's "&" has it ignored)."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
 
@@ -171,15 +175,15 @@ def _check_one_thread() -> None:
 
 
 def fork(run: Callable[[], int | None], bound: bool = False) -> int:
-    """Call *run* in a forked child, which ends with what it returns; its pid.
+    """Fork a child that calls *run* and exits with its result; the child's pid.
 
-    The child never comes back into the frames of its parent, whatever happens
-    in *run*.
+    The child never returns into the frames of its parent, even if *run* raises;
+    it exits with status 70 then.
 
-    :param bound: it does not outlive us, however we end.
-    :raises LpserveError: if there is a second thread: it would be missing in
-        the child, with whatever locks it held.
-    :raises OSError: if there can be no child.
+    :param bound: the kernel kills the child when this process ends.
+    :raises LpserveError: if there is a second thread. The child would not have
+        that thread, and the locks it holds would never be released.
+    :raises OSError: if the fork fails.
     """
     _get_ready_to_fork()
     parent = os.getpid()
@@ -190,7 +194,7 @@ def fork(run: Callable[[], int | None], bound: bool = False) -> int:
 
 
 def fork_sibling(run: Callable[[], int | None]) -> int:
-    """The same as `fork`, but the child is our parent's: that is to reap it.
+    """Like `fork`, but the child becomes a child of our parent, which has to reap it.
 
     :raises LpserveError, OSError: as `fork`.
     """
@@ -200,7 +204,7 @@ def fork_sibling(run: Callable[[], int | None]) -> int:
         try:
             pid = _clone()
         except OSError as error:
-            # Some containers let nobody use clone3(2).
+            # Some containers do not allow clone3(2).
             if error.errno not in (errno.ENOSYS, errno.EPERM):
                 raise
             _clone = None
@@ -213,15 +217,15 @@ def fork_sibling(run: Callable[[], int | None]) -> int:
 
 def _get_ready_to_fork() -> None:
     _check_one_thread()
-    # What is in a buffer now would be written by both.
+    # Parent and child would both write what is buffered now.
     for stream in (sys.stdout, sys.stderr):
-        # None where it was closed as we were started.
+        # A stream is None if its descriptor was closed when we were started.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
 
 
 def _is_bound(parent: int) -> bool:
-    """Bind us to the life of *parent*; False if it has ended already."""
+    """Die with *parent*; False if it has ended already."""
     die_with_parent()
     return os.getppid() == parent
 
@@ -257,15 +261,16 @@ class _CloneArguments(ctypes.Structure):
 
 
 def _clone_sibling() -> int:
-    """What os.fork does, with CLONE_PARENT: the child is our parent's.
+    """Do what os.fork does, with CLONE_PARENT: the child is our parent's.
 
-    libc does not know of it. What it does around a fork is for processes with
-    several threads, but for the thread id that it keeps for some kinds of locks
-    (glibc 2.25 and newer): in the child it is the parent's, which does no harm
-    to the only thread there is. Python is told as its documentation of
-    PyOS_BeforeFork says.
+    The call bypasses libc. What libc does around a fork matters to processes with
+    several threads only, with one exception. glibc 2.25 and newer keeps a thread id
+    for some kinds of locks. In the child it is still that of the parent, which does
+    no harm in a process with one thread. The hooks of Python are called as the
+    documentation of PyOS_BeforeFork requires.
 
-    :raises OSError: if there can be no child.
+    :returns: the pid of the child; 0 in the child.
+    :raises OSError: if the fork fails.
     """
     python = ctypes.pythonapi
     python.PyOS_BeforeFork()
@@ -282,14 +287,15 @@ def _clone_sibling() -> int:
 
 
 _arguments = _CloneArguments(flags=_CLONE_PARENT)
-#: Makes a sibling; None where the kernel does not let us.
+#: Forks a sibling; None if the kernel does not allow clone3(2).
 _clone: Callable[[], int] | None = _clone_sibling
 
 
 def _fork_through_a_middle_process(run: Callable[[], int | None]) -> int:
-    """Fork a child that forks one and ends: the kernel gives the orphan away.
+    """Fork a child that forks a grandchild and exits.
 
-    To the nearest subreaper: if our parent is one, that is our parent.
+    The kernel makes the grandchild a child of the nearest subreaper, which is our
+    parent if that is one.
     """
     reader, writer = os.pipe()
 
@@ -324,11 +330,11 @@ def _fork_through_a_middle_process(run: Callable[[], int | None]) -> int:
 
 
 def daemonize(log_file: str) -> Callable[[str], None]:
-    """Go on in a background process; the foreground one waits for its report.
+    """Continue in a background process; the foreground process waits for its report.
 
-    Only the background process returns: a function to call once, with "" when
-    all is well, or with a line that the foreground process prints before it
-    exits with status 3.
+    Only the background process returns. It returns a function to be called once:
+    with "" on success, after which the foreground process exits with status 0; or
+    with a line that the foreground process prints before it exits with status 3.
 
     :param log_file: becomes standard error of the background process.
     :raises OSError: if *log_file* cannot be written.
@@ -350,7 +356,7 @@ def daemonize(log_file: str) -> Callable[[str], None]:
     null = os.open(os.devnull, os.O_RDWR)
     for number, target in ((null, 0), (null, 1), (log, 2)):
         os.dup2(number, target)
-    # Whatever we inherited (sshd's connection, for one) must not be kept open.
+    # An inherited descriptor may be sshd's connection, which would stay open.
     for number in open_descriptors():
         if number > 2 and number != writer:
             os.close(number)
@@ -358,7 +364,7 @@ def daemonize(log_file: str) -> Callable[[str], None]:
     def report(text: str) -> None:
         nonlocal writer
         if writer < 0:
-            return  # nobody waits any more
+            return  # the foreground process has its report
         with contextlib.suppress(OSError):
             os.write(writer, text.encode("utf-8", "replace") or b"\n")
         os.close(writer)
@@ -380,7 +386,7 @@ def _wait_for_report(reader: int) -> NoReturn:
 
 
 def notify(*lines: str) -> None:
-    """Tell systemd, where it asked to be told (sd_notify(3))."""
+    """Send *lines* to systemd, if NOTIFY_SOCKET is set (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

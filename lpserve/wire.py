@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The control protocol: bytes to requests, answers to bytes. No I/O.
+"""Parses requests and encodes answers of the control protocol; does no I/O.
 
 ``doc/protocol.txt`` has the grammar. A request is one line of UTF-8 of at most
 `MAX_REQUEST` bytes; it is split into words as a POSIX shell does.
@@ -53,7 +53,7 @@ class RequestError(Exception):
 
     :ivar code: one of `ERROR_CODES`.
     :ivar text: one line for a person.
-    :ivar reply: name of the reply FIFO to tell, or None if none was found.
+    :ivar reply: name of the reply FIFO for the error, or None if none was found.
     """
 
     def __init__(self, code: str, text: str, reply: str | None = None):
@@ -65,7 +65,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One understood request.
+    """One valid request.
 
     :ivar verb: one of `VERBS`.
     :ivar words: the positional words: USER of ``spawn``, ``now`` of ``shutdown``, those
@@ -81,9 +81,12 @@ class Request:
 
 
 def split(text: str) -> list[str]:
-    """Split *text* into words as a POSIX shell does; ValueError if it cannot be."""
+    """Split *text* into words as a POSIX shell does.
+
+    :raises ValueError: if a quotation is not closed.
+    """
     if _quoting.search(text) is None:
-        # What shlex would give, fifty times faster: nearly every request.
+        # The same as shlex, fifty times faster; nearly every request.
         return [word for word in _blank.split(text) if word]
     return shlex.split(text)
 
@@ -99,10 +102,10 @@ def is_reply_name(text: str) -> bool:
 
 
 def parse_request(line: bytes) -> Request:
-    """Understand one line, given without its newline.
+    """Parse one line, given without its newline.
 
-    :raises RequestError: with code ``bad-request``; its ``reply`` is the FIFO
-        that the line names, where one can be made out.
+    :raises RequestError: with code ``bad-request``; its ``reply`` is the reply
+        FIFO that the line names, if one can be found in it.
     """
     try:
         return _parse(line)
@@ -181,7 +184,7 @@ def _checked(request: Request) -> Request:
 
 
 def encode_answer(*words: object) -> bytes:
-    """One answer line, each word quoted so that `shlex.split` gives it back."""
+    """Encode one answer line; `shlex.split` of it returns *words* as strings."""
     line = " ".join(shlex.quote(str(word)) for word in words) + "\n"
     return line.encode("utf-8", "surrogateescape")  # paths may be any bytes
 
@@ -192,20 +195,21 @@ def encode_error(code: str, text: str) -> bytes:
 
 
 class RequestReader:
-    """Turns what arrives at the control FIFO into requests.
+    """Splits the bytes that arrive at the control FIFO into requests.
 
-    A FIFO does not tell where one writer's bytes end and the next one's begin.
-    Writers that keep to the protocol write a whole line at once, so bytes
-    without a newline at the end of what was read are half a line: held for
-    `HOLD` seconds for the rest, and never allowed to spoil the next line:
+    In a FIFO, nothing separates the bytes of one writer from those of the next.
+    Writers that keep to the protocol write a whole line at once. Bytes without
+    a newline at the end are an incomplete line. It is held for its rest, for
+    `HOLD` seconds, and cannot spoil the line that follows it:
 
-    * a next line that is a request by itself is one, and half a line before
-      it stays what it is;
-    * otherwise the two together may be one (a slow writer);
-    * otherwise a whole request with a ``reply`` at their end is still found.
+    * if the next line is a valid request by itself, it is handled, and the
+      incomplete line is held further;
+    * otherwise the two are joined, as a slow writer would need;
+    * if they are not a valid request together, a valid request with a
+      ``reply`` is searched for at their end.
     """
 
-    #: Seconds that half a line is kept for its rest.
+    #: Seconds that an incomplete line is held.
     HOLD = 5.0
 
     def __init__(self) -> None:
@@ -214,11 +218,14 @@ class RequestReader:
 
     @property
     def waiting(self) -> bool:
-        """Whether half a line is being held."""
+        """Whether an incomplete line is held."""
         return bool(self._held)
 
     def feed(self, data: bytes, now: float) -> list[Request | RequestError]:
-        """Take *data* that was read at the time *now* (seconds, monotonic)."""
+        """Return the requests that *data* completes, and errors for invalid lines.
+
+        :param now: when *data* was read, in seconds of a monotonic clock.
+        """
         *lines, tail = data.split(b"\n")
         out: list[Request | RequestError] = []
         for number, line in enumerate(lines):
@@ -229,12 +236,12 @@ class RequestReader:
         if tail:
             if not self._held:
                 self._held_since = now
-            # However long the line gets, its end may still name a reply.
+            # Only the end of a line that is too long matters: it may name a reply.
             self._held = (self._held + tail)[-2 * MAX_REQUEST :]
         return out
 
     def expire(self, now: float) -> RequestError | None:
-        """Give up half a line whose rest has not come within `HOLD` seconds."""
+        """Discard an incomplete line held for `HOLD` seconds; its error, or None."""
         if not self.waiting or now - self._held_since < self.HOLD:
             return None
         held, self._held = self._held, b""
@@ -258,7 +265,7 @@ class RequestReader:
             rescued = self._request_at_end(line)
             if rescued is None:
                 return [error]
-            # Whoever is named by the request gets its answer, not this error.
+            # The FIFO that the request names gets its answer, not this error.
             error.reply = None
             return [error, rescued]
 
@@ -266,13 +273,14 @@ class RequestReader:
     def _request_at_end(line: bytes) -> Request | None:
         """The longest request with a ``reply`` that *line* ends with, or None.
 
-        Never one behind a value or a quote: a request's values may be the words
-        of a stranger, who would then make requests in another's name.
+        The search stops at the first value or quote. A remote user may choose the
+        values of a request (SSH_ORIGINAL_COMMAND), and could otherwise put a
+        request of their own into one.
         """
         values = _before_values.match(line)
         assert values is not None
         start = max(1, len(line) + 1 - MAX_REQUEST)
-        # A bound, because rubbish may name a verb a thousand times.
+        # A bound on the work: a line of rubbish may contain a thousand verbs.
         for match in list(_find_verb.finditer(line, start, values.end()))[-16:]:
             try:
                 found = _parse(line[match.start() :])
