@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The children of the service: watched by pidfd, reaped here and nowhere else.
+"""Watches the children of the service by pidfd, and reaps them.
 
 A worker is a child of the service although the zygote forked it: `system.fork_sibling`
 makes it a child of the zygote's parent. Where the kernel refuses that, the zygote
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from .loop import Loop
 from .processes import has_members, processes
 
-#: Seconds that a child may take to end when it was told to, before it is killed.
+#: Seconds that a child may take to end before it is killed.
 LET_GO = 5.0
 
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a child ended: ``kind`` is "exit" or "signal", ``number`` which."""
+    """How a child ended: by "exit" with a status, or by "signal" with its number."""
 
     kind: str
     number: int
@@ -40,7 +40,13 @@ class ExitStatus:
 
 
 class Child:
-    """One child that has not been reaped: its pid cannot be another's yet."""
+    """A child of the service.
+
+    :ivar pid: of the child; the kernel does not reuse it before the child is reaped.
+    :ivar pidfd: for the child; -1 once it is reaped.
+    :ivar ended: called with its `ExitStatus` after it was reaped.
+    :ivar leader: whether it is the leader of a process group.
+    """
 
     def __init__(
         self, pid: int, pidfd: int, ended: Callable[[ExitStatus], None], leader: bool
@@ -51,9 +57,9 @@ class Child:
         self.leader = leader
 
     def signal(self, number: int) -> None:
-        """Send it a signal; a leader's goes to all of its process group.
+        """Send signal *number* to the child; if it is a leader, to its process group.
 
-        Nothing once it has been reaped: its pid may be somebody else's.
+        No effect after the child was reaped.
         """
         if self.pidfd < 0:
             return
@@ -63,7 +69,7 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def _signal_group(self, number: int) -> bool:
-        # Until it is reaped its process group cannot be somebody else's.
+        # The kernel does not reuse the number before the child is reaped.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
             return True
@@ -73,7 +79,7 @@ class Child:
 class Children:
     """The table of children.
 
-    :param reaped: called after each child that was reaped and told of.
+    :param reaped: called after each child was reaped and its `Child.ended` called.
     """
 
     def __init__(self, loop: Loop, reaped: Callable[[], None]):
@@ -90,7 +96,7 @@ class Children:
     ) -> Child:
         """Watch the child *pid*; call *ended* once it has been reaped.
 
-        :param leader: it makes itself the leader of a process group.
+        :param leader: whether it becomes the leader of a process group.
         :raises OSError: if it cannot be watched (EMFILE, ENOMEM).
         """
         pidfd = os.pidfd_open(pid)
@@ -104,27 +110,28 @@ class Children:
         return child
 
     def let_go(self, child: Child) -> None:
-        """End *child*, which has been told to, if it does not by itself."""
+        """Kill *child*, which has a reason to end, unless it ends within `LET_GO` s."""
         if child.pidfd >= 0:
             self._loop.call_later(LET_GO, lambda: child.signal(signal.SIGKILL))
 
     def terminate(self, child: Child) -> None:
-        """End *child*, with SIGTERM and, if that does not, SIGKILL."""
+        """Send *child* SIGTERM, and SIGKILL if it does not end."""
         child.signal(signal.SIGTERM)
         self.let_go(child)
 
     def end_group(self, group: int) -> None:
-        """Kill what a zygote, the leader of *group*, has left half forked.
+        """Kill the incomplete forks of a zygote, the leader of *group*, that has ended.
 
-        A child that is not in the table, has never called exec and is still in the
-        zygote's process group has not begun to be a worker, and never will: it may
-        hang where it is. One that comes later (of a middle process) `sweep` finds.
+        A worker leaves the process group of its zygote first of all. A child that is
+        not in the table, has not called exec and is still in that group has not come
+        so far. It has no channel and may hang. `sweep` finds those that become our
+        children later, because their middle process had to exit first.
         """
         self._groups.add(group)
         self.sweep()
 
     def sweep(self) -> None:
-        """Kill what there is now in the groups of `end_group`."""
+        """Kill the incomplete forks in the groups that `end_group` was called with."""
         for group in list(self._groups):
             if not has_members(group):
                 self._groups.discard(group)
@@ -136,7 +143,7 @@ class Children:
                         os.kill(each.pid, signal.SIGKILL)
 
     def kill_all(self) -> None:
-        """End every child at once: those that were let go and do not go."""
+        """Send SIGKILL to every child."""
         for child in self._table.values():
             child.signal(signal.SIGKILL)
 
@@ -149,11 +156,11 @@ class Children:
             kind = "exit" if info.si_code == os.CLD_EXITED else "signal"
             end = ExitStatus(kind, info.si_status)
             if kind == "signal":
-                # What it started (hooks) goes with it.
+                # End the processes that it started, such as hooks, as well.
                 child.signal(signal.SIGTERM)
             os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
         except ChildProcessError:
-            end = ExitStatus("signal", signal.SIGKILL)  # somebody else reaped it
+            end = ExitStatus("signal", signal.SIGKILL)  # already reaped elsewhere
         self._loop.forget(child.pidfd)
         os.close(child.pidfd)
         child.pidfd = -1
@@ -164,10 +171,11 @@ class Children:
             self._reaped()
 
     def reap_strangers(self) -> None:
-        """Reap orphans that became ours: what a worker left running and ended.
+        """Reap orphans: processes that a worker has left running and that ended.
 
-        To be called now and then, while no fork is under way: otherwise a child
-        that is not in the table may be a worker whose pid was not told yet.
+        They become our children, because the service is a subreaper. Not to be
+        called while a zygote owes a fork: a child that is not in the table may then
+        be a worker whose pid is not known yet.
         """
         peek = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A connection and a worker, as the service knows them."""
+"""What the service knows of one worker and of one connection."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ log = logging.getLogger("lpserve")
 
 
 class Worker:
-    """A worker that was asked for; a spare one while it has no connection.
+    """A worker, from the request for it on; spare while it has no connection.
 
-    :ivar generation: the number of the generation whose zygote forks it.
+    :ivar generation: the number of the zygote that forks it.
     """
 
-    #: Messages of one worker that are read before others have their turn.
+    #: How many messages of one worker are read in one iteration of the loop.
     MESSAGES_AT_ONCE = 64
 
     def __init__(self, generation: int, ours: socket.socket):
@@ -37,9 +37,9 @@ class Worker:
         self.child: Child | None = None
         self.connection: Connection | None = None
         self.retired = False
-        #: Whether it says itself how it ends.
+        #: Whether it writes its exit status to the client itself.
         self.left = False
-        #: Pings in a row that it has not answered, as a spare one, and since when.
+        #: How many pings a spare worker has left unanswered, and since when.
         self.silent, self.silent_since = 0, 0.0
 
     def take(
@@ -63,7 +63,7 @@ class Worker:
         return True
 
     def messages(self) -> Iterator[dict[str, Any] | None]:
-        """What it has said, without waiting; None when it has gone."""
+        """The messages that have arrived; None if the worker has closed its end."""
         for _ in range(self.MESSAGES_AT_ONCE):
             if self.retired:
                 return
@@ -72,7 +72,7 @@ class Worker:
             except BlockingIOError:
                 return
             except ValueError:
-                continue  # it is out of its mind
+                continue  # not a message
             for descriptor in descriptors:
                 os.close(descriptor)
             yield message
@@ -90,9 +90,9 @@ class Observer(Protocol):
 
 @dataclass(eq=False)
 class Connection:
-    """One connection: what was asked for, and what became of it.
+    """One connection: the request and its progress.
 
-    :ivar address: of the client of ssh, as `peers.client_address` has it.
+    :ivar address: of the ssh client, see `peers.client_address`.
     :ivar door: "fifo" or "socket".
     :ivar path: the directory of its FIFOs, once there was one.
     :ivar worker: the one that serves it.
@@ -118,7 +118,7 @@ class Connection:
         self.door = self.reply.door
 
     def refuse(self, code: str, text: str) -> None:
-        """Answer with an error; the connection never was."""
+        """Answer with an error; the connection gets no worker."""
         if self.timer is not None:
             self.timer.cancel()
         by = describe_peer(self.reply)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How many spare workers the connections that arrive need."""
+"""Computes how many spare workers there should be."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from collections.abc import Callable
 
 
 class Demand:
-    """As many as connections have arrived lately while a spare worker is made.
+    """The number of spare workers, from the rate at which connections arrive.
 
-    :param clock: tells the time in seconds.
-    :ivar least: how many are wanted when nothing happens; if 0, always.
-    :ivar most: how many are wanted at most.
+    It is the highest number of connections that have arrived within `WINDOW`
+    seconds. Without new connections it decays.
+
+    :param clock: returns the time in seconds.
+    :ivar least: the least number; if it is 0, there are never any.
+    :ivar most: the highest number.
     """
 
-    #: Seconds in which spare workers are made, on a busy machine.
+    #: Seconds that it takes to fork spare workers, on a busy machine.
     WINDOW = 0.05
-    #: Seconds after which half as many are wanted.
+    #: Seconds in which the number decays to half.
     HALF_LIFE = 1.0
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -31,7 +34,7 @@ class Demand:
         self._peaked = 0.0
 
     def arrived(self) -> None:
-        """One more connection."""
+        """Count one connection."""
         now = self._clock()
         if now - self._begun > self.WINDOW:
             self._begun = now
@@ -46,7 +49,7 @@ class Demand:
 
     @property
     def wanted(self) -> int:
-        """How many there should be now."""
+        """How many spare workers there should be now."""
         if not self.least:
             return 0
         needed = math.ceil(self._decayed(self._clock()))

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The doors: ways in for requests, and ways back for their answers."""
+"""The doors: where requests arrive, and how they are answered.
+
+A door is the control FIFO, here, or the socket (`socketdoor`).
+"""
 
 from __future__ import annotations
 
@@ -16,32 +19,32 @@ from ..paths import RuntimeDirectory
 from ..wire import Request, RequestError, RequestReader
 from .loop import Callback, Loop, Timer
 
-#: Seconds that a reply FIFO may take to find a reader: a shell that writes the
-#: request before it starts ``cat`` is served too.
+#: Seconds that a request waits for a reader of its reply FIFO, so that a shell can
+#: write the request before it starts ``cat``.
 REPLY_GRACE = 2.0
 #: How many requests may wait for that at once; more are dropped.
 MOST_WAIT = 256
 #: Seconds that an answer waits for the reader of a FIFO that is full.
 ANSWER_PATIENCE = 60.0
-#: How many lines are understood before the loop looks at something else.
+#: How many lines are handled in one iteration of the loop.
 _AT_ONCE = 64
 
 _blank_lines = re.compile(rb"\n\s*\n")
 
 
 def noop() -> None:
-    """What is called where there is nothing to do."""
+    """Do nothing."""
 
 
 class Reply:
-    """The way back for the answers to one request; this one leads nowhere.
+    """Receives the answers to one request; this base class discards them.
 
-    :ivar path: of the reply FIFO, where there is one.
-    :ivar peer: the pid and the uid of whoever asked, where the kernel tells them:
-        at the socket (SO_PEERCRED of socket(7)).
-    :ivar attached: descriptors for a worker, at the socket: the connection on
+    :ivar path: of the reply FIFO, or None.
+    :ivar peer: the pid and uid of the requester, which are known at the socket only
+        (SO_PEERCRED of socket(7)); or None.
+    :ivar attached: descriptors for a worker, at the socket only: the connection on
         which it answers, and its standard input, output and error.
-    :ivar on_disconnect: called when whoever asked has gone before the last answer.
+    :ivar on_disconnect: called if the requester closes before the last answer.
     """
 
     path: str | None = None
@@ -62,21 +65,21 @@ class Reply:
         return "fifo" if self.peer is None else "socket"
 
     def hand_over(self) -> None:
-        """A worker has got what is attached."""
+        """A worker has received the descriptors `attached`."""
 
     def send(self, line: bytes) -> bool:
-        """Send *line* without waiting; whether somebody is there to read it."""
+        """Send *line* without waiting; False if the requester has gone."""
         return True
 
     def close(self) -> None:
-        """There are no more answers."""
+        """End the answers to the request."""
 
 
 Handler = Callable[["Request | RequestError", Reply], None]
 
 
 class FifoReply(Reply):
-    """A reply FIFO with a reader; made by `ControlFifo`."""
+    """A reply FIFO with a reader; created by `ControlFifo`."""
 
     def __init__(self, loop: Loop, path: str, descriptor: int):
         super().__init__()
@@ -88,14 +91,14 @@ class FifoReply(Reply):
         self._closing = False
 
     def send(self, line: bytes) -> bool:
-        """Write *line* without waiting; whether there is still a reader."""
+        """Write *line* without waiting; False if there is no reader any more."""
         self._unsent += line
         if self._descriptor >= 0 and self._waiting is None:
             self._write()
         return self._descriptor >= 0
 
     def close(self) -> None:
-        """No more answers; what could not be written yet is written first."""
+        """Close the FIFO after all pending answers have been written."""
         self._closing = True
         if self._waiting is None:
             self._release()
@@ -130,9 +133,9 @@ class FifoReply(Reply):
 
 
 class Door:
-    """A way in for requests: ours for as long as its path names what we made."""
+    """A FIFO or socket at which requests arrive."""
 
-    #: Of `status`.
+    #: The name of the door in the answer to ``status``.
     name = ""
 
     def __init__(self, path: str):
@@ -140,7 +143,10 @@ class Door:
         self._identity: tuple[int, int] | None = None
 
     def put_in_place(self, temporary: str) -> None:
-        """Give what was made at the path *temporary* its name."""
+        """Rename what was created at *temporary* to `path`.
+
+        :raises OSError: if that fails; *temporary* is removed then.
+        """
         found = os.stat(temporary)
         self._identity = (found.st_dev, found.st_ino)
         try:
@@ -152,12 +158,12 @@ class Door:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has been put in its place."""
+        """Whether `put_in_place` has succeeded."""
         return self._identity is not None
 
     @property
     def in_place(self) -> bool:
-        """Whether the path still names what was put there."""
+        """Whether `path` still names what `put_in_place` has renamed."""
         try:
             found = os.stat(self.path)
         except OSError:
@@ -165,21 +171,24 @@ class Door:
         return (found.st_dev, found.st_ino) == self._identity
 
     def open(self) -> None:
-        """Make it, put it in its place and watch it; OSError if that fails."""
+        """Create the door and watch it.
+
+        :raises OSError: if that fails.
+        """
 
     def close(self) -> None:
-        """Answer what has been asked, then remove it."""
+        """Answer the requests that have arrived, then remove the door."""
 
     def admit(self) -> None:
-        """Let those get to it who are let in."""
+        """Set its permissions as `Settings.allowed_peers` requires."""
 
     def sweep(self) -> None:
-        """Forget what has taken too long."""
+        """Drop clients that have not sent their request in time."""
 
     def remove(self) -> None:
-        """Remove it if it is still ours."""
+        """Remove the file, unless another one has replaced it."""
         if self.in_place:
-            with contextlib.suppress(OSError):  # nothing listens at it any more
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
         self._identity = None
 
@@ -192,22 +201,25 @@ class Doors:
 
     @property
     def names(self) -> list[str]:
-        """Of those that are open."""
+        """The names of the open doors."""
         return [door.name for door in self._doors if door.is_open]
 
     def open(self) -> None:
-        """Open them; OSError if one cannot be."""
+        """Open all doors.
+
+        :raises OSError: if one cannot be opened.
+        """
         for door in self._doors:
             door.open()
 
     def admit(self) -> None:
-        """Let those in who are let in now."""
+        """Call `Door.admit` of the open doors."""
         for door in self._doors:
             if door.is_open:
                 door.admit()
 
     def sweep(self) -> str | None:
-        """Keep house; the path of a door that was removed or replaced, or None."""
+        """Call `Door.sweep`; the path of a door that was replaced, or None."""
         for door in self._doors:
             if door.is_open and not door.in_place:
                 return door.path
@@ -215,7 +227,7 @@ class Doors:
         return None
 
     def close(self) -> None:
-        """Answer what has been asked, and let nobody in any more."""
+        """Close all doors."""
         for door in self._doors:
             door.close()
 
@@ -223,9 +235,9 @@ class Doors:
 class ControlFifo(Door):
     """The control FIFO.
 
-    :param handle: called with every request, or with why it is none, and the
-        way back for its answer.
-    :param log: called with a line about what was dropped.
+    :param handle: called with each request, or the error for an invalid one, and the
+        `Reply` for its answers.
+    :param log: called with a line for each request that is dropped.
     """
 
     name = "control"
@@ -243,20 +255,20 @@ class ControlFifo(Door):
         self._handle = handle
         self._log = log
         self._reader = RequestReader()
-        # What has been read and is not understood yet.
+        # Bytes that have been read and not handled yet.
         self._read_ahead = b""
         self._expiry: Timer | None = None
         self._descriptor = -1
         self._looking = 0
 
     def open(self) -> None:
-        """Make the FIFO and watch it.
+        """Create the FIFO and watch it.
 
-        :raises OSError: if it cannot be made.
+        :raises OSError: if it cannot be created.
         """
         temporary = os.path.join(self._directory.path, ".new-control")
         os.mkfifo(temporary, 0o600)
-        # For both, so that it never reports an end of file: writers come and go.
+        # For reading and writing: with a writer open there is no end of file.
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_NONBLOCK)
         try:
             self.put_in_place(temporary)
@@ -266,7 +278,7 @@ class ControlFifo(Door):
         self._loop.watch(self._descriptor, self._read)
 
     def close(self) -> None:
-        """Answer what has been written, then remove the FIFO if it is ours."""
+        """Answer the requests that were written, and remove the FIFO."""
         if not self.is_open:
             return
         self.remove()
@@ -279,13 +291,13 @@ class ControlFifo(Door):
 
     def _read(self) -> None:
         if self._read_ahead:
-            return  # others have their turn first
+            return  # `_understand` is scheduled for them
         try:
-            # All that a pipe holds: no request is cut in two by us.
+            # The size of a pipe, so that a read does not cut a request in two.
             data = os.read(self._descriptor, 1 << 16)
         except BlockingIOError:
             return
-        # At once: a pipe that is full of empty lines has 65536 of them.
+        # A pipe full of newlines has 65536 empty lines; this drops them at once.
         self._read_ahead = _blank_lines.sub(b"\n", data)
         self._understand()
 
@@ -294,7 +306,7 @@ class ControlFifo(Door):
             self._understand()
 
     def _understand(self) -> None:
-        """Understand some of what was read; the rest in the next round of the loop."""
+        """Handle the first `_AT_ONCE` lines; schedule the rest."""
         *lines, rest = self._read_ahead.split(b"\n", _AT_ONCE)
         if len(lines) < _AT_ONCE:
             data, self._read_ahead = self._read_ahead, b""
@@ -342,7 +354,7 @@ class ControlFifo(Door):
             self._log(f"dropped a request: no reader of replies/{name}")
 
     def _open_reply(self, path: str, name: str) -> FifoReply | int:
-        """The opened reply, or the errno that says why not."""
+        """Open the reply FIFO; the errno if that fails."""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         except OSError as error:

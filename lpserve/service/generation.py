@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A generation: one zygote, as the service sees it."""
+"""A generation is one zygote: starts it, asks it to fork, pings it, kills it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .loop import Loop, Timer
 
 #: Seconds that a zygote may take until it is ready.
 READY_TIMEOUT = 120.0
-#: How many times, this many seconds apart, a zygote that owes an answer may be found
-#: silent. Not one length of time: a service that was stopped, starved or suspended
-#: itself has not looked, and cannot know.
+#: How many checks, and how many seconds apart, may find that a zygote has not sent
+#: anything while it owes an answer. Checks are counted, and not time alone, because
+#: the service itself may have been stopped or suspended.
 LOOKS, LOOK_EACH = 10, 1.0
 
 
@@ -28,10 +28,10 @@ LOOKS, LOOK_EACH = 10, 1.0
 class LaunchSpec:
     """How a zygote is started.
 
-    :ivar argv: the command, to which the number of its channel is added.
-    :ivar environ: its environment.
-    :ivar start: the ``start`` message: what a fresh process would have, and in
-        ``settings`` what `settings.Settings.for_worker` says.
+    :ivar argv: the command; the number of the channel's descriptor is appended.
+    :ivar environ: the environment of the zygote.
+    :ivar start: the ``start`` message: the state that a fresh process would have, and
+        in ``settings`` the result of `settings.Settings.for_worker`.
     """
 
     argv: tuple[str, ...]
@@ -39,41 +39,42 @@ class LaunchSpec:
     start: dict[str, Any]
 
     def using(self, settings: dict[str, Any]) -> LaunchSpec:
-        """The same with these settings."""
+        """A copy with these settings."""
         return replace(self, start={**self.start, "settings": settings})
 
 
 class GenerationObserver(Protocol):
-    """What a generation tells about itself, and to whom."""
+    """Receives the events of a `Generation`."""
 
     def zygote_ready(self, generation: Generation) -> None:
-        """It can fork."""
+        """The zygote is ready to fork."""
 
     def zygote_ended(self, generation: Generation, why: str) -> None:
-        """It is gone, before or after it was ready."""
+        """The zygote has ended, before or after it was ready."""
 
     def zygote_outdated(self, generation: Generation, why: str) -> None:
-        """There should be another one."""
+        """The zygote should be replaced."""
 
     def forked(self, serial: int, pid: int) -> None:
-        """The worker asked for under *serial* is our child *pid*."""
+        """The zygote has forked *serial*, which is our child *pid*."""
 
     def fork_failed(self, serial: int, why: str) -> None:
-        """There will be no worker for *serial*."""
+        """The zygote could not fork *serial*."""
 
 
 class Generation:
     """One zygote.
 
-    It answers each `fork`, `load` and `ping`. One that does not is killed, and
-    counts as ended at once: what waits in the kernel may take long to die.
+    It answers each `fork`, `load` and `ping`. A zygote that does not is killed. It
+    counts as ended at once, because a process that waits in the kernel may take long
+    to die.
 
-    :ivar number: 1, 2, ...: which generation it is.
+    :ivar number: 1, 2, ..., in the order of their start.
     :ivar modules: how many modules it has loaded, once it is ready.
-    :ivar cold: why its workers have to read everything themselves, if they do.
-    :ivar unrehearsed: why its rehearsal failed, if it did.
-    :ivar sandbox: what `sandbox.Sandbox.report` says, once it is ready.
-    :ivar warnings: what somebody should see to: a line each.
+    :ivar cold: why its workers cannot use repositories in memory; "" if they can.
+    :ivar unrehearsed: why its rehearsal failed; "" if it did not.
+    :ivar sandbox: the result of `sandbox.Sandbox.report`, once it is ready.
+    :ivar warnings: what an administrator should correct, a line each.
     """
 
     def __init__(
@@ -95,8 +96,8 @@ class Generation:
         self._owner = owner
         self._why = ""
         self._retired = self._over = False
-        # Answers that it owes; looks since it said something; whether there was no
-        # room for a ping.
+        # The answers that it owes; the checks since its last message; whether the
+        # channel was full at the last ping.
         self._owed = self._silent = 0
         self._unsent = False
         self._look: Timer | None = None
@@ -109,14 +110,14 @@ class Generation:
         finally:
             theirs.close()
         self._patience = loop.call_later(READY_TIMEOUT, self._overdue)
-        with contextlib.suppress(OSError):  # dead already: `_ended` tells
+        with contextlib.suppress(OSError):  # it has ended: `_ended` reports why
             channel.send(self._channel, "start", **launch.start)
         self._channel.setblocking(False)
         loop.watch(self._channel.fileno(), self._read)
 
     @property
     def pid(self) -> int:
-        """The zygote's."""
+        """The pid of the zygote."""
         return self._child.pid
 
     def _launch(self, launch: LaunchSpec, theirs: socket.socket) -> Child:
@@ -124,7 +125,7 @@ class Generation:
         os.set_inheritable(number, True)
         actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)]
         for each in (1, 2):
-            # Closed when we were started, or a file of ours by now.
+            # It was closed when we were started; we may have opened a file there.
             if not _is_inherited(each):
                 actions.append((os.POSIX_SPAWN_OPEN, each, os.devnull, os.O_RDWR, 0))
         pid = os.posix_spawn(
@@ -143,10 +144,12 @@ class Generation:
         ends: list[socket.socket],
         spare: bool,
     ) -> None:
-        """Ask for workers, each with one of *ends* of channels.
+        """Request workers.
 
-        :param spare: nobody waits for them.
-        :raises OSError: if the zygote has gone or does not keep up.
+        :param serials: a number for each worker, for the answer.
+        :param ends: of a channel for each worker.
+        :param spare: whether no connection waits for them.
+        :raises OSError: if the zygote has ended, or its channel is full.
         """
         channel.send(
             self._channel,
@@ -158,10 +161,11 @@ class Generation:
         self._expect(len(serials))
 
     def load(self, serial: int, end: socket.socket, path: str, room: int) -> None:
-        """Ask for a loader of the repository at *path*.
+        """Request a loader for the repository at *path*.
 
-        :param serial: told to the owner as for a worker.
-        :param room: how many bytes may be kept.
+        :param serial: a number for the answer, as for a worker.
+        :param end: of a channel for the loader.
+        :param room: the most bytes that may be kept.
         :raises OSError: as `fork`.
         """
         channel.send(
@@ -175,7 +179,7 @@ class Generation:
         self._expect(1)
 
     def ping(self) -> None:
-        """Have it show that it lives, if nothing else makes it."""
+        """Send a ping, unless the zygote owes an answer anyway."""
         if self.ready and not self._owed and not self._retired:
             self._send_ping()
             self._expect(1)
@@ -187,7 +191,7 @@ class Generation:
         except BlockingIOError:
             self._unsent = True
         except OSError:
-            pass  # it is gone: `_read` sees it
+            pass  # it has ended: `_read` notices
 
     def _expect(self, answers: int) -> None:
         self._owed += answers
@@ -208,16 +212,16 @@ class Generation:
         self._look = self._loop.call_later(LOOK_EACH, self._look_now)
 
     def keep(self, path: str, descriptor: int | None) -> None:
-        """Have later workers know the repository at *path*.
+        """Send the zygote the repository at *path*, for the workers that it forks.
 
-        :param descriptor: of what was loaded; None: forget it.
+        :param descriptor: of the file that a loader made; None: drop the repository.
         :raises OSError: as `fork`.
         """
         descriptors = () if descriptor is None else (descriptor,)
         channel.send(self._channel, "warm", descriptors, path=path)
 
     def retire(self) -> None:
-        """Let it end: it has no reason to live without its channel."""
+        """Close its channel, at which the zygote exits."""
         if not self._retired:
             self._retired = True
             self._patience.cancel()
@@ -228,7 +232,7 @@ class Generation:
             self._children.let_go(self._child)
 
     def kill(self, why: str) -> None:
-        """End it at once."""
+        """Kill the zygote; *why* is reported when it has ended."""
         self._why = why
         self._child.signal(signal.SIGKILL)
 
@@ -247,7 +251,7 @@ class Generation:
             except BlockingIOError:
                 return
             if message is None:
-                # Nobody else has the other end: it died, or is about to.
+                # No other process has that end: the zygote has ended, or is about to.
                 self._loop.forget(self._channel.fileno())
                 self._channel.close()
                 self._retired = True
@@ -286,7 +290,7 @@ class Generation:
         self._report_end(self._why or f"it ended with {end}")
 
     def _report_end(self, why: str) -> None:
-        # What it was just forking has no channel any more, and may hang as it did.
+        # An incomplete fork has no channel, and may hang.
         self._children.end_group(self.pid)
         if not self._over:
             self._over = True

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the service does now and then: it looks for what nobody tells it of."""
+"""Makes the periodic checks of the service, for what no event reports."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lpserve")
 
-#: Seconds between looks.
+#: Seconds between checks.
 HOUSEKEEPING = 5.0
 
 
 class Housekeeping:
-    """See the module.
+    """Makes the periodic checks.
 
-    :param call: calls each chore, so that one that fails does not stop the others.
-    :param settings: tells those in force.
-    :param others: chores of others that write to files of ours.
+    :param call: calls each check, so that a failure does not prevent the others.
+    :param settings: returns the current settings.
+    :param others: further checks, which write to files of the service.
     """
 
     def __init__(
@@ -59,12 +59,16 @@ class Housekeeping:
 
     @property
     def warnings(self) -> list[str]:
-        """What somebody should see to: a line each."""
+        """What an administrator should correct, a line each."""
         zygote = self._zygotes.present
         return self._widened + self._faults + (zygote.warnings if zygote else [])
 
     def run_chores(self) -> str | None:
-        """Do all of it; the path of something that was removed or replaced, or None."""
+        """Make all checks.
+
+        :returns: the path of a door, or of the runtime directory, that was removed
+            or replaced; else None.
+        """
         for chore in (
             self._zygotes.ping,
             self._stuck.end_spares,
@@ -75,7 +79,7 @@ class Housekeeping:
         lost = self._doors.sweep()
         if lost is None and not self._directory.is_ours:
             lost = self._directory.path
-        if lost is None:  # else they would be a successor's
+        if lost is None:  # else the files may belong to another service
             for chore in (
                 self._check_directory,
                 self._directory.clear_replies,
@@ -87,7 +91,7 @@ class Housekeeping:
         return lost
 
     def clear_rehearsals(self) -> None:
-        """Remove what zygotes that have ended left."""
+        """Remove the directories of rehearsals whose zygotes have ended."""
         if self._directory.is_ours:
             self._directory.clear_rehearsals(self._zygotes.pids)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The one loop of the service: descriptors, timers and signals."""
+"""The event loop of the service: epoll, timers and signals."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from collections.abc import Callable
 Callback = Callable[[], object]
 
 
-#: Timers, cancelled ones included, that are kept without looking through them.
+#: Timers, cancelled ones included, up to which the cancelled ones are not removed.
 FEW = 64
 
 
 def _noop() -> None:
-    """What a cancelled timer calls back."""
+    """The callback of a cancelled timer."""
 
 
 class Timer:
-    """A callback that is due at a time; see `Loop.call_later`."""
+    """A callback and the time at which it is due; see `Loop.call_later`."""
 
     __slots__ = ("callback", "cancelled", "due")
 
@@ -34,23 +34,24 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Do not call it; harmless when it has been called."""
+        """Do not call the callback; no effect after it was called."""
         self.cancelled = True
-        self.callback = _noop  # what it knows need not wait until it is due
+        self.callback = _noop  # release what the callback refers to
 
 
 class Loop:
-    """Calls back when descriptors are ready, timers due or signals received.
+    """Calls callbacks when descriptors are ready, timers due or signals received.
 
     A callback that raises does not end the loop: *failed* is called with the
-    exception. Signal handlers do nothing: Python's C code writes the number to
-    a descriptor that the loop watches, and the callback runs from there.
+    exception. Signal handlers do nothing. Python's C code writes the number of the
+    signal to a pipe that the loop watches (`signal.set_wakeup_fd`), and the loop
+    calls the callback.
     """
 
     def __init__(self, failed: Callable[[Exception], None]):
         self._failed = failed
-        # Not `selectors`: it makes objects for each event, and cannot watch for
-        # a hang-up alone.
+        # Not `selectors`: it creates objects for each event, and cannot watch for a
+        # hang-up alone.
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._timers: list[tuple[float, int, Timer]] = []
@@ -64,23 +65,23 @@ class Loop:
         self._running = False
 
     def watch(self, descriptor: int, readable: Callback) -> None:
-        """Call *readable* whenever *descriptor* can be read or has ended."""
+        """Call *readable* whenever *descriptor* is readable or at its end."""
         self._register(descriptor, select.EPOLLIN, readable)
 
     def watch_writable(self, descriptor: int, writable: Callback) -> None:
-        """Call *writable* whenever *descriptor* can be written."""
+        """Call *writable* whenever *descriptor* is writable."""
         self._register(descriptor, select.EPOLLOUT, writable)
 
     def watch_hang_up(self, descriptor: int, gone: Callback) -> None:
-        """Call *gone* when the other end of *descriptor* has closed it for good."""
-        self._register(descriptor, 0, gone)  # EPOLLHUP is always told
+        """Call *gone* when the other end of *descriptor* is closed (EPOLLHUP)."""
+        self._register(descriptor, 0, gone)  # EPOLLHUP is always reported
 
     def _register(self, descriptor: int, events: int, callback: Callback) -> None:
         self._epoll.register(descriptor, events)
         self._callbacks[descriptor] = callback
 
     def forget(self, descriptor: int) -> None:
-        """Stop watching *descriptor*; before it is closed."""
+        """Stop watching *descriptor*; to be called before it is closed."""
         del self._callbacks[descriptor]
         self._epoll.unregister(descriptor)
 
@@ -93,13 +94,13 @@ class Loop:
         return timer
 
     def _sweep(self) -> None:
-        """Leave out the cancelled ones: most are, long before they are due."""
+        """Remove cancelled timers; most are cancelled long before they are due."""
         self._timers = [each for each in self._timers if not each[2].cancelled]
         heapq.heapify(self._timers)
         self._room = max(FEW, 2 * len(self._timers))
 
     def on_signal(self, number: int, callback: Callback) -> None:
-        """Call *callback* from the loop after signal *number*."""
+        """Call *callback* from the loop whenever signal *number* has arrived."""
         self._signals[number] = callback
         signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
         signal.signal(number, lambda number, frame: None)
@@ -112,17 +113,17 @@ class Loop:
             for descriptor, callback in [
                 (descriptor, self._callbacks[descriptor]) for descriptor, _ in ready
             ]:
-                # An earlier callback of this round may have forgotten it.
+                # An earlier callback of this iteration may have called `forget`.
                 if self._callbacks.get(descriptor) is callback:
                     self.call(callback)
             self._run_timers()
 
     def stop(self) -> None:
-        """Make `run` return after the callbacks of this round."""
+        """Make `run` return after this iteration."""
         self._running = False
 
     def close(self) -> None:
-        """Release the descriptors of the loop itself."""
+        """Close the descriptors of the loop itself."""
         signal.set_wakeup_fd(-1)
         self._epoll.close()
         os.close(self._wakeup)
@@ -148,7 +149,7 @@ class Loop:
                 self.call(self._signals[number])
 
     def call(self, callback: Callback) -> None:
-        """Call *callback*; what it raises is told, and does no other harm."""
+        """Call *callback*; pass an exception that it raises to *failed*."""
         try:
             callback()
         except Exception as error:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Whom the kernel ends when memory runs out: workers and loaders first.
+"""Makes the OOM killer prefer workers and loaders.
 
-What one connection needs is its own; without the service or the zygote nobody is
-served. The service says so of each child that it learns of, which a child that is
-kept from writing to /proc could not.
+The loss of a worker ends one connection; without the service or the zygote there are
+none. The service writes the score of each child that is forked. The child could not,
+because its sandbox denies writing to /proc.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import contextlib
 import functools
 import os
 
-#: How much sooner than others a child is ended, of 1000 (proc(5), oom_score_adj).
+#: Added to the oom_score_adj of a child, of at most 1000 (proc(5)).
 ABOVE = 500
 _MOST = 1000
 
 
 def raise_score(pid: int) -> None:
-    """Have the kernel end *pid*, a child that was not reaped, before us."""
+    """Raise the score of the child *pid*, which has not been reaped."""
     wanted = _wanted()
     if wanted is not None:
-        # It may have ended, or belong to root by now.
+        # It may have ended, or its /proc files may belong to root.
         with contextlib.suppress(OSError):
             file = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
             try:
@@ -33,7 +33,7 @@ def raise_score(pid: int) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _wanted() -> int | None:
-    """What children have; None where that is not known."""
+    """The oom_score_adj of children; None if our own cannot be read."""
     try:
         with open("/proc/self/oom_score_adj") as file:
             return min(max(int(file.read()), 0) + ABOVE, _MOST)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Who asks: as the log names them."""
+"""Names the requester of a reply for the log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def client_address(environment: Mapping[str, str]) -> str:
 
 
 def describe_peer(reply: Reply) -> str:
-    """Whoever asked, and is answered by *reply*: user, uid and pid, or where."""
+    """The user, uid and pid of the requester; at the FIFO they are not known."""
     if reply.peer is None:
         return "somebody at the FIFO"
     pid, uid = reply.peer
@@ -44,8 +44,8 @@ def describe_peer(reply: Reply) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _user_name(uid: int) -> str:
-    """The name of the user *uid*; once found it is kept, for it may take long.
+    """The name of the user *uid*; cached, because a look-up may take long.
 
-    :raises KeyError: if there is none, or no descriptor to look with.
+    :raises KeyError: if there is none, or if no descriptor is free.
     """
     return pwd.getpwuid(uid).pw_name

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The file with the pid of the service."""
+"""Writes and removes the file with the pid of the service."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..errors import ConfigurationError
 
 
 def write_pid_file(path: str) -> None:
-    """Have the file *path* hold our pid: whole, in place of whatever was there.
+    """Write our pid to the file *path*, which is replaced atomically.
 
-    :raises ConfigurationError: if it cannot be written.
+    :raises ConfigurationError: if that fails.
     """
     directory, name = os.path.split(path)
     new = os.path.join(directory, f".{name}.{os.getpid()}")
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(new)  # of one that was killed, and had our pid
+            os.unlink(new)  # left by a killed process with our pid
         try:
             with open(new, "x") as file:
                 file.write(f"{os.getpid()}\n")
@@ -34,7 +34,7 @@ def write_pid_file(path: str) -> None:
 
 
 def remove_pid_file(path: str) -> None:
-    """Remove the file *path*, unless it is of another service by now."""
+    """Remove the file *path*, unless it contains another pid."""
     with contextlib.suppress(OSError, ValueError), open(path) as file:
         if int(file.read(32)) == os.getpid():
             os.unlink(path)

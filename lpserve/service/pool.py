@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The workers as the service sees them: spare ones, and who gets which."""
+"""Gives each connection a worker; forks and retires spare workers."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ class Pool:
     """Hands connections to workers, spare ones first.
 
     :param request_fork: called with serial numbers, the workers' ends of their
-        channels and whether nobody waits for them; returns the number of the
-        generation that it asked; raises OSError if there is none to ask now.
-    :param ended: called with a connection and how it ended.
+        channels and whether they are spares. Returns the number of the generation
+        that it asked; raises OSError if there is no zygote now.
+    :param ended: called with a connection, its worker and how that ended.
     :param log: called with a line.
-    :param used: called with what a worker says of a repository that it has used.
+    :param used: called with each ``used`` message of a worker.
     """
 
-    #: Seconds until that is tried again which failed for want of descriptors:
-    #: nothing tells when there are some.
+    #: Seconds until a retry in a shortage of descriptors: nothing reports its end.
     RETRY = 0.2
-    #: The same for a fork that failed, which doubles from `RETRY` to this.
+    #: The longest pause after a failed fork; it doubles from `RETRY` to this.
     RETRY_AT_MOST = 30.0
-    #: Seconds until a spare worker that was taken is replaced while others are
-    #: left: the connection that took it comes first.
+    #: Seconds until a spare worker that was taken is replaced, if others are left:
+    #: the new connection gets the CPU first.
     SETTLE = 0.02
-    #: Forks that a zygote is asked for before it has answered.
+    #: How many forks a zygote may owe at once.
     MAX_IN_FLIGHT = 16
 
     def __init__(
@@ -89,14 +88,14 @@ class Pool:
             connection.timer = self._loop.call_later(
                 patience, lambda: self._give_up(connection)
             )
-        # After the answer, so that nobody waits for it.
+        # After the answer, so that the client does not wait for it.
         if self.spares:
             self._refill_later(self.SETTLE)
         else:
             self.refill()
 
     def refill(self) -> None:
-        """Ask for the workers that are missing."""
+        """Request the workers that are missing."""
         wanted = len(self.waiting)
         if not self.stopping:
             wanted += max(0, self.demand.wanted - len(self.spares))
@@ -109,7 +108,7 @@ class Pool:
             missing -= number
 
     def _request(self, number: int, spare: bool) -> bool:
-        """Ask for *number* workers; False if nobody can be asked now."""
+        """Request *number* workers; False if not all could be requested."""
         pairs: list[tuple[socket.socket, socket.socket]] = []
         try:
             for _ in range(number):
@@ -127,7 +126,7 @@ class Pool:
         except OSError:
             for ours, _ in pairs:
                 ours.close()
-            return False  # no zygote now: the next one brings us here again
+            return False  # no zygote; when the next one is ready `refill` is called
         finally:
             for each in theirs:
                 each.close()
@@ -145,7 +144,7 @@ class Pool:
         self.refill()
 
     def forked(self, serial: int, pid: int) -> None:
-        """The worker asked for under *serial* is there, as our child *pid*."""
+        """The zygote has forked the worker *serial* as our child *pid*."""
         worker = self.in_flight.pop(serial)
         self._pause = self.RETRY
         try:
@@ -156,7 +155,7 @@ class Pool:
                 worker.channel.fileno(), lambda: self._read_messages(worker)
             )
         except OSError as error:
-            # Without its channel it ends; `Children` reaps it, or as a stranger.
+            # Its channel closes, so it exits; `Children` reaps it.
             self._log(f"cannot watch worker {pid}: {error.strerror}")
             worker.retired = True
             worker.channel.close()
@@ -182,7 +181,7 @@ class Pool:
             self._shrinking = self._loop.call_later(Demand.HALF_LIFE, self._shrink)
 
     def _shrink(self) -> None:
-        """Let spare workers end that are not wanted any more."""
+        """Retire surplus spare workers."""
         self._shrinking = None
         while len(self.spares) > self.demand.wanted:
             self._retire(self.spares.pop())
@@ -190,24 +189,24 @@ class Pool:
             self._shrinking = self._loop.call_later(Demand.HALF_LIFE, self._shrink)
 
     def fork_failed(self, serial: int, why: str) -> None:
-        """There will be no worker for *serial*: tell whoever waited longest."""
+        """The fork of *serial* failed: refuse the connection that waits longest."""
         self.in_flight.pop(serial).channel.close()
         self._log(f"cannot fork a worker: {why}")
         if self.waiting:
             self.waiting.popleft().refuse(FAILED, f"cannot fork a worker: {why}")
-        # It may never succeed: a plug-in that starts a thread, a limit.
+        # With a growing pause: the cause may persist (a thread, a limit).
         self._refill_later(self._pause)
         self._pause = min(self._pause * 2, self.RETRY_AT_MOST)
 
     def zygote_lost(self, generation: int) -> None:
-        """Forget the forks that *generation* was asked for."""
+        """Drop the forks that *generation* still owes."""
         for serial, worker in list(self.in_flight.items()):
             if worker.generation == generation:
                 del self.in_flight[serial]
                 worker.channel.close()
 
     def retire_before(self, generation: int) -> None:
-        """Let the spare workers of older generations end."""
+        """Retire the spare workers of older generations."""
         for worker in list(self.spares):
             if worker.generation < generation:
                 self.spares.remove(worker)
@@ -221,7 +220,7 @@ class Pool:
         self.refill()
 
     def counts(self) -> dict[str, int]:
-        """How many workers there are of each kind, and how many wait for one."""
+        """How many workers and waiting connections there are, by state."""
         return {
             "spare": len(self.spares),
             "busy": len(self.busy),
@@ -230,7 +229,7 @@ class Pool:
         }
 
     def signal_all(self, number: int) -> None:
-        """Send a signal to every worker that serves."""
+        """Send signal *number* to every worker that has a connection."""
         for worker in self.busy.values():
             if worker.child is not None:
                 worker.child.signal(number)
@@ -241,7 +240,7 @@ class Pool:
             connection.refuse(FAILED, "no worker could be started in time")
 
     def _abandoned(self, connection: Connection) -> None:
-        """Whoever asked for *connection* has gone: as if an sshd had."""
+        """The requester of *connection* has gone: end its worker, as sshd would."""
         if connection in self.waiting:
             self.waiting.remove(connection)
             connection.refuse(FAILED, "the client went away")
@@ -249,7 +248,7 @@ class Pool:
         worker = connection.worker
         if worker is None or worker.child is None:
             return
-        self._read_messages(worker)  # it may have said that it ends
+        self._read_messages(worker)  # it may have sent "left"
         if worker.child.pid in self.busy:
             child = worker.child
             connection.client_gone = True
@@ -259,10 +258,10 @@ class Pool:
             )
 
     def _assign(self, worker: Worker, connection: Connection) -> bool:
-        """Hand *connection* over; False if it needs another worker.
+        """Give *connection* to *worker*; False if *worker* has ended.
 
-        Where it is the service that cannot, the connection is refused, which
-        is an answer too, and *worker* stays as it is.
+        If the service cannot create FIFOs, it refuses the connection, and *worker*
+        stays spare.
         """
         assert worker.child is not None
         if connection.reply.attached:
@@ -284,7 +283,7 @@ class Pool:
                 remove_connection(made.path)
             answer = encode_answer("ok", worker.child.pid, *made.fifos)
         if not handed:
-            self._retire(worker)  # it died as a spare
+            self._retire(worker)
             return False
         if connection.timer is not None:
             connection.timer.cancel()
@@ -292,12 +291,12 @@ class Pool:
         self.busy[worker.child.pid] = worker
         connection.reply.hand_over()
         if answer is not None and not connection.reply.send(answer):
-            connection.client_gone = True  # nobody will open them
+            connection.client_gone = True  # the client will not open the FIFOs
             self._children.terminate(worker.child)
         return True
 
     def _retire(self, worker: Worker) -> None:
-        """Close its channel: a worker without connection and channel ends."""
+        """Close the channel of *worker*, at which a spare worker exits."""
         if not worker.retired:
             worker.retired = True
             self._loop.forget(worker.channel.fileno())
@@ -314,10 +313,10 @@ class Pool:
         self.refill()
 
     def send_to_spares(self, path: str, descriptor: int | None) -> None:
-        """Have the spare workers know a repository; see `Generation.keep`."""
+        """Send the spare workers a repository; see `Generation.keep`."""
         descriptors = () if descriptor is None else (descriptor,)
         for worker in self.spares:
-            with contextlib.suppress(OSError):  # it does without
+            with contextlib.suppress(OSError):  # it will read the repository itself
                 channel.send(worker.channel, "warm", descriptors, path=path)
 
     def _read_messages(self, worker: Worker) -> None:
@@ -350,7 +349,7 @@ class Pool:
             worker.connection.release()
 
     def _log_missed_modules(self, names: Any) -> None:
-        """Log modules that connections have to import themselves, once each."""
+        """Log modules that workers had to import, each once."""
         found = names if isinstance(names, list) else []
         new = sorted({str(each) for each in found} - self._missed)
         if new:
@@ -358,7 +357,7 @@ class Pool:
             self._log(f"rehearsal missed modules: {' '.join(new)}")
 
     def _worker_ended(self, worker: Worker, end: ExitStatus) -> None:
-        self._read_messages(worker)  # its last words may not have been read yet
+        self._read_messages(worker)  # the last messages may be unread
         if worker in self.spares:
             self.spares.remove(worker)
         self._retire(worker)
@@ -372,7 +371,7 @@ class Pool:
             connection.reply.close()
             if connection.timer is not None:
                 connection.timer.cancel()
-            # They know each other: without this only the collector frees them.
+            # Break reference cycles: the garbage collector does not run often.
             connection.reply.on_disconnect = noop
             connection.worker = None
             self._ended(connection, worker, end)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The processes of this host, as /proc has them (proc(5))."""
+"""Lists the processes of this host from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def has_members(group: int) -> bool:
 
 @dataclass(frozen=True)
 class Process:
-    """One process, as proc_pid_stat(5) has it.
+    """One process, as in proc_pid_stat(5).
 
-    :ivar forked: it has called no exec since it was forked.
+    :ivar forked: whether it has not called exec since it was forked.
     """
 
     pid: int
@@ -38,7 +38,7 @@ class Process:
 
 
 def processes() -> Iterator[Process]:
-    """All of them, but those that end meanwhile."""
+    """All processes, except those that end meanwhile."""
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -51,7 +51,7 @@ def processes() -> Iterator[Process]:
 
 
 def read(pid: object, name: str) -> bytes:
-    """The file *name* of the process *pid*; nothing if it cannot be read."""
+    """The content of /proc/*pid*/*name*; b"" if it cannot be read."""
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read()

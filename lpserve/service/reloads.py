@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Reloads: one at a time, and who is to be told of it."""
+"""Carries out reloads one at a time; answers them when the new zygote is ready."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = logging.getLogger("lpserve")
 
 
 class Reloads:
-    """Reads settings afresh and has a new zygote read the rest.
+    """Reads the settings afresh, and starts a new zygote to read everything else.
 
-    :param load_settings: reads the options; raises ConfigurationError, and here
-        already.
-    :ivar settings: those in force.
+    :param load_settings: reads the options; raises ConfigurationError, also when
+        `Reloads` is created.
+    :ivar settings: the current settings.
     """
 
     def __init__(self, load_settings: Callable[[], Settings]):
@@ -33,9 +33,9 @@ class Reloads:
         self._again: list[Reply] = []
 
     def ask(self, zygotes: Zygotes, *replies: Reply) -> None:
-        """Begin a reload; *replies* are answered when it has ended."""
+        """Begin a reload; *replies* get the answer when it has ended."""
         if zygotes.successor is not None:
-            # It may have read what changed since; so once more after it.
+            # It may have read the old state, so reload once more after it.
             self._again.extend(replies)
             return
         try:
@@ -49,13 +49,13 @@ class Reloads:
         zygotes.replace()
 
     def stop(self) -> None:
-        """The service stops: nobody is going to be told anything else."""
+        """Answer all pending reloads, because the service stops."""
         answer = encode_error(STOPPING, "the service is stopping")
         _answer([*self._asked, *self._again], answer)
         self._asked, self._again = [], []
 
     def end(self, zygotes: Zygotes, answer: bytes) -> None:
-        """A zygote has got ready, or failed: that is the *answer*."""
+        """Send *answer* for the current reload; begin the next one, if any."""
         _answer(self._asked, answer)
         self._asked, again, self._again = [], self._again, []
         if again:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The service: answers requests, and keeps a zygote alive behind them.
+"""Connects the parts of the service: doors, pool of workers, zygotes, warm set.
 
-It is one thread around one `Loop`. It reads requests, hands them to workers,
-reaps and reports; it never touches a repository and never blocks.
+The service is one thread around one `Loop`. It reads requests, hands connections to
+workers, reaps them and reports. It never opens a repository and never blocks.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ log = logging.getLogger("lpserve")
 class Service:
     """The fork service.
 
-    :param directory: prepared and locked.
+    :param directory: the runtime directory, prepared and locked.
     :param load_settings: reads the options afresh; raises ConfigurationError.
     :param launch: how to start a zygote.
     :param version: of lpserve.
     :param opened: called once, when the doors are open.
-    :param log_file: where standard error goes.
+    :param log_file: the file behind standard error.
     """
 
     def __init__(
@@ -141,16 +141,17 @@ class Service:
     # -- life ------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until told to stop.
+        """Serve until a signal or a request stops the service.
 
         :raises ZygoteError: if the first zygote cannot be started.
-        :raises RuntimeDirectoryError: if the doors cannot be made.
-        :raises NotOursAnyMore: if they were taken away later.
+        :raises RuntimeDirectoryError: if the doors cannot be created.
+        :raises NotOursAnyMore: if a door or the runtime directory was removed or
+            replaced later.
         """
-        # As we were started it may be ignored, and then there is nothing to reap.
+        # If it is ignored, as it may be at the start, the kernel reaps children.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in stopping_signals():
-            # One more does not wait.
+            # The second signal ends running connections.
             self._loop.on_signal(
                 number, lambda name=number.name: self.shutdown(self.stopping, name)
             )
@@ -230,7 +231,7 @@ class Service:
         self._finish_if_done()
 
     def _kill_rest(self) -> None:
-        """Kill what is told to end and does not; one that waits in the kernel stays."""
+        """Kill the children that have not ended after SIGTERM."""
         self._children.kill_all()
         self._loop.call_later(LET_GO, self._leave_rest)
 
@@ -245,19 +246,19 @@ class Service:
         if not len(self._children):
             self._loop.stop()
         elif not self._finishing:
-            # Let go, they end at once; one that is stopped or hangs does not.
+            # They end at once, except one that is stopped or hangs.
             self._finishing = True
             self._loop.call_later(LET_GO, self._kill_rest)
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The current settings."""
         return self._reloads.settings
 
     def reload(self, reply: Reply, asked_by: str) -> None:
         """See `verbs.ServiceControl`."""
         log.info("reload, asked for by %s", asked_by)
-        # First: the administrator moved the old one away, whatever else is wrong.
+        # First, because log rotation needs it even if the reload fails.
         self._log_file.reopen()
         self._reloads.ask(self._zygotes, reply)
 
@@ -328,7 +329,7 @@ class Service:
     def forked(self, serial: int, pid: int) -> None:
         """See `zygotes.ZygoteObserver`."""
         (self._warmer if serial < 0 else self._pool).forked(serial, pid)
-        oomscore.raise_score(pid)  # after the worker has been handed its connection
+        oomscore.raise_score(pid)  # last: the worker has its connection first
 
     def fork_failed(self, serial: int, why: str) -> None:
         """See `zygotes.ZygoteObserver`."""
@@ -353,7 +354,7 @@ class Service:
         )
 
     def status(self) -> dict[str, object]:
-        """What ``status`` answers; see `status.Status`."""
+        """The answer to ``status``; see `status.Status`."""
         return self._status.tell("stopping" if self.stopping else "running")
 
     def reopen(self, asked_by: str) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Errors that are no fault of the service: something has run out for a while."""
+"""Logs shortages of descriptors, memory or disk space once a minute."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from collections.abc import Callable
 
 log = logging.getLogger("lpserve")
 
-#: What the kernel answers then.
+#: The errors of system calls in a shortage.
 _ERRORS = frozenset(
     getattr(errno, name)
     for name in ("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "ENOSPC", "EDQUOT")
 )
-#: Seconds in which the same is told once.
+#: Seconds in which the same error is logged once.
 QUIET = 60.0
 
 
 class Shortages:
-    """Tells them from bugs.
+    """Tells shortages from programming errors.
 
-    :param clock: tells the time in seconds.
+    :param clock: returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -32,7 +32,7 @@ class Shortages:
         self._quiet_until: dict[int, float] = {}
 
     def explain(self, error: Exception) -> bool:
-        """Whether *error* is one; then it has been logged, unless it just was."""
+        """Whether *error* is a shortage, which this then logs, once a minute."""
         number = errno.ENOMEM if isinstance(error, MemoryError) else 0
         if isinstance(error, OSError):
             number = error.errno or 0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The socket: requests with descriptors, answered on their own connections."""
+"""The Unix socket: accepts connections, reads requests, sends answers."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from .stdio import MAX_ATTACHED, PassedDescriptors, ReceiveBuffer, close_at_once
 
 #: Seconds that a connection may take to send a whole request.
 PATIENCE = 30.0
-#: Seconds until connections are accepted again for which there was no descriptor:
-#: nothing tells when there are some.
+#: Seconds until accept(2) is tried again after a shortage of descriptors: nothing
+#: reports its end.
 RETRY = 0.2
-#: How many connections may be without a request; of more the oldest is given up.
+#: How many connections may be without a request; beyond that the oldest is closed.
 MOST_WAITING = 512
-#: How many connections are accepted, and requests of one connection answered, before
-#: the loop looks at something else.
+#: How many connections are accepted, and requests of one connection answered, in one
+#: iteration of the loop.
 _AT_ONCE, _TURNS = 64, 16
 _BACKLOG = 4096
 
@@ -45,13 +45,12 @@ _SPACE = socket.CMSG_SPACE(MAX_ATTACHED * struct.calcsize("i"))
 
 
 class SocketReply(Reply):
-    """One connection at the socket: its requests, and the way back for answers.
+    """One connection to the socket: reads its requests and sends the answers.
 
-    One request is handled at a time: until `close` the next one waits.
+    It handles one request at a time: the next one waits for `close`. See also
+    `doors.Reply`.
 
-    See `doors.Reply`, too.
-
-    :ivar since: when it began to wait for a request.
+    :ivar since: when it began to wait for a request (`time.monotonic`).
     """
 
     def __init__(self, door: SocketDoor, link: socket.socket, peer: tuple[int, int]):
@@ -71,19 +70,19 @@ class SocketReply(Reply):
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not been closed by us."""
+        """Whether `release` has not closed it."""
         return self.link.fileno() >= 0
 
     def refuse(self, code: str, text: str) -> None:
-        """Answer with an error, and with nothing more."""
+        """Answer with an error, then close the connection."""
         self._last = True
         self._hand(RequestError(code, text))
         self.go_on()
 
     def go_on(self, turns: int = _TURNS) -> None:
-        """Do what can be done now; then wait for what is wanted next.
+        """Do what is possible without waiting; then watch for the next event.
 
-        :param turns: requests to answer before others have their turn.
+        :param turns: how many requests to answer in this iteration of the loop.
         """
         if self._going_on:
             return
@@ -97,7 +96,7 @@ class SocketReply(Reply):
             self._going_on = False
 
     def _step(self) -> bool:
-        """Do the next thing; False if something has to happen first."""
+        """Take one step; False if it has to wait for an event."""
         if self._unsent and not self._flush():
             return self._await(self._loop.watch_writable, self.go_on)
         if self._answering:
@@ -119,7 +118,7 @@ class SocketReply(Reply):
         elif self._ended:
             return self.release()
         elif self._has_read or not self._receive():
-            # Once only: others are to have their turn.
+            # One read in each iteration, in fairness to other connections.
             return self.is_open and self._await(self._loop.watch, self.go_on)
         return True
 
@@ -133,7 +132,7 @@ class SocketReply(Reply):
         return False
 
     def _rest(self) -> bool:
-        """Go on in the next round of the loop; False."""
+        """Go on in the next iteration of the loop; returns False."""
         self._forget()
         self._loop.call_later(0, self.go_on)
         return False
@@ -146,7 +145,7 @@ class SocketReply(Reply):
     # -- requests ------------------------------------------------------------
 
     def _receive(self) -> bool:
-        """Take what has arrived; whether there was anything."""
+        """Read what has arrived; False if nothing has, or on an error."""
         self._has_read = True
         try:
             self._receive_once()
@@ -164,16 +163,16 @@ class SocketReply(Reply):
         self._received.take(data, attached, flags)
 
     def _stop_receiving(self) -> None:
-        """Have nothing more sent to us, and nothing wait that was.
+        """Shut down reading, and discard what has arrived.
 
-        A descriptor that waits at a connection keeps open what it refers to: with
-        its other end among them the client would never be seen to go.
+        A descriptor in the receive queue stays open. If it were the other end of
+        this connection, a hang-up of the client would never be reported.
         """
         if self._receiving_stopped:
             return
         self._receiving_stopped = True
         self._received.close()
-        with contextlib.suppress(OSError):  # BlockingIOError, too: it is empty
+        with contextlib.suppress(OSError):  # BlockingIOError: the queue is empty
             self.link.shutdown(socket.SHUT_RD)
             while not self._ended:
                 self._receive_once()
@@ -185,7 +184,7 @@ class SocketReply(Reply):
         try:
             self._door.handle(request, self)
         except Exception:
-            # It has been answered, whatever it was.
+            # `Verbs.arrived` has sent an answer before it raises.
             self._loop.call_later(0, self.go_on)
             raise
 
@@ -211,13 +210,13 @@ class SocketReply(Reply):
     # -- answers -------------------------------------------------------------
 
     def send(self, line: bytes) -> bool:
-        """Send *line* without waiting; whether somebody is there to read it."""
+        """Send *line* without waiting; False if the requester has gone."""
         self._unsent += line
         self.go_on()
         return self.is_open
 
     def close(self) -> None:
-        """There are no more answers to this request."""
+        """End the answers to this request; go on with the next one."""
         self.hand_over()
         self.on_disconnect = noop
         self._answering = False
@@ -227,12 +226,12 @@ class SocketReply(Reply):
         self.go_on()
 
     def hand_over(self) -> None:
-        """Close the descriptors of a worker, which has its own by now."""
+        """Close the descriptors for the worker, which has received its copies."""
         close_at_once(self.attached[1:])
         self.attached = ()
 
     def release(self) -> bool:
-        """Close the connection; False."""
+        """Close the connection; returns False."""
         self._door.waiting.pop(self, None)
         if self.is_open:
             self._forget()
@@ -247,14 +246,14 @@ class SocketReply(Reply):
         on_disconnect()
 
     def _flush(self) -> bool:
-        """Send what is to be sent; False if there is no room for all of it."""
+        """Send pending answers; False if the send buffer is full."""
         flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         try:
             while self._unsent:
                 self._unsent = self._unsent[self.link.send(self._unsent, flags) :]
         except BlockingIOError:
             return False
-        except OSError:  # nobody is there to read it
+        except OSError:  # the requester has gone
             self._unsent = b""
             if not self._answering:
                 self._last = True
@@ -262,14 +261,14 @@ class SocketReply(Reply):
 
 
 class SocketDoor(Door):
-    """The socket.
+    """The Unix socket.
 
-    :param handle: called with every request, or with why it is none, and the
-        way back for its answer.
+    :param handle: called with each request, or the error for an invalid one, and the
+        `Reply` for its answers.
     :param log: called with a line.
-    :param allowed: tells the uids that are let in beside our own and root.
-    :ivar waiting: the connections that have no request, the oldest first.
-    :ivar address: of what its clients are connected to (`socket.getpeername`).
+    :param allowed: returns the uids that may connect, besides our own and root.
+    :ivar waiting: the connections without a request, the oldest first.
+    :ivar address: what getpeername(2) returns to the clients.
     """
 
     name = "socket"
@@ -292,15 +291,15 @@ class SocketDoor(Door):
         self._log = log
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._uid = os.geteuid()
-        # Whether the loop tells of new connections: not while there is no room.
+        # Whether the loop watches the listener: not in a shortage of descriptors.
         self._watched = False
-        # Whether we have let others into the directory.
+        # Whether `admit` has given others search permission for the directory.
         self._widened = False
 
     def open(self) -> None:
-        """Make the socket and listen at it.
+        """Create the socket and listen at it.
 
-        :raises OSError: if it cannot be made.
+        :raises OSError: if it cannot be created.
         """
         temporary = os.path.join(self._directory.path, ".new-socket")
         with contextlib.suppress(FileNotFoundError):
@@ -319,7 +318,7 @@ class SocketDoor(Door):
         self._accept_again()
 
     def admit(self) -> None:
-        """Let those get to the socket who are let in."""
+        """Let other users reach the socket if `lpserve.allowed_peers` names some."""
         others = bool(self._allowed())
         os.chmod(self.path, 0o666 if others else 0o600)
         if others != self._widened:
@@ -328,7 +327,7 @@ class SocketDoor(Door):
             self._widened = others
 
     def close(self) -> None:
-        """Answer what has been asked, then remove the socket if it is ours."""
+        """Answer the requests that have arrived, and remove the socket."""
         if not self.is_open:
             return
         self.remove()
@@ -342,7 +341,7 @@ class SocketDoor(Door):
         self._listener.close()
 
     def sweep(self) -> None:
-        """Give up connections that have sent no request for `PATIENCE`."""
+        """Close connections that have sent no request for `PATIENCE` seconds."""
         before = time.monotonic() - PATIENCE
         for each in list(self.waiting):
             if each.since < before:
@@ -350,7 +349,7 @@ class SocketDoor(Door):
                 each.release()
 
     def _give_up_oldest(self) -> bool:
-        """Make room for another connection; False if nobody waits idly."""
+        """Close the oldest connection without a request; False if there is none."""
         for each in self.waiting:
             each.refuse(BUSY, "too many connections without a request")
             each.release()
@@ -364,10 +363,10 @@ class SocketDoor(Door):
                 link, _ = self._listener.accept()
             except BlockingIOError:
                 return False
-            except ConnectionAbortedError:  # it is gone already
+            except ConnectionAbortedError:
                 continue
             except OSError as error:
-                # The kernel wants a descriptor although nobody may be waiting.
+                # EMFILE: the kernel reports it even if no connection is waiting.
                 if is_readable(self._listener.fileno()) and self._give_up_oldest():
                     continue
                 if self._watched:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Starts the service: from a command line to a running loop."""
+"""Starts the service: reads the settings, takes the lock, runs the event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .server import Service
 
 log = logging.getLogger("lpserve")
 
-#: Of our environment, what is about us and not about our workers.
+#: Variables of the environment that concern the service and not its workers.
 _OURS = (
     "INVOCATION_ID",
     "JOURNAL_STREAM",
@@ -53,13 +53,13 @@ def run_service(
     daemon: bool,
     pid_file: str | None,
 ) -> None:
-    """Run the service until it is told to stop.
+    """Run the service until it is stopped.
 
-    :param runtime_dir: what ``--runtime-dir`` says, or None.
+    :param runtime_dir: the value of ``--runtime-dir``, or None.
     :param chosen: settings from the command line, None for those not given.
-    :param brz: the words that run Breezy.
-    :raises LpserveError: if it cannot be started; with *daemon* the foreground
-        process says so instead and exits with status 3.
+    :param brz: the command that runs Breezy, a list of words.
+    :raises LpserveError: if the service cannot be started. With *daemon*, the
+        foreground process prints the error instead and exits with status 3.
     """
     settings = load_settings(chosen)
     directory = RuntimeDirectory(runtime_directory(runtime_dir, settings.runtime_dir))
@@ -91,22 +91,22 @@ def run_service(
 
 
 def load_settings(chosen: dict[str, Any]) -> Settings:
-    """The settings of a service.
+    """Read and check the settings of a service.
 
-    :raises ConfigurationError: if it could not serve anything.
+    :raises ConfigurationError: if one is missing or invalid.
     """
     settings = read_settings(**chosen)
     if not os.path.isabs(root.expand(settings.directory, "user")):
         raise ConfigurationError(
             f"lpserve.directory must be an absolute path, not {settings.directory!r}"
         )
-    _ = settings.allowed_uids  # it may name nobody
+    _ = settings.allowed_uids  # raises if there is no such user
     root.parse_sandbox_paths(settings.sandbox_paths)
     return settings
 
 
 class _Reader:
-    """Reads the settings of a running service, and warns of what is odd.
+    """Reads the settings of a running service, and logs warnings about them.
 
     :param chosen: settings from the command line.
     """
@@ -116,7 +116,7 @@ class _Reader:
         self._directory = ""
 
     def read(self) -> Settings:
-        """The settings now.
+        """Read the settings.
 
         :raises ConfigurationError: as `load_settings`.
         """
@@ -132,7 +132,7 @@ class _Reader:
             )
         assert settings.directory is not None
         if settings.directory != self._directory:
-            # Only then: it may be on a server that does not answer.
+            # Checked when it changes only: a network file system may hang.
             self._directory = settings.directory
             if line := odd_directory(settings.directory):
                 log.warning("%s", line)
@@ -140,9 +140,9 @@ class _Reader:
 
 
 def _zygote_environment() -> dict[str, str]:
-    """Our environment, as it is to be for zygotes and workers."""
+    """The environment of zygotes and workers, made from our own."""
     environ = {name: value for name, value in os.environ.items() if name not in _OURS}
-    # Where plug-ins are may be said relative to where we were started.
+    # Its paths may be relative to our working directory.
     if plugins := environ.get("BRZ_PLUGINS_AT"):
         pairs = [each.partition("@") for each in plugins.split(os.pathsep)]
         environ["BRZ_PLUGINS_AT"] = os.pathsep.join(
@@ -167,7 +167,7 @@ def _run(
     try:
         directory.prepare()
         with contextlib.ExitStack() as held:
-            # The lock goes last: whoever gets it finds nothing of ours.
+            # Released last, so that its next holder finds nothing of ours.
             held.callback(os.close, directory.acquire())
             if pid_path is not None:
                 write_pid_file(pid_path)

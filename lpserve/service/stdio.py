@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What somebody sends to the socket: lines, and descriptors with them."""
+"""Matches the descriptors that a socket receives to lines, and checks them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from collections.abc import Collection, Iterable, Iterator
 from ..wire import BAD_REQUEST, FAILED, RequestError
 
 _NAMES = ("stdin", "stdout", "stderr")
-#: That one message can have (SCM_MAX_FD of unix(7)). What there is no room for the
-#: kernel closes itself, and may wait for that; see `close_at_once`.
+#: The most descriptors of one message (SCM_MAX_FD of unix(7)). The buffer has room
+#: for all of them: the kernel closes those without room, and may wait in that close
+#: (see `close_at_once`).
 MAX_ATTACHED = 253
 _int = array.array("i").itemsize
 _NO_LINGER = struct.pack("ii", 0, 0)
@@ -26,10 +27,11 @@ _NO_LINGER = struct.pack("ii", 0, 0)
 
 @contextlib.contextmanager
 def _as_socket(descriptor: int) -> Iterator[socket.socket]:
-    """An object for *descriptor*, which stays open.
+    """A socket object for *descriptor*, which stays open.
 
-    :raises OSError: if it is no socket. Of which family does not matter, and not each
-        kind tells.
+    The family may be wrong; the calls that are made here do not depend on it.
+
+    :raises OSError: if *descriptor* is not a socket.
     """
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
     try:
@@ -39,10 +41,10 @@ def _as_socket(descriptor: int) -> Iterator[socket.socket]:
 
 
 def close_at_once(descriptors: Iterable[int]) -> None:
-    """Close what somebody has sent, without waiting.
+    """Close descriptors that a client has sent, without waiting.
 
-    The last close(2) of a socket waits for its other end where it was told to
-    (SO_LINGER of socket(7)), also if it does not block otherwise.
+    With SO_LINGER, the last close(2) of a socket waits for its other end, even if
+    the socket does not block (socket(7)).
     """
     for descriptor in descriptors:
         with contextlib.suppress(OSError), _as_socket(descriptor) as link:
@@ -51,7 +53,7 @@ def close_at_once(descriptors: Iterable[int]) -> None:
 
 
 class PassedDescriptors:
-    """The descriptors that came with one line at the socket."""
+    """The descriptors that arrived with one line at the socket."""
 
     def __init__(self) -> None:
         self.descriptors: list[int] = []
@@ -61,7 +63,7 @@ class PassedDescriptors:
         return bool(self.descriptors) or self.surplus or self.truncated
 
     def take(self, content: bytes) -> None:
-        """Add those of an SCM_RIGHTS message."""
+        """Add the descriptors of an SCM_RIGHTS message."""
         whole = len(content) - len(content) % _int
         self.descriptors.extend(array.array("i", content[:whole]))
         if len(self.descriptors) > len(_NAMES):
@@ -69,15 +71,15 @@ class PassedDescriptors:
             self.close()
 
     def close(self) -> None:
-        """Close them."""
+        """Close the descriptors."""
         close_at_once(self.descriptors)
         self.descriptors = []
 
     def take_stdio(self, address: object) -> tuple[int, ...]:
-        """Hand them over as a worker's standard input, output and error.
+        """Hand the descriptors over as a worker's standard input, output and error.
 
-        :param address: that of the socket at which they arrived.
-        :raises RequestError: if they cannot be.
+        :param address: of the service's socket; see `stdio_fault`.
+        :raises RequestError: if they are not three usable descriptors.
         """
         number = len(self.descriptors)
         if self.truncated and not self.surplus:
@@ -99,28 +101,28 @@ class PassedDescriptors:
 
 
 class ReceiveBuffer:
-    """What has come on one connection and has not been understood yet.
+    """The bytes and descriptors that a connection has received and not handled yet.
 
-    No more is kept of it than bytes, however many lines they are.
+    It keeps bytes, not a list of lines, because a client may send many short ones.
 
-    :ivar data: those bytes.
+    :ivar data: the bytes.
     """
 
     def __init__(self) -> None:
         self.data = b""
-        # What came with the first line of it, and with the last.
+        # The descriptors of the first line in `data`, and of the last one.
         self._first: PassedDescriptors | None = None
         self._last: PassedDescriptors | None = None
 
     def take(
         self, data: bytes, attached: list[tuple[int, int, bytes]], flags: int
     ) -> None:
-        """Add what `socket.socket.recvmsg` returned; only where no line is whole."""
+        """Add what `socket.socket.recvmsg` returned, after `next_line` gave None."""
         self.data += data
         if not (attached or flags & socket.MSG_CTRUNC):
             return
-        # They came with the end of it: the kernel hands out what was sent before
-        # them as well, but nothing that was sent after (unix(7)).
+        # They belong to the last line. One recvmsg may return data that was sent
+        # before the descriptors, but none that was sent after them (unix(7)).
         holder = PassedDescriptors()
         if 0 <= self.data.find(b"\n") < len(self.data) - 1:
             self._last = holder
@@ -134,13 +136,13 @@ class ReceiveBuffer:
                 holder.take(content)
 
     def next_line(self) -> tuple[bytes, PassedDescriptors] | None:
-        """The next line that is whole, and what came with it; None if there is none.
+        """The next complete line and its descriptors; None if there is none.
 
-        Lines of nothing are left out, all of them at once.
+        Empty lines are skipped, all of them at once.
         """
         if self._first is None:
             some = self.data.lstrip()
-            # Unless there are descriptors with it.
+            # The last newline stays if descriptors arrived with it.
             self.data = self.data[-1:] if self._last and not some else some
         line, newline, rest = self.data.partition(b"\n")
         if not newline:
@@ -150,7 +152,7 @@ class ReceiveBuffer:
         self.data = rest
         attached, self._first = self._first, None
         if self._last is not None and b"\n" not in rest[:-1]:
-            # What is left is the line with which they came, if anything is.
+            # They belong to the rest, or to this line if there is no rest.
             if rest:
                 self._first = self._last
             else:
@@ -159,7 +161,7 @@ class ReceiveBuffer:
         return line, attached or PassedDescriptors()
 
     def close(self) -> None:
-        """Forget it, and close what came with it."""
+        """Discard the bytes and close the descriptors."""
         self.data = b""
         for attached in self._first, self._last:
             if attached is not None:
@@ -170,9 +172,9 @@ class ReceiveBuffer:
 def stdio_fault(descriptors: Collection[int], address: object) -> str | None:
     """Why *descriptors* cannot be standard input, output and error; or None.
 
-    :param address: that of the service's socket. A worker that held the other end of
-        a connection to it would keep its own client, or another's, from being seen
-        to go.
+    :param address: of the service's socket. A connection to it is refused: while a
+        worker has a client's end open, the service cannot notice that this client
+        disconnects.
     """
     poller = select.poll()
     for number, name in zip(descriptors, _NAMES, strict=True):
@@ -181,10 +183,10 @@ def stdio_fault(descriptors: Collection[int], address: object) -> str | None:
         if flags & os.O_PATH or flags & os.O_ACCMODE not in useful:
             wanted = "reading" if name == "stdin" else "writing"
             return f"the descriptor of {name} is not open for {wanted}"
-        poller.register(number, 0)  # POLLHUP is always told
+        poller.register(number, 0)  # POLLHUP is always reported
     gone = {number for number, _ in poller.poll(0)}
     for number in descriptors:
-        # A pipe may be closed at the other end and have something to read.
+        # Only sockets: a pipe whose other end is closed may still have data.
         if stat.S_ISSOCK(os.fstat(number).st_mode):
             peer = None if number in gone else _peer_of(number)
             if peer is None:
@@ -195,7 +197,7 @@ def stdio_fault(descriptors: Collection[int], address: object) -> str | None:
 
 
 def _peer_of(number: int) -> object:
-    """The address to which a socket is connected; None if it is not."""
+    """The address to which a socket is connected; None if it is not connected."""
     with contextlib.suppress(OSError), _as_socket(number) as link:
         return link.getpeername()
     return None

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Workers that are stuck: stopped, or waiting for what does not come; and what a
-service that was killed has left stopped."""
+"""Kills workers that hang, and stopped processes that a killed service has left."""
 
 from __future__ import annotations
 
@@ -20,25 +19,25 @@ log = logging.getLogger("lpserve")
 
 #: Pings in a row that a spare worker may leave unanswered.
 MAX_SILENT = 2
-#: Seconds that it may take at least; that a worker may need beside those that its
-#: client has.
+#: The least seconds that a spare worker may be silent; also the seconds that a worker
+#: may take beyond the time-out of its client.
 GRACE = 10.0
 
 
 class StuckWorkers:
-    """Finds them and kills them; to be called as often as the service keeps house."""
+    """Finds and kills workers that hang; called by `Housekeeping`."""
 
     def __init__(self, pool: Pool, directory: RuntimeDirectory):
         self._pool = pool
         self._directory = directory
-        # When each directory of a connection that is still there was first seen.
+        # When the directory of each connection was first seen.
         self._seen: dict[str, float] = {}
 
     def end_spares(self) -> None:
-        """Kill spare workers that do not answer; have all show that they live.
+        """Kill spare workers that have not answered pings; ping the others.
 
-        Pings are counted, and not time alone: a service that was stopped itself has
-        sent none.
+        Pings are counted, and not time alone, because the service itself may have
+        been stopped or suspended.
         """
         now = time.monotonic()
         for worker in list(self._pool.spares):
@@ -50,16 +49,15 @@ class StuckWorkers:
                 log.error("spare worker %d hangs: killing it", worker.child.pid)
                 self._pool.discard(worker)
                 continue
-            with contextlib.suppress(OSError):  # it has ended, or is full of pings
+            with contextlib.suppress(OSError):  # it has ended, or its channel is full
                 channel.send(worker.channel, "ping")
 
     def end_connections(self, patience: float) -> None:
-        """Kill workers that neither get their FIFOs opened nor give up.
+        """Kill workers that hang before their FIFOs are open; clear directories.
 
-        And remove directories of connections that nobody holds: whoever should
-        have was killed, and so was the service that would have done it. There are
-        directories only of clients that are about to connect, so this takes no
-        time.
+        A worker removes the directory once its FIFOs are open, or after a time-out.
+        A directory that no process holds locked belongs to a worker that was killed,
+        perhaps together with an earlier service.
 
         :param patience: seconds that a client may take to open its FIFOs.
         """
@@ -81,10 +79,10 @@ class StuckWorkers:
 
 
 def kill_orphans() -> None:
-    """Kill what a killed service left stopped: spare workers, a zygote that began.
+    """Kill stopped spare workers and zygotes that a killed service has left.
 
-    Any other ends by itself, or was killed with it. A worker that serves has
-    another title.
+    Processes that are not stopped end by themselves. A worker with a connection has
+    another title, and stays.
     """
     for each in processes():
         if each.state != b"T" or each.title.startswith(b"lp:"):

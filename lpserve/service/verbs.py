@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What each verb of the control protocol does; see doc/protocol.txt."""
+"""Carries out the verbs of the control protocol; see doc/protocol.txt."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ log = logging.getLogger("lpserve")
 
 
 class ServiceControl(Protocol):
-    """The service, as far as a request may change it."""
+    """What the verbs need of the service."""
 
     @property
     def stopping(self) -> bool:
-        """Whether it takes no more connections."""
+        """Whether the service is stopping and accepts no connections."""
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The current settings."""
 
     def reload(self, reply: Reply, asked_by: str) -> None:
-        """Read everything afresh, and answer when that is done."""
+        """Read configuration, plug-ins and code afresh; *reply* gets the answer."""
 
     def shutdown(self, now: bool, asked_by: str) -> None:
         """Stop, when running connections have finished or at once."""
 
     def status(self) -> dict[str, object]:
-        """What ``status`` answers."""
+        """The answer to ``status``."""
 
     def reopen(self, asked_by: str) -> None:
         """Open the log anew."""
@@ -83,7 +83,7 @@ class Verbs:
         self._refused = refused
 
     def arrived(self, request: Request | RequestError, reply: Reply) -> None:
-        """Answer *request*, which may be why it is none, by *reply*."""
+        """Answer *request*, or the error for an invalid one, by *reply*."""
         try:
             if isinstance(request, RequestError):
                 raise request
@@ -99,7 +99,7 @@ class Verbs:
             reply.send(encode_error(error.code, error.text))
             reply.close()
         except Exception:
-            # What it says may name any path.
+            # The text of the exception may name a path.
             reply.send(encode_error(FAILED, "a fault; the service's log has it"))
             reply.close()
             raise
@@ -154,7 +154,7 @@ class Verbs:
 
 
 def _asked(request: Request | RequestError, reply: Reply) -> str:
-    """What was asked for, as far as it was understood, and by whom."""
+    """The request and the requester, for the log."""
     by = f"asked by {describe_peer(reply)}"
     if isinstance(request, RequestError):
         return by

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Keeps repositories warm: hears what workers use, has it loaded, hands it on.
+"""Keeps repositories in memory: has those loaded that workers use.
 
-The service itself reads no repository. A loader, forked by the zygote, makes a
-file in memory of one; the zygote maps it, and so do the workers forked from then
-on, and the spare ones that are there. Nobody waits for any of it.
+The service itself reads no repository. The zygote forks a loader, which writes the
+revision graph of one repository to a memfd. The service passes that to the zygote,
+whose later workers inherit the mapping, and to the spare workers. No connection waits
+for any of this.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ log = logging.getLogger("lpserve")
 
 #: Seconds that a loader may take.
 LOAD_TIMEOUT = 120.0
-#: Seconds until a zygote that does not keep up is told the rest.
+#: Seconds until messages are sent again to a zygote whose channel was full.
 SEND_AGAIN = 0.02
 
 
@@ -45,19 +46,18 @@ class Loader:
     channel: socket.socket
     patience: Timer
     child: Child | None = None
-    #: It has said what there is to say.
+    #: Whether its result has been handled.
     reported: bool = False
     why: str = ""
 
 
 class Warmer:
-    """See the module.
+    """Decides when to load, runs one loader at a time, and distributes the results.
 
-    :param file: where the set is kept while no service runs.
-    :param send_to_spares: gives each spare worker what the zygote is given: a path and
-        a descriptor, or None.
-    :ivar set: what is warm, or is to be.
-    :ivar edition: how often it has changed.
+    :param file: the path at which the set is saved for the next service.
+    :param send_to_spares: sends each spare worker a path and a descriptor, or None.
+    :ivar set: the repositories that are in memory, or should be.
+    :ivar edition: how often the set has changed.
     """
 
     def __init__(
@@ -81,25 +81,25 @@ class Warmer:
         self._unsent: dict[str, None] = {}
         self._serial = 0
         self._loader: Loader | None = None
-        # What was loaded since `_began`: each once.
+        # The paths that were loaded since `_began`, each once.
         self._turn: set[str] = set()
         self._began = -math.inf
         self._timer: Timer | None = None
         self._saved = ""
-        #: Why it could not be saved when that was tried last.
+        #: Why the last attempt to save failed; "" if it did not.
         self._unsaved = ""
 
-    # -- what happens ----------------------------------------------------------
+    # -- events ----------------------------------------------------------------
 
     def start(self) -> None:
-        """Go on with what an earlier service has used."""
+        """Read the set that an earlier service saved."""
         with contextlib.suppress(OSError, ValueError):
             with open(self._file, encoding="utf-8") as file:
                 self._saved = file.read(LONGEST_FILE)
             self.set.restore(self._saved)
 
     def stop(self) -> None:
-        """Load nothing more; whoever wants to `save` does."""
+        """Load nothing more, and kill the loader; does not `save`."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -107,12 +107,12 @@ class Warmer:
             self._loader.child.signal(signal.SIGKILL)
 
     def save(self) -> None:
-        """Write down what a later service is to go on with."""
+        """Save the set for the next service, if it has changed."""
         text = self.set.dump()
         if text == self._saved:
             return
-        self._saved = text  # or not: that has been said
-        # If we are killed the next service removes it.
+        self._saved = text  # on an error, too, so that the same text is not retried
+        # If we are killed, the next service removes this file.
         new = os.path.join(os.path.dirname(self._file), ".new-warm")
         try:
             with open(new, "w", opener=_private, encoding="utf-8") as file:
@@ -129,12 +129,15 @@ class Warmer:
     def limit(
         self, most: int, room: int, interval: float, preload: Sequence[str]
     ) -> None:
-        """Set what may be kept; see the options ``warm_...``.
+        """Set the limits; see the options ``warm_...``.
 
-        :param room: in bytes.
+        :param most: how many repositories may be kept.
+        :param room: how many bytes may be kept of all of them.
+        :param interval: seconds between two rounds of loading.
+        :param preload: paths that are loaded without being used.
         """
         self._interval = interval
-        # Each is a descriptor of ours, and connections need some too.
+        # Each repository takes a descriptor, which connections need, too.
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if most > files // 4:
             most = files // 4
@@ -144,12 +147,12 @@ class Warmer:
         for path in preload:
             if not is_path(path):
                 log.warning("lpserve.warm_preload: %r is not an absolute path", path)
-        # What is behind it only a loader looks at.
+        # Not checked here: only a loader opens the path.
         self.set.preload(os.path.normpath(path) for path in preload if is_path(path))
         self._consider()
 
     def use(self, zygote: Generation | None) -> None:
-        """There is another zygote now, or none."""
+        """Use *zygote* from now on; None: there is none."""
         self._zygote = zygote
         loader = self._loader
         if loader is not None and loader.child is None:
@@ -165,7 +168,7 @@ class Warmer:
         self._consider()
 
     def handle_message(self, message: dict[str, Any]) -> None:
-        """A worker has used a repository; *message* may be rubbish."""
+        """Handle a ``used`` message of a worker; an invalid one is ignored."""
         path, outcome = message.get("path"), message.get("outcome")
         if not is_path(path) or outcome not in channel.OUTCOMES:
             return
@@ -177,7 +180,7 @@ class Warmer:
     # -- loading ---------------------------------------------------------------
 
     def _consider(self) -> None:
-        """Load what is wanted, if it is time."""
+        """Load the next repository, if there is one and it is time."""
         if self._loader or self._zygote is None or self._off or self._stopped:
             return
         entry = self.set.next_wanted(self._turn)
@@ -235,10 +238,10 @@ class Warmer:
                 self._loader.child.signal(signal.SIGKILL)
 
     def forked(self, serial: int, pid: int) -> None:
-        """The loader asked for under *serial* is our child *pid*."""
+        """The zygote has forked the loader *serial* as our child *pid*."""
         loader = self._loader
         if loader is None or loader.serial != serial:
-            # `_finish` has closed its channel: it ends, and is reaped as a stranger.
+            # Its channel is closed, so it exits; `Children.reap_strangers` reaps it.
             return
         try:
             loader.child = self._children.add(pid, lambda end: self._ended(loader, end))
@@ -249,14 +252,14 @@ class Warmer:
             loader.child.signal(signal.SIGKILL)  # it is overdue already
 
     def fork_failed(self, serial: int, why: str) -> None:
-        """There will be no loader for *serial*."""
+        """The zygote could not fork the loader *serial*."""
         loader = self._loader
         if loader is not None and loader.serial == serial:
             self._postpone(loader, f"there is no loader: {why}")
             self._finish(loader)
 
     def _read(self, loader: Loader) -> None:
-        """It has said something, or ended."""
+        """Handle a message of the loader, or its end."""
         try:
             message, descriptors = channel.receive(loader.channel)
         except BlockingIOError:
@@ -265,7 +268,7 @@ class Warmer:
             message, descriptors = None, []
         if message is None:
             self._loop.forget(loader.channel.fileno())
-            loader.channel.close()  # `_ended` tells why
+            loader.channel.close()  # `_ended` reports why
             return
         try:
             self._handle_loader(loader, message, descriptors)
@@ -321,7 +324,7 @@ class Warmer:
         self.edition += 1
 
     def _postpone(self, loader: Loader, why: str) -> None:
-        """Try again soon: it is nobody's fault."""
+        """Try again soon, without counting it as a failure."""
         loader.reported = True
         self.set.postpone(loader.path, why, warmset.IN_A_MOMENT)
         log.info("warm: %s is not loaded now: %s", loader.path, why)
@@ -333,7 +336,7 @@ class Warmer:
 
     def _ended(self, loader: Loader, end: ExitStatus) -> None:
         if loader.channel.fileno() >= 0 and not loader.reported:
-            self._read(loader)  # its last words may not have been read yet
+            self._read(loader)  # the last message may be unread
         if not loader.reported and self._stopped:
             loader.reported = True
         if not loader.reported:
@@ -348,10 +351,10 @@ class Warmer:
         self._loader = None
         self._consider()
 
-    # -- what is kept ----------------------------------------------------------
+    # -- distribution ----------------------------------------------------------
 
     def _keep(self, path: str, descriptor: int | None) -> None:
-        """Have everybody know *path* by what is behind *descriptor*."""
+        """Keep the graph of *path*, or drop it if *descriptor* is None; send it on."""
         before = self._kept.pop(path, None)
         if before is not None:
             os.close(before)
@@ -365,7 +368,7 @@ class Warmer:
         self._send_all()
 
     def _send_all(self) -> None:
-        """Tell the zygote what it has not been told, as far as it keeps up."""
+        """Send the zygote all that it has not received, until its channel is full."""
         for path in list(self._unsent):
             try:
                 if self._zygote is not None:
@@ -374,11 +377,11 @@ class Warmer:
                 self._loop.call_later(SEND_AGAIN, self._send_all)
                 return
             except OSError:
-                pass  # it is gone; the next one is told all
+                pass  # it has ended; the next one receives everything
             del self._unsent[path]
 
     def status(self) -> dict[str, object]:
-        """What ``status`` says of it."""
+        """The fields of the answer to ``status``."""
         return {
             "warm": self.set.describe(),
             "warm_set": {

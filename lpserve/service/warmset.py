@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Which repositories are kept in memory: the most recently used ones.
+"""Decides which repositories are kept in memory: the most recently used ones.
 
-This knows paths and numbers. It touches no repository and no process: `warmer` does
-what it says.
+This does no I/O: it knows paths and numbers, and `warmer` carries out its decisions.
 """
 
 from __future__ import annotations
@@ -17,20 +16,21 @@ from typing import Any
 
 from ..channel import HIT
 
-#: Seconds that a repository is put aside after its first failure, and at most.
+#: Seconds until a repository is tried again after its first failure. They double with
+#: each failure, up to the second number.
 ASIDE, ASIDE_AT_MOST = 60.0, 86400.0
-#: Seconds until one that was changing is tried again.
+#: Seconds until a repository that was changing is tried again.
 IN_A_MOMENT = 1.0
-#: Repositories that are remembered for each one that may be warm.
+#: How many repositories are remembered for each one that may be in memory.
 REMEMBERED = 4
-#: Repositories that an earlier service may leave us.
+#: The most repositories that `WarmSet.restore` reads.
 MOST_RESTORED = 1000
-#: Characters that `WarmSet.describe` takes: an answer has its limit.
+#: The most characters of `WarmSet.describe`, because clients limit answers.
 LONGEST_STATUS = 40_000
-#: Characters of a path (PATH_MAX), and of the file that outlives the service.
+#: The most characters of a path (PATH_MAX), and of the saved set.
 LONGEST_PATH, LONGEST_FILE = 4096, 1 << 20
 
-#: Why one that is not there is put aside.
+#: The reason for putting a missing repository aside.
 GONE = "it is not there"
 
 
@@ -39,14 +39,19 @@ class Entry:
     """One repository.
 
     :ivar path: its real path.
-    :ivar used: when it was used last, by the clock.
-    :ivar uses: in how many reports it was.
-    :ivar hits: in how many of them it was found warm.
-    :ivar hits_of_this: as `hits`, but of what was loaded last.
-    :ivar wanted: it was used since it was last loaded, and was not what was loaded.
-    :ivar size: bytes that are kept of it; None if nothing is.
-    :ivar too_large: its last failure was that it did not fit.
-    :ivar aside_until: when it may be tried again after a failure.
+    :ivar used: when it was used last, in seconds of the clock.
+    :ivar preloaded: whether it is kept without being used (``warm_preload``).
+    :ivar uses: how many reports of workers name it.
+    :ivar hits: how many of these found it in memory, up to date.
+    :ivar hits_of_this: `hits` since it was last loaded.
+    :ivar wanted: whether it should be loaded (again).
+    :ivar size: bytes in memory; None if it is not in memory.
+    :ivar seconds: how long loading took.
+    :ivar loaded: when it was loaded, in seconds of the clock.
+    :ivar failures: how often in a row loading has failed.
+    :ivar too_large: whether the last failure was that it did not fit.
+    :ivar aside_until: when it may be tried again, in seconds of the clock.
+    :ivar why: the reason of the last failure.
     """
 
     path: str
@@ -68,11 +73,11 @@ class Entry:
 
 
 class WarmSet:
-    """See the module.
+    """The set of repositories that are in memory, or may come to be.
 
-    :param clock: tells the time in seconds.
-    :ivar most: how many repositories may be warm.
-    :ivar room: how many bytes may be kept of all of them.
+    :param clock: returns the time in seconds.
+    :ivar most: how many repositories may be in memory.
+    :ivar room: how many bytes they may take together.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -81,13 +86,13 @@ class WarmSet:
         self._clock = clock
         self._entries: dict[str, Entry] = {}
 
-    # -- what happens to it ----------------------------------------------------
+    # -- events ----------------------------------------------------------------
 
     def used(self, path: str, outcome: str) -> Entry | None:
-        """A worker used the repository *path*; None if nothing is to be kept.
+        """Count one use of the repository *path*.
 
-        :param outcome: one of `channel.OUTCOMES`, what the worker found in memory: just
-            what is there; what was there before something changed; or nothing.
+        :param outcome: what the worker found in memory, one of `channel.OUTCOMES`.
+        :returns: the entry; None if no repositories are kept.
         """
         if not self.most:
             return None
@@ -103,7 +108,7 @@ class WarmSet:
         return entry
 
     def preload(self, paths: Iterable[str]) -> None:
-        """These are in the set from now on, used or not; and no others."""
+        """Mark *paths*, and no others, to be kept without being used."""
         wanted = dict.fromkeys(paths)
         for entry in self._entries.values():
             entry.preloaded = entry.path in wanted
@@ -113,7 +118,7 @@ class WarmSet:
             entry.wanted = entry.wanted or entry.size is None
 
     def resize(self, most: int, room: int) -> list[str]:
-        """Change the limits; the paths of which nothing may be kept any more."""
+        """Change the limits; the paths that have to be dropped from memory."""
         grown = room > self.room
         self.most, self.room = most if room else 0, room
         for entry in self._entries.values():
@@ -122,7 +127,7 @@ class WarmSet:
         return self._make_room()
 
     def next_wanted(self, but: Container[str] = ()) -> Entry | None:
-        """What to load next, if anything; none of *but*."""
+        """The entry to load next, except those of *but*; None if there is none."""
         now = self._clock()
         for entry in self._newest()[: self.most]:
             if entry.wanted and entry.aside_until <= now and entry.path not in but:
@@ -130,16 +135,18 @@ class WarmSet:
         return None
 
     def begin(self, entry: Entry) -> None:
-        """It is being loaded; what is used from now on may be newer than that."""
+        """Loading has begun: a later use may want the repository loaded again."""
         entry.loading = True
         entry.wanted = False
 
     def loaded(
         self, path: str, size: int, revisions: int, seconds: float
     ) -> tuple[bool, list[str]]:
-        """It was loaded.
+        """Loading has succeeded.
 
-        :returns: whether to keep it, and the paths of what has to go for it.
+        :param size: in bytes.
+        :param seconds: that it took.
+        :returns: whether to keep the result, and the paths to drop from memory.
         """
         entry = self._entries.get(path)
         if entry is None:
@@ -159,7 +166,7 @@ class WarmSet:
         return entry.size is not None, [each for each in mark_missing if each != path]
 
     def failed(self, path: str, why: str) -> float:
-        """It could not be loaded; the seconds until it is tried again."""
+        """Loading has failed; the seconds until it is tried again."""
         entry = self._entries.get(path)
         if entry is None:
             return 0.0
@@ -167,10 +174,10 @@ class WarmSet:
         return self._put_aside(entry, why)
 
     def mark_missing(self, path: str) -> bool:
-        """It is not there any more; whether that is new.
+        """The repository does not exist; whether that was not known before.
 
-        It is forgotten, unless it is to be there from the start: then it is looked
-        for again, but later and later.
+        Its entry is removed, unless it is preloaded. Then it is tried again, with
+        growing pauses.
         """
         entry = self._entries.get(path)
         if entry is None:
@@ -184,9 +191,9 @@ class WarmSet:
         return new
 
     def postpone(self, path: str, why: str = "", seconds: float = 0.0) -> None:
-        """Loading it ended for a reason that is none of its own.
+        """Loading has ended for a reason that does not count as a failure.
 
-        :param why: what is said of it meanwhile.
+        :param why: the reason, for ``status``.
         :param seconds: until it may be tried again.
         """
         entry = self._entries.get(path)
@@ -196,10 +203,10 @@ class WarmSet:
             entry.why = why
             entry.aside_until = self._clock() + seconds
 
-    # -- what is known of it ---------------------------------------------------
+    # -- queries ---------------------------------------------------------------
 
     def next_retry(self) -> float | None:
-        """Seconds until one that is wanted, and aside, may be tried again."""
+        """Seconds until the first wanted entry that is aside may be tried again."""
         now = self._clock()
         waits = [
             each.aside_until - now
@@ -209,16 +216,16 @@ class WarmSet:
         return min(waits, default=None)
 
     def get(self, path: str) -> Entry | None:
-        """What is known of the repository *path*."""
+        """The entry of the repository *path*, or None."""
         return self._entries.get(path)
 
     @property
     def size(self) -> int:
-        """Bytes that are kept."""
+        """The bytes in memory."""
         return sum(each.size or 0 for each in self._entries.values())
 
     def describe(self) -> list[dict[str, object]]:
-        """The set for ``status``, the last used first; not all of a very long one."""
+        """The set for ``status``, the last used first; cut at `LONGEST_STATUS`."""
         now = self._clock()
         found = []
         room = LONGEST_STATUS
@@ -257,31 +264,31 @@ class WarmSet:
         return found
 
     def dump(self) -> str:
-        """What `restore` reads."""
+        """The set as a text for `restore`."""
         return json.dumps([each.path for each in self._newest() if each.uses])
 
     def restore(self, text: str) -> None:
-        """Go on with the set of a service that is gone; rubbish is nothing."""
+        """Add the repositories that `dump` has written; invalid text is ignored."""
         try:
             paths = json.loads(text)
         except (ValueError, RecursionError):
             return
         if not isinstance(paths, list):
             return
-        # The newest is to be the newest again.
+        # In reverse, so that the newest one becomes the newest again.
         for path in reversed(paths[:MOST_RESTORED]):
             if is_path(path):
                 entry = self._entry(path)
                 entry.used = self._clock()
                 entry.uses = max(entry.uses, 1)
 
-    # -- the inside ------------------------------------------------------------
+    # -- internals -------------------------------------------------------------
 
     def _entry(self, path: str) -> Entry:
         entry = self._entries.pop(path, None)
         if entry is None:
             entry = Entry(path, self._clock())
-        # In the order of use: `_newest` reads it backwards.
+        # The dict is in the order of use; `_newest` reverses it.
         self._entries[path] = entry
         return entry
 
@@ -299,7 +306,7 @@ class WarmSet:
         return seconds
 
     def _make_room(self, newest: Entry | None = None) -> list[str]:
-        """Let go of what is beyond the limits, the oldest first."""
+        """Drop entries beyond the limits from memory, the oldest first; their paths."""
         mark_missing = []
         kept = [each for each in self._newest() if each.size is not None]
         while kept and (len(kept) > self.most or self.size > self.room):
@@ -320,7 +327,7 @@ class WarmSet:
 
 
 def is_path(path: Any) -> bool:
-    """Whether *path* is one that may be asked for: absolute, and not too long."""
+    """Whether *path* is an absolute, printable path of at most `LONGEST_PATH`."""
     return (
         isinstance(path, str)
         and len(path) <= LONGEST_PATH

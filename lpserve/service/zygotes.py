@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Keeps a zygote there: one in use, and when it is to be replaced another beside it."""
+"""Keeps one zygote running: starts, restarts and replaces it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .loop import Loop, Timer
 
 log = logging.getLogger("lpserve")
 
-#: Seconds until a zygote that has gone is replaced, and the longest wait: it
-#: doubles until one forks.
+#: Seconds until a zygote that has ended is replaced. The pause doubles up to the
+#: second number, until a zygote has forked.
 RESTART_AFTER, RESTART_AT_MOST = 0.1, 30.0
-#: The same until one whose rehearsal failed is replaced: it does its work, slowly.
+#: The same for a zygote whose rehearsal failed; it works, but its workers are slower.
 REHEARSE_AFTER, REHEARSE_AT_MOST = 60.0, 3600.0
-#: Seconds from one zygote that was outdated to the next.
+#: The least seconds between two replacements of an outdated zygote.
 RENEW_AFTER = 60.0
 
 
 class ZygoteObserver(Protocol):
-    """What is told of zygotes, and to whom."""
+    """Receives the events of `Zygotes`."""
 
     def zygote_ready(self, new: Generation, old: Generation | None) -> None:
-        """*new* is in use now, and *old*, if there was one, is not."""
+        """*new* is in use now, in place of *old*, if there was one."""
 
     def zygote_lost(self, generation: Generation) -> None:
-        """The one in use has ended by itself."""
+        """The zygote in use has ended unexpectedly."""
 
     def zygote_failed(self, why: str) -> None:
-        """One that was started did not get ready."""
+        """A zygote that was started has failed before it was ready."""
 
     def zygote_ended(self) -> None:
-        """One has ended, whichever and however."""
+        """A zygote has ended, in any state and for any reason."""
 
     def forked(self, serial: int, pid: int) -> None:
         """See `generation.GenerationObserver`."""
@@ -48,12 +48,12 @@ class ZygoteObserver(Protocol):
 
 
 class Zygotes:
-    """See the module.
+    """Keeps one zygote running.
 
-    :param launch: how to start one now.
-    :param wanted: whether there is to be one.
-    :ivar present: the one in use.
-    :ivar successor: the one that is getting ready.
+    :param launch: returns how to start a zygote.
+    :param wanted: returns whether there should be a zygote.
+    :ivar present: the generation in use, or None.
+    :ivar successor: the generation that is getting ready, or None.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Zygotes:
 
     @property
     def pids(self) -> list[int]:
-        """Those of the ones that are there."""
+        """The pids of the present zygote and of its successor."""
         return [each.pid for each in (self.present, self.successor) if each]
 
     def replace(self) -> None:
-        """Start one beside the present one, unless one is starting."""
+        """Start a successor, unless one is starting already."""
         if self.successor is not None or not self._wanted():
             return
         self._started += 1
@@ -96,12 +96,15 @@ class Zygotes:
             self._failed(str(error))
 
     def ping(self) -> None:
-        """Have the present one show that it lives."""
+        """Ping the present zygote."""
         if self.present is not None:
             self.present.ping()
 
     def rehearsal(self) -> dict[str, object] | None:
-        """Why that of the present one failed, and seconds until it is tried again."""
+        """Why the rehearsal of the present zygote failed, and seconds until a retry.
+
+        None if it has not failed.
+        """
         if self.present is None or not self.present.unrehearsed:
             return None
         due = self._rehearsal.due if self._rehearsal else 0.0
@@ -109,7 +112,7 @@ class Zygotes:
         return {"why": self.present.unrehearsed, "retry": round(retry, 3)}
 
     def retire(self) -> None:
-        """Let all of them end."""
+        """Retire the present zygote and kill its successor."""
         if self.present is not None:
             self.present.retire()
         if self.successor is not None:
