@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the kernel lets a process do that serves connections."""
+"""The sandbox of the processes that open repositories."""

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Finds out what a process that serves connections has to be allowed, and enters
-its sandbox.
+"""Computes what a process that serves connections is allowed, and enters the sandbox.
 
-Landlock allows what is beneath a path and cannot take something out of that again.
-So what is allowed here is as little as will do: in the runtime directory to open what
-is there, of the log's directory one file.
+Landlock allows access beneath a path, without exceptions for parts of it. Therefore
+the rules here are narrow: in the runtime directory files may be opened but not created,
+and of the directory of the log only the log is writable.
 """
 
 from __future__ import annotations
@@ -27,28 +26,28 @@ from . import landlock
 from .landlock import READ, WRITE, Access, Ruleset, Scope
 from .sandbox import DATA, MAX_LOG, NOTHING, TREE, Sandbox, identity, served
 
-#: Days that something may lie in a temporary directory of ours.
+#: Days after which entries of our own temporary directory are removed.
 _OLD = 10
 
 _FILE = Access.WRITE_FILE | Access.TRUNCATE
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-#: What programs read, and run. Whatever of it is not there is left out.
+#: What programs need to read and run; paths that do not exist are skipped.
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/proc"),
     *("/sys/devices/system", "/sys/fs/cgroup"),
-    # Where resolv.conf is.
+    # The target of /etc/resolv.conf.
     *("/run/systemd/resolve", "/run/resolvconf"),
     *("/nix/store", "/gnu/store"),
 )
 
 
 def enter(settings: dict[str, Any], runtime_dir: str | None) -> Sandbox:
-    """Enter the sandbox, for ever; to be called with one thread.
+    """Enter the sandbox; the process cannot leave it, and must have one thread.
 
-    :param settings: what `settings.Settings.for_worker` says.
-    :param runtime_dir: where clients are met, if they are.
-    :returns: what holds then.
-    :raises ConfigurationError: if *settings* make no sense.
+    :param settings: the result of `settings.Settings.for_worker`.
+    :param runtime_dir: the runtime directory; None with --inet.
+    :returns: the sandbox, which may be "off".
+    :raises ConfigurationError: if *settings* are invalid.
     """
     made = Sandbox(settings["sandbox"])
     if made.asked == "off" or not settings["directory"]:
@@ -79,7 +78,7 @@ def enter(settings: dict[str, Any], runtime_dir: str | None) -> Sandbox:
 
 
 def confine(settings: dict[str, Any], user: str) -> None:
-    """Enter the sandbox as a process that serves *user* and ends.
+    """Enter the sandbox in a process that serves one connection, for *user*.
 
     :raises ConfigurationError: as `enter` and `Sandbox.restrict_to_user`.
     """
@@ -96,7 +95,7 @@ def _stay_out(made: Sandbox, why: str) -> Sandbox:
 
 
 class _Builder:
-    """Finds out what is allowed."""
+    """Computes the rules and enters the sandbox."""
 
     def __init__(
         self, made: Sandbox, settings: dict[str, Any], runtime_dir: str | None
@@ -110,9 +109,10 @@ class _Builder:
         self._precious = [*self._find_precious()]
 
     def build(self) -> None:
-        """Find out and do it.
+        """Compute the rules and enter the sandbox.
 
-        :raises OSError: if that cannot be had.
+        :raises OSError: if the kernel refuses.
+        :raises ConfigurationError: for an invalid `lpserve.sandbox_paths`.
         """
         made, writes = self._made, self._settings["allow_writes"]
         made.handled = WRITE | READ if self._strict else WRITE
@@ -134,7 +134,7 @@ class _Builder:
                 self._allow(path, DATA)
             if not root.is_shared(self._directory):
                 self._restrict_to_users_later()
-        # Not in `made.rules`: to be narrowed is to have a user's in place of it.
+        # Not in `made.rules`: `restrict_to_user` allows the user's directory instead.
         made.seen[self._top] = identity(self._top)
         rules = dict(made.rules)
         rules[self._top] = rules.get(self._top, NOTHING) | served(writes)
@@ -146,7 +146,7 @@ class _Builder:
         with contextlib.ExitStack() as opened:
             ruleset = Ruleset(made.abi, made.handled)
             opened.callback(ruleset.close)
-            # REFER is denied by whoever does not allow it.
+            # Every ruleset denies REFER, unless it is handled and allowed.
             wall = Ruleset(
                 made.abi,
                 Access.MAKE_CHAR | Access.MAKE_BLOCK | Access.REFER,
@@ -158,7 +158,7 @@ class _Builder:
                 try:
                     ruleset.allow(path, access)
                 except OSError as error:
-                    # That what is served is not there the service says itself.
+                    # The service itself warns if what is served is missing.
                     missing = isinstance(error, FileNotFoundError)
                     if path in made.seen and not (missing and path == self._top):
                         made.warnings.append(
@@ -185,14 +185,14 @@ class _Builder:
             self._made.seen[path] = identity(path)
 
     def _allow_runtime(self) -> None:
-        """For FIFOs: a worker opens those of its client and removes them.
+        """Allow workers to open FIFOs, and to remove those of their connections.
 
-        Opening is allowed in all of the directory: what somebody removes of it the
-        service makes again, and connections go on at once.
+        Opening is allowed in the whole directory: if a subdirectory is removed, the
+        service creates it again, and a rule for the old one would not apply.
         """
         if self._runtime_dir is None:
             return
-        from ..paths import RuntimeDirectory  # there is no such thing on Windows
+        from ..paths import RuntimeDirectory  # it does not import on Windows
 
         directory = RuntimeDirectory(self._runtime_dir)
         removing = Access.REMOVE_FILE | Access.REMOVE_DIR
@@ -200,22 +200,25 @@ class _Builder:
         self._allow(directory.connections, removing, named=True)
 
     def _allow_log(self) -> None:
-        """Only the file: where BRZ_HOME is set breezy.conf lies beside it."""
+        """Allow the log only: with BRZ_HOME, breezy.conf is in the same directory."""
         made = self._made
         try:
             path = trace._get_brz_log_filename()
             if not os.path.isabs(path):
-                return  # from where workers are it is another
+                return  # workers have another working directory
             if os.stat(path).st_size <= MAX_LOG:
-                made.log = path  # else nobody could begin it anew before
+                made.log = path  # a larger one could not be rotated before, either
         except OSError:
-            return  # Breezy has told
+            return  # Breezy has reported it
         self._allow(path, _FILE | Access.READ_FILE, named=True)
 
     def _temporary(self) -> str:
-        """The temporary directory; one of our own if more than that is in it.
+        """The temporary directory.
 
-        :raises OSError: if there is none to be had.
+        If that contains precious paths or what is served, it is a directory of our
+        own, whose old entries are removed.
+
+        :raises OSError: if it cannot be created.
         """
         found = tempfile.gettempdir()
         if not any(_contains(found, each) for each in (*self._precious, self._top)):
@@ -235,7 +238,7 @@ class _Builder:
         return ours
 
     def _find_precious(self) -> Iterator[str]:
-        """What is run, or says what is done: none of it is to be changed."""
+        """Code and configuration, which clients must not be able to change."""
         yield bedding.config_dir()
         yield from plugins.directories()
         yield from self._python()
@@ -252,7 +255,7 @@ class _Builder:
         yield from _SYSTEM
         yield from self._python()
         yield from plugins.directories()
-        # Not where we were started, which "python -m" puts there, or everything.
+        # Without the working directory, which "python -m" adds, and without "/".
         aside = {os.getcwd(), "/"}
         yield from (
             each for each in sys.path if os.path.isabs(each) and each not in aside
@@ -269,7 +272,7 @@ class _Builder:
 
 def _configuration() -> Iterator[str]:
     yield bedding.config_dir()
-    # That of git, which Breezy reads as it opens something.
+    # That of git, which Breezy reads when it opens a repository.
     yield os.path.expanduser("~/.gitconfig")
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     yield os.path.join(base, "git")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Landlock (landlock(7)): a process gives up rights, for itself and its children.
+"""Calls Landlock (landlock(7)): a process gives up rights, with its children.
 
 libc has no functions for the three system calls.
 """
@@ -40,19 +40,19 @@ class Access(enum.IntFlag):
     MAKE_FIFO = 1 << 10
     MAKE_BLOCK = 1 << 11
     MAKE_SYM = 1 << 12
-    #: Rename and link between directories; denied wherever it is not given.
+    #: Rename and link between directories; every ruleset denies it by default.
     REFER = 1 << 13
     TRUNCATE = 1 << 14
 
 
 class Scope(enum.IntFlag):
-    """``LANDLOCK_SCOPE_*``: what stays among the processes that are restricted."""
+    """``LANDLOCK_SCOPE_*``: what is denied towards processes outside the ruleset."""
 
     ABSTRACT_UNIX_SOCKET = 1 << 0
     SIGNAL = 1 << 1
 
 
-#: All that changes something.
+#: All rights that allow changes.
 WRITE = (
     Access.WRITE_FILE
     | Access.REMOVE_DIR
@@ -68,10 +68,10 @@ WRITE = (
     | Access.TRUNCATE
 )
 READ = Access.EXECUTE | Access.READ_FILE | Access.READ_DIR
-#: What a file can be given; the rest is for directories.
+#: The rights that apply to files; the others apply to directories.
 _OF_FILES = Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE
 
-#: By the first version of the interface that knows them.
+#: The rights that were added later, with the first version that has them.
 _ACCESS_SINCE = ((2, Access.REFER), (3, Access.TRUNCATE))
 _SCOPE_SINCE = 6
 
@@ -91,8 +91,8 @@ class _PathBeneath(ctypes.Structure):
 
 @functools.lru_cache(maxsize=1)
 def _libc() -> Any:
-    # With the GIL held: none of this waits. Other systems, where --inet works, may
-    # not have it.
+    # PyDLL keeps the GIL: none of the calls blocks. Loaded late, because other
+    # systems, where --inet works, may not have it.
     return ctypes.PyDLL(None, use_errno=True)
 
 
@@ -110,8 +110,8 @@ def _call(number: int, *arguments: object) -> int:
 def version() -> int:
     """The version of the kernel's interface, from 1.
 
-    :raises OSError: if there is none: ENOSYS, EOPNOTSUPP (disabled), EPERM (a
-        container does not let us).
+    :raises OSError: if there is none: ENOSYS, EOPNOTSUPP (disabled), EPERM (denied
+        in a container).
     """
     if sys.platform != "linux":
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -120,27 +120,26 @@ def version() -> int:
 
 
 def forgo_privileges() -> None:
-    """Get no privileges from programs that are setuid, setgid or have capabilities.
+    """Set PR_SET_NO_NEW_PRIVS: setuid, setgid and capabilities have no effect.
 
-    It is what the kernel wants of those who restrict themselves and are not root.
+    The kernel requires this before a process that is not root restricts itself.
 
-    :raises OSError: if the kernel does not do that.
+    :raises OSError: if the kernel refuses.
     """
     one, zero = ctypes.c_ulong(1), ctypes.c_ulong(0)
     _check(_libc().prctl(_PR_SET_NO_NEW_PRIVS, one, zero, zero, zero))
 
 
 class Ruleset:
-    """What is denied from now on, but where it is allowed.
+    """A set of rights that are denied, and of paths where they are allowed.
 
-    Rights that the kernel does not know of stay as they are.
+    Rights that the kernel does not support are left out.
 
-    :param abi: what `version` says.
+    :param abi: the result of `version`.
     :param handled: the rights that are denied.
-    :param scoped: what is denied towards all processes but those that are restricted
-        with us, and their children.
-    :ivar descriptor: that it is, -1 once it is closed.
-    :raises OSError: if there is no room for it.
+    :param scoped: `Scope` flags; the exceptions are the processes in the same sandbox.
+    :ivar descriptor: of the ruleset; -1 once it is closed.
+    :raises OSError: if it cannot be created.
     """
 
     def __init__(self, abi: int, handled: Access, scoped: int = 0):
@@ -159,9 +158,11 @@ class Ruleset:
         )
 
     def allow(self, path: str, access: Access) -> None:
-        """Allow *access* to *path* and to what is beneath it, wherever that moves.
+        """Allow *access* to *path* and everything beneath it.
 
-        :raises OSError: if it is not there, or cannot be told.
+        The rule refers to the inode: it still applies after a rename.
+
+        :raises OSError: if *path* does not exist or cannot be opened.
         """
         allowed = access & self._handled
         beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -181,9 +182,9 @@ class Ruleset:
             os.close(beneath)
 
     def restrict(self) -> None:
-        """Restrict this thread and what it starts, for ever; then `close`.
+        """Restrict this thread and its children permanently; then `close`.
 
-        :raises OSError: E2BIG if that was done 16 times already.
+        :raises OSError: E2BIG if there are 16 layers of restrictions already.
         """
         try:
             _call(_RESTRICT_SELF, ctypes.c_int(self.descriptor), ctypes.c_uint32(0))
@@ -191,7 +192,7 @@ class Ruleset:
             self.close()
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the descriptor; idempotent."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

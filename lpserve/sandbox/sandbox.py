@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What a process that serves connections may do to files, as the kernel sees to it.
+"""The sandbox of this process: isolates it, and restricts it to a user.
 
-`confine` finds out what that is. A zygote enters its sandbox before it says that it is
-ready, so all its workers and loaders are born in it. It is a second wall: nothing
-depends on it for what it does, and where the kernel has none the service runs on
-without.
+`confine` computes the rules. A zygote enters its sandbox before it is ready, so its
+workers and loaders inherit it. The sandbox is a second line of defence after
+`serving.containment`. The service runs without it on kernels without Landlock.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from ..errors import ConfigurationError
 from ..root import find
 from .landlock import WRITE, Access, Ruleset
 
-#: Bytes after which Breezy begins brz.log anew, which takes another zygote.
+#: Bytes at which Breezy rotates brz.log, which only a new zygote can do.
 MAX_LOG = 4 << 20
-#: Seconds until a zygote looks once more whether its paths are still the same.
+#: Seconds between two checks by a zygote that its paths are still the same.
 LOOK_AGAIN = 1.0
 
 NOTHING = Access(0)
 #: To read files and directories.
 DATA = Access.READ_FILE | Access.READ_DIR
-#: To change whatever is there; nobody here makes devices.
+#: To change files and directories, without creating devices.
 TREE = WRITE & ~(Access.MAKE_CHAR | Access.MAKE_BLOCK)
 
 
 def served(allow_writes: bool) -> Access:
-    """What may be done to what is served."""
+    """The rights for the directory that is served."""
     return TREE | DATA if allow_writes else DATA
 
 
 def identity(path: str) -> Any:
-    """What *path* is, whatever it is called; None if it is not there."""
+    """The device and inode of *path*; None if it does not exist."""
     try:
         found = os.stat(path)
     except OSError:
@@ -49,13 +48,13 @@ def identity(path: str) -> Any:
 
 @dataclass
 class Sandbox:
-    """What holds for this process.
+    """The sandbox of this process.
 
-    :ivar asked: ``lpserve.sandbox``.
-    :ivar holds: "writes", "strict" or "off".
+    :ivar asked: the value of ``lpserve.sandbox``.
+    :ivar holds: what is enforced: "writes", "strict" or "off".
     :ivar abi: the version of the kernel's Landlock, 0 if there is none.
-    :ivar why: why it is off though it was not asked to be; "" otherwise.
-    :ivar warnings: what an administrator should see to beside that: a line each.
+    :ivar why: why it is off although `asked` is not "off"; "" otherwise.
+    :ivar warnings: what an administrator should correct, a line each.
     """
 
     asked: str = "off"
@@ -63,46 +62,46 @@ class Sandbox:
     abi: int = 0
     why: str = ""
     warnings: list[str] = field(default_factory=list)
-    #: What it takes to `isolate`.
+    #: The ruleset of `isolate`.
     wall: Ruleset | None = None
-    #: The rights that do not hold everywhere, and where they hold for every user.
+    #: The rights that are denied, and where they are allowed for every user.
     handled: Access = NOTHING
     rules: dict[str, Access] = field(default_factory=dict)
-    #: What is served, if it is to be narrowed to a user's.
+    #: ``lpserve.directory``, if `restrict_to_user` has to restrict it; else None.
     directory: str | None = None
-    #: Paths that somebody has named, and what they were.
+    #: The `identity` of each path in the configuration.
     seen: dict[str, Any] = field(default_factory=dict)
-    #: The log that is to be begun anew when it is long.
+    #: The log that a new zygote has to rotate when it is large.
     log: str | None = None
     _narrow: Ruleset | None = None
     _next_look: float = field(default_factory=lambda: time.monotonic() + LOOK_AGAIN)
 
     def report(self) -> dict[str, Any]:
-        """What ``status`` shows of it."""
+        """The sandbox in the answer to ``status``."""
         names = ("asked", "holds", "abi", "why")
         return {name: getattr(self, name) for name in names}
 
     @property
     def descriptors(self) -> list[int]:
-        """Those that children need."""
+        """The descriptors that forked children need."""
         return [] if self.wall is None else [self.wall.descriptor]
 
     def isolate(self) -> None:
-        """Be out of reach for those who were forked before us, and they for us.
+        """Separate this process from its zygote, the service and other workers.
 
-        For a process that has just been forked: it cannot trace, nor send signals to,
-        the zygote, the service or other workers; only what it starts itself.
+        To be called right after the fork. From then on the process can trace, and send
+        signals to, only the processes that it starts itself.
         """
         if self.wall is None:
             return
         try:
             self.wall.restrict()
         except OSError as error:
-            if error.errno != errno.E2BIG:  # in a sandbox of sandboxes
+            if error.errno != errno.E2BIG:  # too many layers, in a nested sandbox
                 raise
 
     def prepare(self) -> None:
-        """Do what can be done for `restrict_to_user` before there is a user."""
+        """Do the part of `restrict_to_user` that does not depend on the user."""
         if self.directory is not None:
             self._narrow = Ruleset(self.abi, self.handled)
             for path, access in self.rules.items():
@@ -110,9 +109,10 @@ class Sandbox:
                     self._narrow.allow(path, access)
 
     def restrict_to_user(self, user: str, allow_writes: bool) -> None:
-        """Reach nothing of other users, where each has a directory.
+        """Deny access to the directories of other users, if each user has one.
 
-        :raises ConfigurationError: if that cannot be had, or *user* has none.
+        :raises ConfigurationError: if the directory of *user* does not exist, or the
+            kernel refuses.
         """
         if self._narrow is None:
             return
@@ -127,10 +127,10 @@ class Sandbox:
             ) from None
 
     def outdated(self) -> str:
-        """Why it takes another zygote; "" if it does not, or not known yet.
+        """Why the zygote has to be replaced; "" if it need not, or was just checked.
 
-        Landlock knows directories and not their names: one that was put in the place
-        of another is not allowed.
+        A rule of Landlock refers to an inode. It does not apply to a directory that has
+        replaced another one.
         """
         now = time.monotonic()
         if now < self._next_look:

@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Repositories in memory: read by a loader, used by workers."""
+"""Keeps repositories in memory: a loader reads them, workers use them."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The loader: a process that reads one repository for those that come after it.
+"""The main program of a loader, a process that reads one repository for later workers.
 
-It is forked like a worker, and like one it may hang, eat memory or die without harm:
-the service then puts the repository aside.
+The zygote forks it like a worker. If it hangs, runs out of memory or crashes, the
+service puts the repository aside.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from . import memory
 from .memory import ConnectionCache, RepositoryView
 from .revisiongraph import BadGraph, RevisionGraph, build
 
-#: Bytes that the loader may need for itself, and for each byte of the limit.
+#: The memory limit of a loader, in bytes: for itself, and for each byte of *room*.
 MEMORY, MEMORY_FOR_EACH = 256 << 20, 4
-#: Nanoseconds in which a file may change again and look the same.
+#: Nanoseconds in which two changes of a file may get the same time stamp.
 YOUNG = 50_000_000
-#: How many heads of a graph get their answer beforehand.
+#: For how many heads of a graph the answer to a client is computed in advance.
 HEADS = 16
 
 
 class CannotLoad(Exception):
-    """It is not there, or none that is kept."""
+    """The repository is not of a kind that is kept in memory, or cannot be read."""
 
 
 class Changing(CannotLoad):
-    """It is being written."""
+    """The repository is being written."""
 
 
 def main(end: socket.socket, path: str, room: int) -> int:
-    """The life of a loader; its exit status.
+    """Run a loader; its exit status.
 
     :param end: its end of the channel to the service.
     :param path: of the repository.
-    :param room: how many bytes may be kept.
+    :param room: the most bytes that may be kept.
     """
     system.die_with_parent()
     system.set_title("lp-loader")
-    os.setpgid(0, 0)  # who is in the zygote's group ends with it
+    os.setpgid(0, 0)  # see `Children.end_group`
     with contextlib.suppress(OSError):
-        os.nice(10)  # nobody waits for it
+        os.nice(10)  # no connection waits for it
     if channel.is_closed(end):
         return 0
     began = time.monotonic()
@@ -90,7 +90,7 @@ def _send(end: socket.socket, kind: str, descriptors: Any = (), **fields: Any) -
 
 
 def _share(data: bytes) -> int:
-    """A descriptor of a file in memory with *data*, which nobody can change."""
+    """The descriptor of a memfd with *data*, sealed against changes."""
     descriptor = os.memfd_create("lpserve-warm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     view = memoryview(data)
     while view:
@@ -101,10 +101,10 @@ def _share(data: bytes) -> int:
 
 
 def load(path: str) -> tuple[bytes, int]:
-    """What is kept of the repository at *path*, and its number of revisions.
+    """Read the repository at *path*: its compact graph, and its number of revisions.
 
-    :raises CannotLoad: if it is none of packs.
-    :raises Changing: if it is, or was a moment ago.
+    :raises CannotLoad: if it is not a repository of packs, or is inconsistent.
+    :raises Changing: if it is being written, or has just been.
     """
     transport = Containment(path, writable=False).transport()
     repository = controldir.ControlDir.open_from_transport(transport).open_repository()
@@ -147,16 +147,18 @@ def _identities(directory: str, names: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def _wait_until_old(directory: str, names: dict[str, Any]) -> dict[str, list[Any]]:
-    """The identities of the indices, once a change would change these.
+    """The identities of the indices, once they are old enough to be reliable.
 
-    The kernel does not look at the clock for each write: a file may be changed
-    twice at one time, as far as can be seen.
+    The kernel's time stamps are coarse (a tick of its timer): two changes in short
+    succession may leave the same time.
+
+    :raises Changing: if they are too young for a second.
     """
     deadline = time.monotonic() + 1.0
     while True:
         kept = _identities(directory, names)
         newest = max((each[1][4] for each in kept.values()), default=0)
-        # One from the future stays young until its time has come.
+        # A time stamp in the future counts as young, too.
         if time.time_ns() - newest > YOUNG:
             return kept
         if time.monotonic() > deadline:
@@ -165,9 +167,9 @@ def _wait_until_old(directory: str, names: dict[str, Any]) -> dict[str, list[Any
 
 
 def _answer(repository: Any, graph: RevisionGraph) -> dict[bytes, bytes]:
-    """What a client gets that asks for a head, and knows nothing yet.
+    """The answers to clients that know no revisions and ask for a head, by head.
 
-    Breezy's own answers, but that it finds the parents in *graph*.
+    Breezy computes the answers; it finds the parents in *graph*.
     """
     packs = repository._pack_collection
     packs._lpserve_known = RepositoryView(

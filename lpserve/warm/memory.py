@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What a worker knows of repositories before it has read them.
+"""Looks up what a worker knows of repositories, and reports which ones it uses.
 
-Two things: the revision graphs that were loaded before it was forked (`keep`), which
-it shares with everybody, and what it has read itself in this connection. Both are
-keyed by content: by what stat(2) says of the index files that they were made of. The
-names of the packs are read for each request, by Breezy, before anything here is asked.
-So whatever happens to a repository between two requests, or between two looks
-into it, what is told is what is there.
+A worker has two sources: the revision graphs that a loader made, which all processes
+share, and what it has read in this connection. Both are valid for certain index files
+only, which are identified by the result of stat(2). For each request, Breezy reads the
+names of the packs from disk before it asks here. Therefore an answer is never older
+than the repository on disk.
 
-Breezy offers no hook where it looks up parents: `wrapping` wraps the functions that
-do, if they are those that this was written for.
+Breezy offers no hook where it looks up parents. `wrapping` wraps its functions.
 """
 
 from __future__ import annotations
@@ -33,31 +31,32 @@ from ..serving.containment import ContainedTransport
 from ..system import Mapping
 from .revisiongraph import RevisionGraph
 
-#: Where a repository has its indices, below its path.
+#: The directories of a repository and of its indices, below its path.
 CONTROL = "/.bzr"
 INDICES = f"{CONTROL}/repository/indices"
-#: Revisions, and index nodes, that a connection remembers of what it has read.
+#: The most revisions, and index nodes, that a connection remembers.
 MOST_REVISIONS, MOST_NODES = 100_000, 256
-#: Revisions in packs that were not loaded which are read for the sake of the others.
+#: The most revisions in packs newer than the graph; beyond that it is not used.
 MOST_OTHERS = 5_000
-#: Nodes that are read at once by somebody who reads all of an index.
+#: A read of this many nodes is a scan of the index, whose nodes are not remembered.
 MANY_NODES = 64
 #: The body of a request for parents by a client that has seen none yet.
 NOTHING_SEEN = b"\n\n0"
 
-#: The parents of a revision without any, as Breezy has them.
+#: How Breezy represents the parents of a revision that has none.
 NO_PARENTS = (_mod_revision.NULL_REVISION,)
 
 Identity = tuple[int, int, int, int, int]
 
 
 def identity(path: str) -> Identity:
-    """What changes whenever the content of a file does.
+    """A value that changes whenever the content of the file *path* does.
 
-    The time of its last change (ctime) can be set by nobody; see `loader` for one
-    that has just been written.
+    It includes the ctime, which no process can set. See `loader` for files that have
+    just been written.
 
-    :raises OSError: if it is not there for us.
+    :returns: st_dev, st_ino, st_size, st_mtime_ns, st_ctime_ns.
+    :raises OSError: if stat(2) fails.
     """
     found = os.stat(path)
     return (
@@ -69,17 +68,17 @@ def identity(path: str) -> Identity:
     )
 
 
-#: What Breezy calls a pack. A client may write another name, which leads elsewhere.
+#: The names that Breezy gives packs. A client may write others, such as "../name".
 _is_pack_name = re.compile("[0-9a-f]{32}").fullmatch
 
 
 def are_pack_names(names: Iterable[str]) -> bool:
-    """Whether all of *names* are such that a file called so is where it should be."""
+    """Whether all *names* are names that Breezy gives packs."""
     return all(map(_is_pack_name, names))
 
 
 def local_path(transport: Any) -> str | None:
-    """The directory of *transport*; None if it is not here."""
+    """The directory of *transport* on this host, or None."""
     if isinstance(transport, ContainedTransport):
         return transport.directory()
     if isinstance(transport, LocalTransport):
@@ -91,10 +90,10 @@ def local_path(transport: Any) -> str | None:
 class ConnectionCache:
     """What this connection has read of a repository with certain packs.
 
-    :ivar content: of which: the sizes and the identities of their indices.
-    :ivar found: parents of revisions.
-    :ivar agree: whether the packs that were not loaded, all of which are in `found`,
-        say the same as those that were; None before anybody has looked.
+    :ivar content: the sizes and the identities of the indices of these packs.
+    :ivar found: the parents of revisions.
+    :ivar agree: whether the packs newer than the graph, all of whose revisions are in
+        `found`, agree with it; None before they were compared.
     """
 
     __slots__ = ("agree", "content", "found")
@@ -106,12 +105,12 @@ class ConnectionCache:
 
 
 class RepositoryView:
-    """What is known of a repository while its pack names are as they were read.
+    """What is known of a repository as long as its list of packs does not change.
 
-    :ivar names: of its packs.
-    :ivar graph: of those of them that were loaded, if any were.
-    :ivar exact: those are all that it has.
-    :ivar read: what was read in this connection.
+    :ivar names: the names of its packs.
+    :ivar graph: the graph that a loader made of some or all of them, or None.
+    :ivar exact: whether the graph covers all of them.
+    :ivar read: what this connection has read.
     """
 
     __slots__ = ("exact", "graph", "names", "read")
@@ -129,11 +128,11 @@ class RepositoryView:
         self.read = read
 
     def compare(self, others: dict[bytes, tuple[bytes, ...]]) -> bool:
-        """Whether `graph` and the packs that were added since agree.
+        """Whether `graph` and newer packs agree; remember *others* if they do.
 
-        Which of two packs Breezy believes depends on what it has looked up before.
+        If two packs disagree, Breezy's answer depends on the order of look-ups.
 
-        :param others: the parents that those packs tell, as Breezy has them.
+        :param others: the parents in the newer packs, as Breezy represents them.
         """
         if self.graph is not None:
             for each, parents in others.items():
@@ -144,9 +143,9 @@ class RepositoryView:
         return True
 
     def parents(self, revision: Any) -> tuple[bytes, ...] | None:
-        """Those of *revision* as Breezy has them; None if they are not known."""
+        """The parents of *revision* as Breezy represents them; None if not known."""
         if not isinstance(revision, bytes):
-            return None  # Breezy tells what is wrong with it
+            return None  # Breezy raises the error
         parents = self.read.found.get(revision)
         if parents is None and self.graph is not None:
             parents = self.graph.parents(revision)
@@ -155,17 +154,17 @@ class RepositoryView:
         return parents
 
     def learn(self, found: dict[bytes, tuple[bytes, ...]]) -> None:
-        """Remember what was looked up."""
+        """Remember parents that Breezy has looked up."""
         if len(self.read.found) < MOST_REVISIONS:
             self.read.found.update(found)
             self.read.found.pop(_mod_revision.NULL_REVISION, None)
 
 
 class RepositoryCache:
-    """See the module; there is one in each process, `memory`."""
+    """What this process knows of all repositories; its instance is `cache`."""
 
     def __init__(self) -> None:
-        # By path, and by device and inode of the directory of its indices.
+        # By path, and by device and inode of the directory of indices.
         self._graphs: dict[str, RevisionGraph] = {}
         self._mappings: dict[str, Mapping] = {}
         self._places: dict[tuple[int, int], RevisionGraph] = {}
@@ -173,20 +172,18 @@ class RepositoryCache:
         self._read: dict[str, ConnectionCache] = {}
         self._nodes: dict[tuple[str, int, Identity], dict[Any, Any]] = {}
         self._node_count = 0
-        # What it has used, to be reported: {path: outcome}.
+        # The uses to report: {path: outcome}.
         self._used: dict[str, str] = {}
         self._link: socket.socket | None = None
         self._interval = self._next_report = math.inf
 
-    # -- what is loaded --------------------------------------------------------
+    # -- graphs from the service -----------------------------------------------
 
     def take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Keep what the service sends, or drop what it does not send any more.
+        """Handle a ``warm`` message: keep or drop a graph; errors are ignored.
 
-        Where that cannot be done, everybody reads it himself.
-
-        :param message: ``path``, of a repository.
-        :param descriptors: a file with its graph; none: it is to be dropped.
+        :param message: with the ``path`` of a repository.
+        :param descriptors: of a file with its graph; empty: drop the graph.
         """
         with contextlib.suppress(OSError, ValueError):
             self._take(message["path"], descriptors)
@@ -209,7 +206,7 @@ class RepositoryCache:
         self._places[tuple(graph.facts["place"])] = graph
 
     def drop(self, path: str) -> None:
-        """Do not use what was kept for *path*."""
+        """Release the graph of *path*, if there is one."""
         graph = self._graphs.pop(path, None)
         if graph is not None:
             place = tuple(graph.facts["place"])
@@ -220,15 +217,15 @@ class RepositoryCache:
         if mapping is not None:
             mapping.close()
 
-    # -- what is used ----------------------------------------------------------
+    # -- look-ups --------------------------------------------------------------
 
     def names_read(
         self, directory: str, packs: dict[str, list[int]]
     ) -> RepositoryView | None:
-        """What is known of the packs of a repository, just read from its disk.
+        """What is known of a repository whose list of packs was just read.
 
-        :param directory: where its indices are.
-        :param packs: the sizes of the indices of each pack.
+        :param directory: of its indices, with a slash at the end.
+        :param packs: the sizes of the indices of each pack, by its name.
         """
         if not are_pack_names(packs):
             return None
@@ -266,10 +263,10 @@ class RepositoryCache:
         return before
 
     def nodes(self, path: str, size: int) -> dict[Any, Any] | None:
-        """Nodes of the index file *path* that this connection has read before.
+        """The nodes of the index file *path* that this connection has read.
 
-        :param size: of the index, as the names of the packs have it.
-        :returns: {number: node}, to be read and added to; None if there is no room.
+        :param size: of the index, as in the list of packs.
+        :returns: {number: node}, for look-ups and `add_node`; None if the cache is full.
         """
         try:
             key = (path, size, identity(path))
@@ -281,15 +278,15 @@ class RepositoryCache:
         return found
 
     def add_node(self, nodes: dict[Any, Any], number: int, node: Any) -> None:
-        """Add to what `nodes` has returned."""
+        """Add a node to the dict that `nodes` has returned, unless the cache is full."""
         if self._node_count < MOST_NODES:
             self._node_count += 1
             nodes[number] = node
 
-    # -- what is reported ------------------------------------------------------
+    # -- reports ---------------------------------------------------------------
 
     def connect(self, link: socket.socket, interval: float) -> None:
-        """A connection begins.
+        """Begin to report the uses of a connection.
 
         :param link: the channel to the service.
         :param interval: seconds between reports.
@@ -304,24 +301,24 @@ class RepositoryCache:
         self.report_if_due()
 
     def idle(self) -> None:
-        """The client has asked nothing for a while.
+        """Release all graphs, because the client is idle.
 
-        What was loaded is let go of: a version of a repository that was replaced since
-        takes memory as long as anybody maps it, and this may be for hours.
+        A graph takes memory as long as any process maps it, even after a newer one has
+        replaced it. A client may be idle for hours.
         """
         for path in list(self._graphs):
             self.drop(path)
         self.report_if_due()
 
     def report_if_due(self) -> None:
-        """`report`, if there was none for an interval; at every chance."""
+        """Call `report` if the last one is an interval ago."""
         if self._used and time.monotonic() >= self._next_report:
             self.report()
 
     def report(self) -> None:
-        """Tell the service which repositories were used since the last report.
+        """Send the service the uses since the last report.
 
-        It waits for nobody: what is not told now is not told.
+        It does not wait: if the channel is full, they are lost.
         """
         used, self._used = self._used, {}
         if self._link is None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A revision graph in a compact form, which processes share without copying.
+"""The compact format of a revision graph, which processes share by mapping it.
 
-It is one run of bytes, meant for a mapping: nothing of it becomes an object before
-it is asked for, so a fork costs the same however large it is, and no reference
-count is ever written into it.
+The graph is one sequence of bytes. Objects are created only for the revisions that are
+looked up. Therefore the cost of a fork does not depend on its size, and no reference
+count is written into shared pages.
 
 Revisions are numbered so that parents come before children. The parts, in this
 order, are::
@@ -12,11 +12,12 @@ order, are::
     header    struct _HEADER
     lines     of each revision: REVISION PARENT..., separated by newlines
     starts    uint32 for each revision, and one more: where its line starts
-    first     uint32: the number of its first parent, or of nobody
+    first     uint32: the number of its first parent; without one, that of revisions
     more      uint32, and one more: where its further parents start in `others`
     others    uint32: numbers of further parents
-    table     uint32: 1 + number, at the hash of the id; 0 where there is none
-    answers   see `answer`
+    table     uint32: 1 + number, at the hash of the id; 0 in empty slots
+    facts     JSON: `RevisionGraph.facts`, and the lengths of the answers
+    answers   see `RevisionGraph.answer`
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ from typing import Any
 ParentMap = Mapping[bytes, Sequence[bytes]]
 
 _MAGIC = b"lp-rev1\n"
-# The magic; revisions; further parents; size of the table; of the lines; of the
-# answers and of what describes them.
+# The magic; the numbers of revisions, of further parents and of slots in the table; the
+# lengths in bytes of lines, facts and answers; the number of revisions with ghost
+# parents; 0.
 _HEADER = struct.Struct("=8sIIIIIIII")
 _SEPARATORS = (b" ", b"\n", b"\0")
 
 
 class BadGraph(ValueError):
-    """It cannot be kept, or was not made by `build`."""
+    """The graph cannot be encoded, or the data is not an encoded graph."""
 
 
 def build(
@@ -46,13 +48,13 @@ def build(
     answers: Mapping[bytes, bytes] | None = None,
     facts: Any = None,
 ) -> bytes:
-    """The compact form of *parent_map*.
+    """Encode *parent_map*.
 
-    :param parent_map: the parents of each revision; those that are no keys of
-        it are ghosts.
-    :param answers: something to keep for some of the revisions.
-    :param facts: what `RevisionGraph.facts` is to be; JSON.
-    :raises BadGraph: for ids that cannot be written, and for cycles.
+    :param parent_map: the parents of each revision; parents that are not keys are
+        ghosts.
+    :param answers: bytes to keep for some of the revisions.
+    :param facts: an object for `RevisionGraph.facts` that JSON can represent.
+    :raises BadGraph: for ids with a separator in them, and for cycles.
     """
     order = _parents_first(parent_map)
     number_of = {revision: number for number, revision in enumerate(order)}
@@ -91,7 +93,7 @@ def build(
         sum(any(p not in number_of for p in parent_map[each]) for each in order),
         0,
     )
-    # The arrays are read in place, so they begin at a multiple of their items.
+    # The arrays are read in place, so they are aligned to their items.
     padding = b"\n" * (-(len(header) + len(text)) % 4)
     arrays = [part.tobytes() for part in (starts, first, more, others, table)]
     return b"".join([header, text, padding, *arrays, described, bodies])
@@ -104,7 +106,7 @@ def _check(revision: bytes, parents: Sequence[bytes], line: bytes) -> None:
 
 
 def _parents_first(parent_map: ParentMap) -> list[bytes]:
-    """All revisions, each after its parents, a mainline next to itself."""
+    """All revisions, each after its parents, with mainlines contiguous if possible."""
     order: list[bytes] = []
     seen: dict[bytes, bool] = {}  # whether it is in `order` already
     for head in sorted(heads(parent_map)):
@@ -129,7 +131,7 @@ def _parents_first(parent_map: ParentMap) -> list[bytes]:
 
 
 def heads(parent_map: ParentMap) -> list[bytes]:
-    """The revisions that are nobody's parents."""
+    """The revisions that are not parents of others."""
     parents = {parent for each in parent_map.values() for parent in each}
     return [revision for revision in parent_map if revision not in parents]
 
@@ -148,11 +150,11 @@ def _make_table(order: Sequence[bytes]) -> array[int]:
 
 
 class RevisionGraph:
-    """Reads what `build` has made.
+    """Reads a graph that `build` has encoded.
 
-    :param data: it, usually a mapping of it.
-    :ivar facts: what `build` was given.
-    :raises BadGraph: if it is something else.
+    :param data: the bytes, usually a mapping.
+    :ivar facts: the argument of `build`.
+    :raises BadGraph: if *data* is not an encoded graph.
     """
 
     def __init__(self, data: Any):
@@ -196,7 +198,7 @@ class RevisionGraph:
         return self._count
 
     def close(self) -> None:
-        """Let go of the data; nothing may be asked afterwards."""
+        """Release the data; other methods must not be called afterwards."""
         for part in (*self._arrays, self._parts):
             part.release()
 
@@ -206,7 +208,7 @@ class RevisionGraph:
         return bytes(self._parts[base + starts[number] : base + starts[number + 1] - 1])
 
     def _find(self, revision: bytes) -> tuple[int, list[bytes]] | None:
-        """Its number, and itself and its parents."""
+        """The number of *revision*, and the list of it and its parents; or None."""
         table = self._table
         mask = len(table) - 1
         place = zlib.crc32(revision) & mask
@@ -218,12 +220,12 @@ class RevisionGraph:
         return None
 
     def parents(self, revision: bytes) -> tuple[bytes, ...] | None:
-        """The parents of *revision*, ghosts included; None if it is not here."""
+        """The parents of *revision*, ghosts included; None if it is not in the graph."""
         found = self._find(revision)
         return None if found is None else tuple(found[1][1:])
 
     def answer(self, revision: bytes) -> bytes | None:
-        """What `build` was given to keep for *revision*."""
+        """The bytes that `build` was given for *revision*, or None."""
         found = self._find(revision)
         if found is None or found[0] not in self._answers:
             return None
@@ -233,8 +235,8 @@ class RevisionGraph:
     def ancestry(self, revision: bytes) -> bytes | None:
         """The lines of *revision* and of all its ancestors.
 
-        :returns: REVISION PARENT..., separated by newlines, ghosts left out; None
-            if *revision* is not here.
+        :returns: lines of REVISION PARENT..., separated by newlines, without ghosts;
+            None if *revision* is not in the graph.
         """
         found = self._find(revision)
         if found is None:
@@ -246,7 +248,7 @@ class RevisionGraph:
             return self._without_ghosts(marks)
         starts = self._starts
         pieces = []
-        # Whole runs at once: a branch is most of its repository.
+        # Runs of lines at once: most of a repository is in the ancestry of a branch.
         start = marks.find(1)
         while start >= 0:
             end = marks.find(0, start)
@@ -256,7 +258,7 @@ class RevisionGraph:
         return b"\n".join(pieces)
 
     def deepest_heads(self) -> list[bytes]:
-        """The revisions that are nobody's parents, the longest history first."""
+        """The revisions that are not parents of others, the longest history first."""
         depths = [0] * (self._count + 1)
         parents = bytearray(self._count + 1)
         for number in range(self._count):
@@ -269,8 +271,8 @@ class RevisionGraph:
         return [self._line(number).split(b" ")[0] for number in heads]
 
     def _mark_ancestors(self, number: int) -> bytearray:
-        """1 for *number* and each ancestor; for all revisions up to it."""
-        # The last is for parents that are not here.
+        """For each revision up to *number*: 1 if it is that or an ancestor, else 0."""
+        # The last mark is for missing parents.
         marks = bytearray(self._count + 1)
         marks[number] = 1
         first = self._first[: number + 1].tolist()

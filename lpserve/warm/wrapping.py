@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Where Breezy asks `memory.cache` before it looks itself.
+"""Wraps functions of Breezy so that they ask `memory.cache` first.
 
-It offers no hook there, so functions of it are wrapped: the narrowest that are on
-the way. Each is compared with what it was when this was written (Breezy 3.3.2 to
-3.3.23); so are those that the wrappers rely on. Where one differs nothing is wrapped:
-everything works, and nothing is warm.
+Breezy offers no hooks there. Each function that is wrapped, or that a wrapper relies
+on, has to have the digest that it has in Breezy 3.3.2 to 3.3.23. If one differs,
+nothing is wrapped: connections work, but do not use repositories in memory.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _Index = btree_index.BTreeGraphIndex
 _ParentMap = smart.SmartServerRepositoryGetParentMap
 _RevisionGraph = smart.SmartServerRepositoryGetRevisionGraph
 
-#: What is relied on, and its `digest`. What is wrapped is in `_WRAPPERS`.
+#: The functions that are wrapped (see `_WRAPPERS`) or relied on: owner, name, digests.
 EXPECTED: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     (_Packs, "_iter_disk_pack_index", ("e8d95e1ffa266bce",)),
     (_Packs, "ensure_loaded", ("cc45682bcf4dd7ed", "f536945a4d27aa99")),
@@ -55,13 +54,13 @@ EXPECTED: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
 
 
 class UnexpectedBreezy(Exception):
-    """This Breezy is not the one that the wrappers were written for."""
+    """A function of this Breezy is not as the wrappers expect it."""
 
 
 def digest(function: Any) -> str:
-    """What changes when the code of *function* does, and not with its comments.
+    """A digest of the code of *function*, without its comments and docstring.
 
-    :raises Different: if there is no source to read.
+    :raises UnexpectedBreezy: if its source is missing.
     """
     try:
         source = inspect.getsource(function)
@@ -75,7 +74,7 @@ def digest(function: Any) -> str:
 
 
 def _shape(node: Any) -> str:
-    """*node* as a text; unlike `ast.dump` the same in each version of Python."""
+    """*node* as a text; unlike `ast.dump`, it is the same in all versions of Python."""
     if isinstance(node, ast.AST):
         parts = [
             f"{name}={_shape(value)}"
@@ -89,9 +88,9 @@ def _shape(node: Any) -> str:
 
 
 def check() -> None:
-    """Whether this Breezy is one that can be wrapped.
+    """Check that this Breezy can be wrapped.
 
-    :raises Different: with the name of the first function that is another.
+    :raises UnexpectedBreezy: with the name of the first function that differs.
     """
     for owner, name, expected in EXPECTED:
         function = inspect.getattr_static(owner, name, None)
@@ -100,9 +99,9 @@ def check() -> None:
 
 
 def install() -> None:
-    """Wrap the functions; once in a process.
+    """Wrap the functions; to be called once in a process.
 
-    :raises Different: if nothing was wrapped.
+    :raises UnexpectedBreezy: if this Breezy differs; nothing is wrapped then.
     """
     check()
     for owner, name, wrapper in _WRAPPERS:
@@ -119,9 +118,10 @@ def _as_method(wrapped: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def known_of(repository: Any, exact: bool = False) -> RepositoryView | None:
-    """What is known of a repository; None if it may be changing under our hands.
+    """What is known of *repository*; None while it is locked for writing.
 
-    :param exact: all of it, and nothing of another.
+    :param exact: None, too, if the graph does not cover all of its packs, or if it is
+        stacked on others.
     """
     packs = getattr(repository, "_pack_collection", None)
     known: RepositoryView | None = getattr(packs, "_lpserve_known", None)
@@ -137,7 +137,7 @@ def known_of(repository: Any, exact: bool = False) -> RepositoryView | None:
 
 
 def _iter_disk_pack_index(original: Any, packs: Any) -> Iterator[Any]:
-    """The names are read from disk, as ever: look what is known of these."""
+    """Read the list of packs from disk, and look up what is known of these."""
     packs._lpserve_known = None
     entries = list(original(packs))
     directory = memory.local_path(packs._index_transport)
@@ -169,22 +169,22 @@ def _parents_of(original: Any, repository: Any, revision_ids: Any) -> Any:
 
 
 def _agree(known: RepositoryView, packs: Any) -> bool:
-    """Whether Breezy would find what *known* says, whichever pack it looked into."""
+    """Whether the graph and the newer packs agree; see `RepositoryView.compare`."""
     if known.exact or known.graph is None:
         return True
     if known.read.agree is None:
         known.read.agree = False
-        # One that is damaged is for Breezy to find, if it looks into it.
+        # Breezy reports a damaged index, if it needs that.
         with contextlib.suppress(Exception):
             added = known.names.difference(known.graph.facts["packs"])
-            # Not Breezy's own: an index that has failed is not as it was.
+            # New objects: a failure would change the state of Breezy's.
             indices = [packs._make_index(name, ".rix") for name in added]
             known.read.agree = known.compare(_parents_in(indices))
     return known.read.agree
 
 
 def _parents_in(indices: list[Any]) -> dict[bytes, tuple[bytes, ...]]:
-    """The parents of all revisions in *indices*, as Breezy has them."""
+    """The parents of all revisions in *indices*, as Breezy represents them."""
     if sum(index.key_count() for index in indices) > memory.MOST_OTHERS:
         raise ValueError("they are too many")
     return {
@@ -195,14 +195,14 @@ def _parents_in(indices: list[Any]) -> dict[bytes, tuple[bytes, ...]]:
 
 
 def _parents_of_all(original: Any, repository: Any, revision_ids: Any) -> Any:
-    """The same, of a method that asks the stacked-on repositories too."""
+    """Like `_parents_of`, for a method that also asks the stacked-on repositories."""
     if repository._fallback_repositories:
         return original(repository, revision_ids)
     return _parents_of(original, repository, revision_ids)
 
 
 def _read_nodes(original: Any, index: Any, numbers: Any) -> Iterator[Any]:
-    """Nodes of an index, parsed already if this connection has read them."""
+    """Nodes of an index, from the cache if this connection has read them all."""
     nodes = _nodes_of(index) if len(numbers) < memory.MANY_NODES else None
     if nodes is None:
         yield from original(index, numbers)
@@ -234,7 +234,7 @@ def _nodes_of(index: Any) -> dict[Any, Any] | None:
     return nodes
 
 
-#: What reading the first node sets.
+#: The attributes that reading the first node sets.
 _HEADER = (
     "node_ref_lists",
     "_key_length",
@@ -254,9 +254,9 @@ def _set_header(index: Any, header: list[Any]) -> None:
 
 
 def _answer_parent_map(original: Any, request: Any, body: bytes) -> Any:
-    """``Repository.get_parent_map``, if it is the first one of a client.
+    """``Repository.get_parent_map``: the first request of a client for a head.
 
-    Where the revision is a head it was answered when the repository was loaded.
+    The loader has computed the answer.
     """
     if body == memory.NOTHING_SEEN and not request.no_extra_results:
         asked = set(request._revision_ids)
