@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The zygote: a process that has Breezy loaded and forks workers; and a worker."""
+"""The zygote, which has Breezy loaded and forks workers; and the worker."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The rehearsal: a whole connection, before the first real one.
+"""Serves a scripted client to learn which modules connections need.
 
-It finds out what a connection needs, so that no list of modules has to be kept:
-a real worker serves a scripted client, and says at its end which modules it had
-to import. The zygote then imports them too, and resolves what Breezy put off.
+A worker serves the client in a temporary directory, and reports at its end which
+modules it had to import. The zygote then imports them as well, and resolves Breezy's
+lazy imports. So there is no list of modules to be maintained.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ from .. import channel, plugins, system
 from ..paths import RuntimeDirectory, rehearsal_stage
 from . import reset, worker
 
-#: Seconds until a rehearsal is given up.
+#: Seconds after which a rehearsal is stopped.
 TIMEOUT = 60.0
 
 
 def rehearse(start: dict[str, Any]) -> str:
-    """Run a rehearsal and learn from it, as far as it gets.
+    """Run a rehearsal, and import the modules that it needed, even if it fails.
 
     :param start: the ``start`` message of the service.
-    :returns: why it failed, or "". That costs later connections time and nothing
-        else.
+    :returns: why it failed, or "". After a failure connections work, but take longer.
     """
     names: list[str] = []
     why = ""
@@ -52,9 +51,10 @@ def rehearse(start: dict[str, Any]) -> str:
 
 
 def _perform(start: dict[str, Any], names: list[str]) -> None:
-    """Let a worker serve a scripted client; *names* get the modules it imported.
+    """Let a worker serve the scripted client.
 
-    :raises Exception: if it did not go as it should.
+    :param names: the modules that the worker imported are appended.
+    :raises Exception: if the worker or the client fails.
     """
     stage = rehearsal_stage(start["runtime_dir"], os.getpid())
     actors: dict[int, str] = {}
@@ -69,7 +69,7 @@ def _perform(start: dict[str, Any], names: list[str]) -> None:
                 channel.send(
                     ours, "serve", (made.stdin, made.held), **_message(stage, made.path)
                 )
-                # Bound: without the other one an actor would wait for ever.
+                # Bound to us: without its counterpart each would wait without end.
                 server = system.fork(
                     lambda: _be_worker(theirs, ours, start, stage), bound=True
                 )
@@ -114,7 +114,7 @@ def _settings(stage: str) -> dict[str, Any]:
 
 
 def _watch(ours: socket.socket, names: list[str], deadline: float) -> None:
-    """Listen to the worker until it ends."""
+    """Read the messages of the worker until it ends."""
     while True:
         _wait(ours.fileno(), deadline)
         message, _ = channel.receive(ours)
@@ -124,7 +124,7 @@ def _watch(ours: socket.socket, names: list[str], deadline: float) -> None:
 
 
 def _wait(descriptor: int, deadline: float) -> None:
-    """Wait until *descriptor* can be read.
+    """Wait until *descriptor* is readable.
 
     :raises TimeoutError: at the *deadline*.
     """
@@ -135,9 +135,9 @@ def _wait(descriptor: int, deadline: float) -> None:
 
 
 def _check_end(pid: int, role: str, deadline: float) -> None:
-    """Wait for the end of an actor, which stays to be reaped.
+    """Wait until the worker or client *pid* has ended, without reaping it.
 
-    :raises RuntimeError: if it has failed.
+    :raises RuntimeError: if its status is not 0.
     """
     pidfd = os.pidfd_open(pid)
     try:
@@ -164,10 +164,10 @@ def _be_worker(
 
 
 def remove_hooks() -> None:
-    """Take out what plug-ins hook into Breezy: a rehearsal has no effects.
+    """Remove the hooks of plug-ins, because a rehearsal must have no side effects.
 
-    Those that come with Breezy stay: they do nothing that is not configured,
-    and a rehearsal has an empty configuration.
+    The hooks of plug-ins that come with Breezy stay. They do nothing without
+    configuration, and that of a rehearsal is empty.
     """
     for callbacks in hooks._lazy_hooks.values():
         callbacks[:] = [
@@ -178,7 +178,7 @@ def remove_hooks() -> None:
 
 
 def _plugin_of(getter: Any) -> str | None:
-    """The plug-in that a hook (an object getter of ``breezy.registry``) is of."""
+    """The plug-in of a hook (an object getter of ``breezy.registry``), or None."""
     module = getattr(getter, "_module_name", None)
     if module is None:
         module = getattr(getter.get_obj(), "__module__", None) or ""
@@ -193,7 +193,7 @@ def _be_client(stage: str, fifos: tuple[str, str, str]) -> int:
     ui.ui_factory = ui.SilentUIFactory()
     logging.getLogger("brz").handlers.clear()
     with open(ends[1], "rb") as answers, open(ends[0], "wb") as requests:
-        # The first line of an old client's connection, and what it is for.
+        # The greeting of a client of protocol version one.
         requests.write(b"hello\n")
         requests.flush()
         answers.readline()
@@ -206,7 +206,7 @@ def _be_client(stage: str, fifos: tuple[str, str, str]) -> int:
 
 
 def _play(stage: str, answers: Any, requests: Any) -> None:
-    """What clients do: push, push more, look, branch, stack, share, init."""
+    """Do what clients do: push, push again, read, branch, stack, share, init."""
     from breezy import branch as _mod_branch
     from breezy import controldir
     from breezy.bzr.smart import medium
@@ -285,10 +285,10 @@ def _formats() -> list[Any]:
 
 
 def resolve_imports() -> None:
-    """Resolve the lazy imports of what is there by now.
+    """Resolve lazy imports of modules that are imported already.
 
-    Each would otherwise be resolved again in every worker. Not of more: what nobody
-    needs, paramiko for one, would make every fork slower.
+    Otherwise every worker would resolve them. Lazy imports of other modules, such as
+    paramiko, stay: a larger process makes each fork slower.
     """
     for module in list(sys.modules.values()):
         scope = getattr(module, "__dict__", {})
@@ -299,7 +299,7 @@ def resolve_imports() -> None:
 
 
 def _is_there(replacer: lazy_import.ImportReplacer) -> bool:
-    """Whether what it stands for has been imported."""
+    """Whether the module of *replacer* has been imported."""
     path = object.__getattribute__(replacer, "_module_path")
     member = object.__getattribute__(replacer, "_member")
     module = sys.modules.get(".".join(path))

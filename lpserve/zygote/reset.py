@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What a worker resets, so that it is a fresh process to all it talks to.
+"""Resets the state of a worker to that of a fresh process.
 
-Each function undoes one thing that a fork shares and a fresh process would not
-have. `IN_ZYGOTE` run in a zygote that is ready, for all its workers: nothing but
-forks happens to it from then on. `AT_FORK` run in every worker before it has a
-connection, `AFTER_PRACTICE` when it has nothing more to do before that, and
-`AT_CONNECTION` when it gets one.
+Each function resets one thing that a fork inherits and a fresh process would not
+have. The functions of `IN_ZYGOTE` run in the zygote, when it is ready, for all its
+workers. Those of `AT_FORK` run in each worker after the fork, those of
+`AFTER_PRACTICE` after `worker.practise`, and those of `AT_CONNECTION` when it gets a
+connection.
 
-What is reset was found in the code of Breezy 3.3.23.
+The list was made from the code of Breezy 3.3.23.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from ..location import LPSERVE_USER
 from ..serving import smartserver
 from ..system import open_descriptors, set_title
 
-#: Of the names that a request may set, those that have a use without a request;
-#: the others say who is connected, and are nobody's unless the request says so.
+#: Variables that keep the service's value if the request does not set them. The others
+#: identify the client, and are removed then.
 _FALL_BACK = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
-#: Seconds after which a file that was not changed would look different if it were.
+#: Seconds after which another change of a file is sure to get another time stamp.
 SETTLED = 2.0
-#: ``serve.client_timeout`` as `read_configuration` has found it.
+#: The value of ``serve.client_timeout`` that `read_configuration` has read.
 client_timeout = 300.0
-# All but those that cannot be caught and the real-time ones that libc keeps.
+# All signals, except those that cannot be caught or that libc reserves.
 _SIGNALS = [
     int(number)
     for number in signal.valid_signals()
@@ -50,14 +50,14 @@ _SIGNALS = [
 
 @dataclass
 class Context:
-    """What the resets go by.
+    """The input of the resets.
 
     :ivar start: the ``start`` message of the service, made in ``start._run``.
-    :ivar kept: descriptors of ours that stay open.
-    :ivar settings: what `settings.Settings.for_worker` says.
+    :ivar kept: descriptors that stay open.
+    :ivar settings: the result of `settings.Settings.for_worker`.
     :ivar message: the ``serve`` message; empty before there is a connection.
     :ivar changed: names in the environment that a request has given a new value.
-    :ivar stamp: of breezy.conf where it has been read already, or None.
+    :ivar stamp: of the breezy.conf that was read last; see `read_configuration`.
     """
 
     start: dict[str, Any]
@@ -69,10 +69,10 @@ class Context:
 
 
 def reset_descriptors(context: Context) -> None:
-    """Keep nothing open but stdio and what is ours.
+    """Keep only stdio and our own descriptors open.
 
-    What is left in the zygote belongs to objects of plug-ins, which may use its
-    number again: it becomes the null device, not free.
+    The others belong to objects of plug-ins, which may still use or close these
+    numbers. They are opened on the null device, so that they are not reused.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for number in open_descriptors():
@@ -83,11 +83,11 @@ def reset_descriptors(context: Context) -> None:
 
 
 def reset_signals(context: Context) -> None:
-    """Every signal as Python starts with it but SIGINT; no wake-up.
+    """Set each signal to what Python starts with, but SIGINT and SIGQUIT to default.
 
-    SIGINT ends a worker at once until there is somebody to tell.
-
-    Breezy opens a debugger on SIGQUIT: its prompt would go to the client.
+    SIGINT ends a worker at once as long as it has no client, to which
+    KeyboardInterrupt would be reported. On SIGQUIT Breezy would start a debugger,
+    whose prompt would go to the client.
     """
     signal.set_wakeup_fd(-1)
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -95,29 +95,29 @@ def reset_signals(context: Context) -> None:
         wanted: Any = signal.SIG_DFL
         if number in (signal.SIGPIPE, signal.SIGXFSZ):
             wanted = signal.SIG_IGN
-        # The C function: the one around it makes an enum of what it returns.
+        # The C function: `signal.getsignal` creates an enum member.
         if _signal.getsignal(number) != wanted:
             signal.signal(number, wanted)
 
 
 def reset_mask(context: Context) -> None:
-    """No signal is blocked."""
+    """Unblock all signals."""
     _signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def reset_interrupt(context: Context) -> None:
-    """SIGINT too is as Python starts with it."""
+    """Set SIGINT to what Python starts with."""
     wanted: Any = signal.default_int_handler
     _signal.signal(signal.SIGINT, wanted)
 
 
 def reset_process_group(context: Context) -> None:
-    """A session of its own: what it starts can be ended with it, and only that."""
+    """Start a session, so that signals reach the worker and its children only."""
     os.setsid()
 
 
 def reset_limits(context: Context) -> None:
-    """The resource limits and umask that the service was started with."""
+    """Restore the resource limits and umask that the service was started with."""
     for name, limits in context.start["limits"].items():
         number = getattr(resource, name)
         if resource.getrlimit(number) != tuple(limits):
@@ -127,18 +127,18 @@ def reset_limits(context: Context) -> None:
 
 
 def reset_file_ids(context: Context) -> None:
-    """New file ids of its own: two workers made the same ones."""
+    """Have new file ids made: two workers would make the same ones."""
     generate_ids._gen_file_id_suffix = None
     generate_ids._gen_file_id_serial = 0
 
 
 def _import_rules() -> Any:
-    """Breezy's module, which reads the user's file as it is imported: not now.
+    """Import Breezy's module of rules, without the file that it reads at import.
 
-    A broken one would keep the service from starting; see `Rules`.
+    A broken file would keep the service from starting. See `Rules`.
     """
     config_dir = bedding.config_dir
-    bedding.config_dir = lambda: os.devnull  # in which there is none
+    bedding.config_dir = lambda: os.devnull  # no file can be in it
     try:
         from breezy import rules
     finally:
@@ -150,7 +150,7 @@ rules = _import_rules()
 
 
 class Rules(rules._RulesSearcher):
-    """The rules of the user, read when somebody wants them as in a fresh process."""
+    """The rules of the user, read at their first use."""
 
     def __init__(self) -> None:
         self._searcher: Any = None
@@ -170,17 +170,17 @@ class Rules(rules._RulesSearcher):
 
 
 def reset_rules(context: Context) -> None:
-    """The rules of the user are read again."""
+    """Have the rules of the user read again."""
     rules._per_user_searcher = Rules()
 
 
 def reset_atomic_files(context: Context) -> None:
-    """Temporary names have this process in them."""
+    """Put the pid of this process into the names of temporary files."""
     atomicfile._pid = os.getpid()
 
 
 def reset_caches(context: Context) -> None:
-    """What Breezy remembers about its process and its environment."""
+    """Clear what Breezy caches about its process and its environment."""
     osutils._cached_user_encoding = None
     osutils._cached_local_concurrency = None
     osutils._first_terminal_size = None
@@ -190,7 +190,7 @@ def reset_caches(context: Context) -> None:
 
 
 def reset_working_directory(context: Context) -> None:
-    """Where sshd would have started it."""
+    """Go to the home directory, where sshd would have started the process."""
     try:
         os.chdir(context.start["cwd"])
     except OSError:
@@ -198,10 +198,10 @@ def reset_working_directory(context: Context) -> None:
 
 
 def reset_environment(context: Context) -> None:
-    """The names that a request may set are as it says, the rest the service's.
+    """Set the variables of the request; the others keep the service's values.
 
-    ``BRZ_EMAIL`` is USER where the request does not say: locks name their
-    holder by it. ``LPSERVE_USER`` is USER whatever the request says.
+    ``BRZ_EMAIL``, by which locks name their holder, is USER unless the request sets
+    it. ``LPSERVE_USER`` is always USER.
     """
     env = context.message["env"]
     for name in context.settings["environment"]:
@@ -217,7 +217,7 @@ def reset_environment(context: Context) -> None:
 
 
 def reset_locale(context: Context) -> None:
-    """Locale and time zone are those of the environment."""
+    """Set locale and time zone from the environment, if that has changed."""
     if any(name.startswith("L") for name in context.changed):
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_ALL, "")
@@ -226,35 +226,33 @@ def reset_locale(context: Context) -> None:
 
 
 def reset_streams(context: Context) -> None:
-    """``print`` goes to stderr, which will be the client's; never to the protocol."""
+    """Send the output of ``print`` to stderr, not into the protocol."""
     smartserver.redirect_output()
     smartserver.silence_ui()
 
 
 def reset_log(context: Context) -> None:
-    """A log of its own."""
+    """Open a new log."""
     brzlog.open_late()
     trace.be_quiet(False)  # not DEBUG on stderr
 
 
 def reset_start_time(context: Context) -> None:
-    """The log is timed from now."""
+    """Let the times in the log begin now."""
     breezy._start_time = trace._brz_log_start_time = time.time()
 
 
 def reset_configuration(context: Context) -> None:
-    """Configuration and debug flags are those of breezy.conf as it is now.
-
-    The zygote has read it; it is read again only if it has changed.
-    """
+    """Read configuration and debug flags again, if breezy.conf has changed."""
     context.stamp = read_configuration(context.stamp)
 
 
 def read_configuration(before: Any) -> Any:
-    """Read configuration and debug flags unless nothing has changed.
+    """Read configuration and debug flags, unless breezy.conf has not changed.
 
-    :param before: what this returned when it was read last, or None.
-    :raises Exception: what Breezy does where it cannot read it.
+    :param before: the result of the previous call, or None.
+    :returns: a stamp for the next call.
+    :raises Exception: as Breezy does, if the file cannot be read.
     """
     global client_timeout
     stamp = _stamp()
@@ -267,14 +265,14 @@ def read_configuration(before: Any) -> Any:
 
 
 def _stamp() -> Any:
-    """What tells whether breezy.conf has changed; None if nothing does yet."""
+    """A value that changes whenever breezy.conf does; None if it may not yet."""
     path = bedding.config_path()
     try:
         found = os.stat(path)
     except OSError as error:
         return path, error.errno
-    # The clocks of some file systems tick once a second: one that was written just
-    # now may be written again and look the same.
+    # Some file systems store times in seconds: two changes in short succession may
+    # leave the same time.
     if abs(time.time() - found.st_ctime) < SETTLED:
         return None
     times = found.st_mtime_ns, found.st_ctime_ns
@@ -282,7 +280,7 @@ def _stamp() -> Any:
 
 
 def reset_title(context: Context) -> None:
-    """ps(1) shows whom it serves."""
+    """Show USER in ps(1)."""
     set_title(f"lp:{context.message['user']}")
 
 
@@ -303,8 +301,8 @@ AT_FORK: list[Reset] = [
     reset_process_group,
     reset_atomic_files,
 ]
-#: SIGHUP and SIGINT have waited until now: `worker.practise` has handlers of its own,
-#: and a connection may be there already that they are for.
+#: SIGHUP and SIGINT are blocked until then: `worker.practise` installs handlers, and a
+#: signal may be meant for a connection that has arrived already.
 AFTER_PRACTICE: list[Reset] = [reset_mask]
 AT_CONNECTION: list[Reset] = [
     reset_interrupt,

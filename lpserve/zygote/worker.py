@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A worker: forked by a zygote, serves one connection, exits.
+"""The main program of a worker: waits for a connection, serves it and exits.
 
-It may be forked long before it is needed: all that is missing then is the
+A spare worker is forked before there is a connection for it. It waits for the
 ``serve`` message, with USER and the descriptors.
 """
 
@@ -30,16 +30,16 @@ from ..warm.memory import cache
 from ..wire import encode_answer
 from . import reset
 
-#: Exit status of a worker whose FIFOs nobody opened in time (EX_TEMPFAIL).
+#: Exit status of a worker whose FIFOs no client opened in time (EX_TEMPFAIL).
 NOBODY_CAME = 75
 
 
-#: Seconds until a zygote looks once more whether the configuration has changed: a
-#: worker does so anyway.
+#: Seconds between two checks by a zygote whether breezy.conf has changed. Each worker
+#: checks, too.
 LOOK_AGAIN = 1.0
 
 
-# "hello" as a message of the third version: no headers, the arguments, the end.
+# "hello" in protocol version three: no headers, the arguments, the end.
 _GREETING = MESSAGE_VERSION_THREE + b"\0\0\0\x02de" + b"s\0\0\0\x09l5:helloe" + b"e"
 
 
@@ -54,12 +54,13 @@ def main(
     modules: int,
     spare: bool,
 ) -> int:
-    """The life of a worker; its exit status.
+    """Run a worker; its exit status.
 
     :param end: its end of the channel to the service.
     :param start: the ``start`` message of the service.
+    :param ready: what the zygote has prepared.
     :param modules: how many modules the zygote had loaded when it was ready.
-    :param spare: whether there is time until it gets a connection.
+    :param spare: whether no connection is waiting for it.
     """
     context = reset.Context(start, settings=ready.settings, stamp=ready.stamp)
     for step in reset.AT_FORK:
@@ -104,24 +105,24 @@ def main(
             status = NOBODY_CAME
         else:
             raise
-    # The connection is over: what goes wrong now is the service's to tell.
+    # The connection is over: if we fail now, the service reports our end.
     with contextlib.suppress(BaseException):
         if gone:
             channel.send(end, "gone")
         _leave(end, answers, status)
-    # At last: no client waits for it, and one that has left does not matter.
+    # Last, because no client waits for it.
     with contextlib.suppress(BaseException):
         cache.report()
     return status
 
 
 class ZygoteState:
-    """What a zygote has ready for its workers beside what is loaded.
+    """What a zygote has prepared for its workers.
 
-    :ivar settings: what `settings.Settings.for_worker` says.
-    :ivar server: what can be made of a connection that is nobody's yet.
-    :ivar stamp: that of `reset.Context`.
-    :ivar sandbox: in which they are.
+    :ivar settings: the result of `settings.Settings.for_worker`.
+    :ivar server: see `smartserver.prepare`.
+    :ivar stamp: see `reset.Context`.
+    :ivar sandbox: of the zygote and its workers.
     """
 
     def __init__(self) -> None:
@@ -132,7 +133,7 @@ class ZygoteState:
         self._next_look = 0.0
 
     def prepare(self, settings: dict[str, Any]) -> None:
-        """Bring it up to date; nothing of it depends on a user."""
+        """Update it for *settings*; nothing of it depends on a user."""
         try:
             if settings != self.settings:
                 self.settings, self.server = settings, None
@@ -143,17 +144,17 @@ class ZygoteState:
                 self._next_look = time.monotonic() + LOOK_AGAIN
                 self.stamp = reset.read_configuration(self.stamp)
         except Exception:
-            self.stamp = None  # at the connection there is somebody to tell
+            self.stamp = None  # the worker fails likewise, and tells its client
 
     def client_timeout(self) -> float:
-        """Seconds without a request until a client is given up."""
+        """The seconds without a request after which a client is disconnected."""
         chosen: float | None = self.settings["client_timeout"]
         return reset.client_timeout if chosen is None else chosen
 
 
 def warm_up(ready: ZygoteState) -> None:
-    """Serve a greeting to nobody, in the version of the protocol that clients use."""
-    intake.writing_requests()  # which is remembered
+    """Serve one "hello" from a pipe, to run the code that a connection runs."""
+    intake.writing_requests()  # fills its cache
     ends = (*os.pipe(), *os.pipe())
     try:
         os.write(ends[1], _GREETING)
@@ -166,21 +167,21 @@ def warm_up(ready: ZygoteState) -> None:
 
 
 def practise(context: reset.Context, ready: ZygoteState) -> None:
-    """Go through a connection of nobody, while nobody waits.
+    """Serve a connection without a client in a spare worker.
 
-    What a fork shares is copied when it is first written to, reference counts
-    included: a spare worker that has done it once has most of that behind it
-    (doc/design.txt). What it leaves is what a connection sets anew.
+    A page that a fork shares is copied at the first write to it, and reference counts
+    are writes. After this, most pages that a connection writes to are copied
+    (doc/design.txt). The state that it leaves is reset at the connection.
     """
     email, log = os.environ.get("BRZ_EMAIL"), trace._trace_file
-    trace._trace_file = None  # to be opened by the one who has something to log
+    trace._trace_file = None  # do not open the log
     try:
         context.message = {"user": "spare", "env": {}}
         for step in reset.AT_CONNECTION:
             step(context)
         warm_up(ready)
     except Exception:
-        context.stamp = None  # at the connection there is somebody to tell
+        context.stamp = None  # the connection fails likewise, and tells its client
     finally:
         trace._trace_file = log
         os.environ.pop(LPSERVE_USER, None)
@@ -191,16 +192,16 @@ def practise(context: reset.Context, ready: ZygoteState) -> None:
 
 
 class _FifoAnswers:
-    """A connection through FIFOs: the service has answered, we say how we end."""
+    """A connection through FIFOs: the service has sent ``ok``, we send our status."""
 
     def __init__(self, message: dict[str, Any]):
         self._path = message["path"]
         self._reply = message["reply"]
 
     def connect(self, descriptors: list[int], timeout: float) -> None:
-        """Make the FIFOs our stdio, in the order in which the client opens them.
+        """Open the FIFOs as our stdio, in the order in which the client opens them.
 
-        :raises _TooLate: if it does not within *timeout* seconds.
+        :raises _TooLate: if the client has not opened them after *timeout* seconds.
         """
 
         def too_late(number: int, frame: Any) -> None:
@@ -208,7 +209,7 @@ class _FifoAnswers:
 
         stdin, self._held = descriptors
         signal.signal(signal.SIGALRM, too_late)
-        # 0 would mean for ever.
+        # 0 would disable the timer.
         signal.setitimer(signal.ITIMER_REAL, timeout or 0.001)
         try:
             _become(stdin, 0)
@@ -219,17 +220,17 @@ class _FifoAnswers:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def clean_up(self) -> None:
-        """Leave nothing of what led to the connection."""
+        """Remove the FIFOs and release their directory."""
         remove_connection(self._path)
         os.close(self._held)
 
     def open(self) -> int:
-        """The descriptor to which the last answer is written."""
+        """Open the reply FIFO, for the last answer; its descriptor."""
         return os.open(self._reply, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 class _LinkAnswers:
-    """A connection through the socket: all the answers are ours."""
+    """A connection through the socket: we send all answers."""
 
     def __init__(self, descriptors: list[int]):
         if len(descriptors) != 4:
@@ -237,7 +238,7 @@ class _LinkAnswers:
         self._link = descriptors.pop(0)
 
     def connect(self, descriptors: list[int], timeout: float) -> None:
-        """Make the descriptors our stdio.
+        """Send ``ok`` and make the descriptors our stdio.
 
         :raises OSError: if the client has gone.
         """
@@ -248,10 +249,10 @@ class _LinkAnswers:
                 os.set_blocking(number, True)
 
     def clean_up(self) -> None:
-        """There is nothing to leave."""
+        """Do nothing."""
 
     def open(self) -> int:
-        """The descriptor to which the last answer is written."""
+        """The descriptor for the last answer."""
         return self._link
 
 
@@ -281,10 +282,10 @@ def _serve(context: reset.Context, ready: ZygoteState) -> int:
 def _leave(
     end: socket.socket, answers: _FifoAnswers | _LinkAnswers, status: int
 ) -> None:
-    """Say how we end: the service may be killed before it could.
+    """Send our exit status to the client, which then need not wait for the service.
 
-    If we are killed in between, the service says so, and is right. So it does
-    where we cannot.
+    ``left`` tells the service not to send it. If we are killed before we exit, the
+    service sends that instead; so it does after ``stayed``.
     """
     for number in range(3):
         with contextlib.suppress(OSError):

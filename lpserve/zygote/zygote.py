@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The zygote: a process that has everything loaded, and forks workers.
+"""The main program of a zygote: gets ready, then forks workers and loaders on request.
 
-It does nothing else: when its channel to the service closes, it ends. When the
-service is killed it is killed too, whatever it is doing.
+It exits when its channel to the service closes. If the service is killed, the kernel
+kills the zygote as well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FOR_WORKERS = (signal.SIGHUP, signal.SIGINT)
 
 
 def main(number: int) -> NoReturn:
-    """Be a zygote.
+    """Run a zygote.
 
     :param number: the descriptor of the channel to the service.
     """
@@ -38,13 +38,13 @@ def main(number: int) -> NoReturn:
         with socket.socket(fileno=number) as link:
             os.set_inheritable(number, False)
             try:
-                # It does not look at its channel while it rehearses.
+                # It does not read its channel during the rehearsal.
                 system.die_with_parent()
                 if channel.is_closed(link):
                     raise BrokenPipeError
                 Zygote(link).run()
             except (BrokenPipeError, ConnectionResetError):
-                pass  # the service has gone
+                pass  # the service has ended
             except BaseException as error:
                 traceback.print_exc()
                 status = 1
@@ -55,7 +55,7 @@ def main(number: int) -> NoReturn:
 
 
 class Zygote:
-    """See the module.
+    """Gets ready, then forks on request.
 
     :param link: the channel to the service.
     """
@@ -73,7 +73,7 @@ class Zygote:
     def run(self) -> None:
         """Get ready, then fork until the service closes the channel."""
         if "settings" not in self._start:
-            # Of an older service, which will say that it is.
+            # From an older service, which checks the version.
             channel.send(self._link, "ready", version=channel.VERSION)
             return
         self._detach()
@@ -82,12 +82,12 @@ class Zygote:
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()
-        # The rehearsal had a stage, and imports may have been compiled.
+        # After the rehearsal and the imports, which write files.
         self._ready.sandbox = confine.enter(
             self._start["settings"], self._start["runtime_dir"]
         )
         self._clean(self._link.fileno(), *self._ready.sandbox.descriptors)
-        # In a worker a collection would write into pages that all of them share.
+        # A collection in a worker would write to pages that all workers share.
         system.keep_what_is_loaded()
         self._modules = len(sys.modules)
         channel.send(
@@ -124,17 +124,17 @@ class Zygote:
         reset.reset_limits(reset.Context(self._start))
 
     def _clean(self, *kept: int) -> None:
-        """Be as workers are to be, where they can all be the same."""
+        """Reset what is the same for all workers, once for all of them."""
         context = reset.Context(self._start, kept)
         for step in reset.IN_ZYGOTE:
             step(context)
 
     def _fork(self, message: dict[str, Any], ends: list[socket.socket]) -> None:
-        """Fork workers or loaders, which are the service's children."""
+        """Fork workers or loaders, which become children of the service."""
         if message["kind"] == "fork":
             self._ready.prepare(self._start["settings"])
-        # For the workers, which may have connections, and signals for them, before
-        # their resets, which unblock them.
+        # A worker may get a connection, and signals from its client, before it is
+        # ready for them. `reset.reset_mask` unblocks them.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
         for serial, end in zip(message["serials"], ends, strict=True):
             run = functools.partial(self._be_child, end, ends, message)
@@ -169,7 +169,7 @@ class Zygote:
 
 
 def _install_wrappers() -> str:
-    """Have Breezy ask `warm.memory.cache`; else why it does not."""
+    """Have Breezy ask `warm.memory.cache`; "", or why that fails."""
     try:
         wrapping.install()
         medium.PipeMedium.idle = staticmethod(cache.idle)
