@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What is different in Breezy while a connection is served.
+"""Replaces functions of Breezy while a connection is served.
 
-No lock is waited for, every error becomes an answer, what writes is refused before it
-begins, and what clients write (paths, configuration files, git repositories) neither
-opens a path of the host nor tells of the account's configuration.
+With the replacements Breezy does not wait for locks, sends every error as an answer and
+refuses writes early in a read-only service. Paths, configuration files and git
+repositories that clients write neither open other paths of the host nor reveal the
+configuration of the account.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _Changed = list[tuple[Any, str, Any]]
 
 
 class Literal(str):
-    """A value in which ``{name}`` stands for nothing.
+    """A value in which ``{name}`` is not expanded.
 
-    Breezy would put the option in its place, of the account's configuration too; and
-    some lines that name each other are gigabytes.
+    An expansion could insert an option from the account's configuration, and a few
+    options that refer to each other can expand to gigabytes.
     """
 
     __slots__ = ()
@@ -38,8 +39,8 @@ class Literal(str):
 class ClientSection(config.Section):
     """A section of a file that clients may write: branch.conf, control.conf."""
 
-    #: How the names of options begin that are about this host and this account: what
-    #: is run and read, who is sent mail and with which password.
+    #: Prefixes of options that concern this host and account: programs and files,
+    #: recipients of mail, passwords. A client's values for them are ignored.
     _OF_THE_ACCOUNT = (
         *("debug_flags", "editor", "email", "git.", "gpg_", "lpserve.", "mail_client"),
         *("po_merge.", "post_commit", "quilt.", "revision_mail_headers", "serve."),
@@ -47,7 +48,7 @@ class ClientSection(config.Section):
     )
 
     def get(self, name: str, default: Any = None, expand: bool = True) -> Any:
-        """The option, or *default*."""
+        """The value of the option *name*, or *default*."""
         if name.startswith(self._OF_THE_ACCOUNT):
             return default
         value = super().get(name, default, expand)
@@ -67,9 +68,10 @@ def _expand_options_in_string(
 
 
 def _expand_option(stack: Any, name: str, env: Any, _refs: Any) -> Any:
-    """What the account's ``{name}`` stands for: nothing that would be expanded again.
+    """Expand ``{name}`` in a value of the account's configuration.
 
-    :raises ExpandingUnknownOption: if a client has written such a thing.
+    :raises ExpandingUnknownOption: if *name* is an option that a client has written,
+        with references in its value.
     """
     value = _expand_one(stack, name, env, _refs)
     if isinstance(value, Literal) and "{" in value:
@@ -81,7 +83,7 @@ def _expand_option(stack: Any, name: str, env: Any, _refs: Any) -> Any:
 
 
 def _dereference(directories: Any, location: str, purpose: Any = None) -> str:
-    """*location*, which names no project of Launchpad, PyPI...: nobody is asked."""
+    """*location* itself: names such as ``lp:project`` are not looked up."""
     return location
 
 
@@ -89,19 +91,19 @@ def _dereference(directories: Any, location: str, purpose: Any = None) -> str:
 
 
 _probe = git.LocalGitProber.probe_transport
-#: What was changed in dulwich since somebody has last asked.
+#: The changes that were made to dulwich after `adapt`.
 _changed_late: _Changed = []
 
 
 def _probe_transport(prober: Any, found: Any) -> Any:
-    """Breezy's; a repository that it finds is opened next."""
+    """Probe as Breezy does, and adapt dulwich, which that has imported."""
     format = _probe(prober, found)
     _changed_late.extend(_change(_in_dulwich()))
     return format
 
 
 def _in_dulwich() -> _Changed:
-    """A repository has its own configuration, and includes no other file."""
+    """Changes after which a repository reads only its own configuration file."""
     from dulwich.config import ConfigFile, StackedConfig
 
     if getattr(StackedConfig.default_backends, "_lpserve", False):
@@ -111,7 +113,7 @@ def _in_dulwich() -> _Changed:
     only: dict[str, Any] = {}
     if "expand_includes" in known:
         only = {"expand_includes": False}
-    elif "file_opener" in known:  # includes came with it
+    elif "file_opener" in known:  # the first version that supports includes
         only = {"file_opener": _open_nothing}
 
     def from_file(cls: Any, *given: Any, **options: Any) -> Any:
@@ -159,7 +161,7 @@ _ADAPTED: _Changed = [
 
 
 def _change(wanted: _Changed) -> _Changed:
-    """Change that; what it was before, of what was otherwise."""
+    """Set the attributes *wanted*; the previous values of those that differed."""
     changed = []
     for owner, name, value in wanted:
         before = inspect.getattr_static(owner, name)
@@ -169,12 +171,12 @@ def _change(wanted: _Changed) -> _Changed:
     return changed
 
 
-# Whether it is done, and stays.
+# Whether `adapt_for_ever` was called.
 _for_ever = False
 
 
 def adapt() -> _Changed:
-    """Have Breezy as connections need it; what to give `restore` afterwards."""
+    """Replace the functions; the previous ones, for `restore`."""
     if _for_ever:
         return []
     changed = _change(_ADAPTED)
@@ -184,10 +186,10 @@ def adapt() -> _Changed:
 
 
 def adapt_for_ever() -> None:
-    """Have Breezy as connections need it, with nothing left to do for each of them.
+    """Replace the functions permanently, in a zygote.
 
-    For a zygote: to change a class takes back what Python has specialized for it, in
-    each worker anew.
+    A change of a class invalidates the specialized bytecode that uses it. That would
+    happen in each worker.
     """
     global _for_ever
     adapt()
@@ -195,7 +197,7 @@ def adapt_for_ever() -> None:
 
 
 def restore(changed: _Changed) -> None:
-    """Have Breezy as it was."""
+    """Undo `adapt`."""
     if not changed:
         return
     for owner, name, value in [*changed, *_changed_late]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Every request is answered, and no error names a path of this host.
+"""Makes answers encodable, and removes paths of this host from errors.
 
-Breezy encodes an answer while it writes it. Where an error has words that cannot be
-encoded (None for the token of a lock that nobody holds, text where only bytes can
-be), or cannot be put into words, the client waits for the rest for ever. Here words are
-made encodable first, and what cannot be sent all the same becomes another error.
+Breezy encodes an answer while it writes it. If a word cannot be encoded (None as the
+token of a lock that is not held, text in place of bytes), the client waits without end
+for the rest. Here each word is made encodable first. An answer that still cannot be
+sent is replaced by an error.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..errors import text_of
 
 _translate_error = request._translate_error
 
-#: What a path of the host becomes.
+#: The replacement of a path of this host.
 HIDDEN = "..."
-#: Answers whose words are texts of errors, or the paths of files.
+#: Errors whose words are texts or paths.
 _WITH_PATHS = frozenset(
     (
         b"AlreadyControlDir",
@@ -43,10 +43,10 @@ _WITH_PATHS = frozenset(
         b"error",
     )
 )
-#: Characters of a text that may have paths in it: as of a path (PATH_MAX).
+#: The most characters of a text in which paths are searched for (PATH_MAX).
 _LONGEST_TEXT = 4096
-#: A URL below the root, a URL elsewhere, and what is a path of this host. What comes
-#: before the colon has a limit: it is looked for at each letter.
+#: A URL below the root, another URL, or a path of this host. The scheme of a URL has a
+#: limit, because the search starts at each letter.
 _PATHS = re.compile(
     r"(?P<inside>(?:readonly\+)?filtered-\d{1,20}:///)"
     r"|(?P<elsewhere>\b(?!(?:[a-z]{1,20}\+){0,4}file:)[a-z][a-z0-9+.-]{0,40}://[^\s'\"]*)"
@@ -55,10 +55,10 @@ _PATHS = re.compile(
 
 
 def hide_paths(text: str, root: str = "/") -> str:
-    """*text* without the paths of this host.
+    """Remove the paths of this host from *text*, which is cut if it is long.
 
-    Those below *root*, and URLs of transports of the connection, become the paths
-    that clients know. A long text is cut.
+    Paths below *root*, and URLs of the connection's transports, are replaced by the
+    paths that the client knows.
     """
     text = text[:_LONGEST_TEXT]
     if root != "/":
@@ -76,10 +76,10 @@ def _shown(match: re.Match[str]) -> str:
 def translate(error: Exception) -> tuple[Any, ...]:
     """The words of the answer to a request that failed with *error*.
 
-    For ``breezy.bzr.smart.request._translate_error``, which fails with some.
+    Replaces ``breezy.bzr.smart.request._translate_error``, which raises for some.
 
-    :raises MemoryError: if it is one, to end the connection as other errors do that
-        nobody expects; clients do not understand that answer to every request.
+    :raises MemoryError: if *error* is one, so that the connection ends. Clients do not
+        understand Breezy's answer to it for every request.
     """
     if isinstance(error, MemoryError):
         raise error
@@ -87,7 +87,7 @@ def translate(error: Exception) -> tuple[Any, ...]:
         try:
             return _translate_error(error)
         except Exception:
-            trace.log_exception_quietly()  # both, the first as the other's context
+            trace.log_exception_quietly()  # with *error* as its context
     else:
         trace.log_exception_quietly()
     text = text_of(error).encode("utf-8", "replace")
@@ -95,9 +95,9 @@ def translate(error: Exception) -> tuple[Any, ...]:
 
 
 def unless_readonly(method: Callable[..., Any]) -> Callable[..., Any]:
-    """*method* of a request, but that it is refused where nothing may be changed.
+    """Wrap *method* of a request, to refuse it in a read-only service.
 
-    Most formats of repositories have no file that is written for a lock.
+    Without this a lock succeeds there: most repository formats write no file for it.
     """
 
     def refuse(asked: Any, *words: Any) -> Any:
@@ -109,7 +109,7 @@ def unless_readonly(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _encodable(word: Any) -> Any:
-    """*word* as what both formats can have in their answers; None is empty."""
+    """Convert *word* to types that all protocol versions encode; None becomes empty."""
     if isinstance(word, bytes):
         return word
     if isinstance(word, str):
@@ -137,7 +137,7 @@ def _error_words(words: Iterable[Any], root: str) -> list[Any]:
 
 
 def _sound(response: Any) -> Any:
-    """*response*, or that of an error if it has a body that cannot be sent."""
+    """*response*; if its body has a wrong type, the response for an error."""
     body = response.body
     if body is None or isinstance(body, bytes):
         return response
@@ -146,14 +146,14 @@ def _sound(response: Any) -> Any:
 
 
 class _LineProtocol(protocol.SmartServerRequestProtocolOne):
-    """Answers of the older formats: words on a line."""
+    """Answers of protocol versions one and two: words on a line."""
 
     def accept_bytes(self, data: bytes) -> None:
         try:
             super().accept_bytes(data)
         except Exception as error:
-            # What follows cannot be told from the rest of this request: the
-            # connection ends, but not without an answer.
+            # The start of the next request is not known, so the connection ends,
+            # after an answer.
             if not self._finished:
                 self._send_response(FailedSmartServerResponse(translate(error)))
             raise
@@ -187,15 +187,15 @@ def _on_a_line(word: Any) -> bytes:
 
 
 class _ProtocolOne(_LineProtocol):
-    """Answers of the first format."""
+    """Answers of protocol version one."""
 
 
 class _ProtocolTwo(_LineProtocol, protocol.SmartServerRequestProtocolTwo):
-    """Answers of the second format."""
+    """Answers of protocol version two."""
 
 
 class _Responder(protocol.ProtocolThreeResponder):
-    """Answers of the third format."""
+    """Answers of protocol version three."""
 
     def __init__(self, write: Callable[[bytes], Any], root: str):
         super().__init__(write)
@@ -242,9 +242,11 @@ def _protocol_three(backing: Any, write: Callable[[bytes], Any], path: str) -> A
 
 
 def protocol_of(line: bytes) -> tuple[Callable[..., Any], bytes]:
-    """What reads and answers a request that begins with *line*, and its first bytes.
+    """The factory of the protocol for a request, and the first bytes of the request.
 
-    For ``breezy.bzr.smart.medium._get_protocol_factory_for_bytes``.
+    Replaces ``breezy.bzr.smart.medium._get_protocol_factory_for_bytes``.
+
+    :param line: the first line from the client, with the marker of a version.
     """
     if line.startswith(protocol.MESSAGE_VERSION_THREE):
         return _protocol_three, line[len(protocol.MESSAGE_VERSION_THREE) :]

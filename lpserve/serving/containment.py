@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Keep a connection inside the directory that it is served.
+"""Maps the paths of clients to files below the directory that is served.
 
-Breezy joins and checks paths while they are URL-encoded, in one layer after the other,
-and its local transport decodes them at last: ``..%2fname`` passes every check and is
-``../name`` then. Here a path is decoded once, by `descend`, and what is checked is
-what the operating system gets. `ContainedTransport` takes the place of Breezy's layers
-(chroot, path filter, read-only): each operation of each transport of a connection
-asks `Containment.admit` about each of its paths.
+Breezy joins and checks URL-encoded paths in several layers, and its local transport
+decodes them last: ``..%2fname`` passes every check and becomes ``../name``. Here
+`descend` decodes a path once, and the operating system gets exactly the path that was
+checked. `ContainedTransport` replaces Breezy's layers (chroot, path filter, read-only).
+Each operation of each transport of a connection passes each path to
+`Containment.admit`.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ from breezy import errors, transport, urlutils
 from breezy.transport import FileExists, LateReadError, NoSuchFile
 from breezy.transport.local import LocalTransport
 
-#: What an operation does with a path: reads the file or looks at it, changes it or its
-#: entry in a directory, lists the directory.
+#: What an operation does with a path: reads the file or its attributes; changes it or
+#: its entry in a directory; lists the directory.
 READ, WRITE, LIST = "read", "write", "list"
 
 # Windows, where --inet works, has no such flag.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-#: What a client may choose of modes: no file is run as another user.
+#: The bits of modes that a client may set: no setuid, and setgid for directories only.
 _FILE_MODE, _DIRECTORY_MODE = 0o777, 0o2777
 
-#: Paths that mean what they look like: ASCII, nothing encoded, no "", "." or "..".
+#: Paths that need no decoding: ASCII, without "%", and without "", "." or "..".
 _NAME = r"(?!\.\.?(?:/|\Z))[^/%\0\x80-\U0010ffff]+"
 _is_plain = re.compile(rf"{_NAME}(?:/{_NAME})*").fullmatch
 
 
 def descend(place: str, relpath: str) -> str:
-    """The path below the root that *relpath* leads to from *place*.
+    """Join *place* and *relpath*; the path below the root.
 
-    Both paths returned and taken as *place* are decoded, have names separated by
-    single slashes, and are empty for the root.
+    *place* and the result are decoded, have single slashes between names, and are ""
+    for the root.
 
-    :param relpath: a URL-encoded path; one that begins with a slash is from the root.
-    :raises NoSuchFile: if it is no plain descent: a name that is not UTF-8 or has a
-        slash or NUL in it, or more ".." than there are names to leave.
+    :param relpath: a URL-encoded path, relative to *place*; to the root if it begins
+        with a slash.
+    :raises NoSuchFile: if a name is not UTF-8 or contains a slash or NUL, or if ".."
+        leads above the root.
     """
     if relpath in (".", ""):
         return place
@@ -73,31 +74,29 @@ def _descend_slowly(place: str, relpath: str) -> str:
     return "/".join(names)
 
 
-#: One for each scheme; Breezy's have an address in memory, which clients get to see.
+#: Numbers for schemes. Breezy's schemes reveal an address in memory to clients.
 _numbers = itertools.count(1)
 
 
 class Containment:
-    """What the transports of a connection have in common.
+    """What the transports of a connection share; created without access to files.
 
-    It is made without touching a file.
-
-    :ivar scheme: what the URLs of its transports begin with; what is below is the
-        path below the root.
-    :ivar writable: whether anything may be changed.
+    :ivar scheme: the start of the URLs of its transports; the path below the root
+        follows.
+    :ivar writable: whether clients may change files.
     """
 
     def __init__(self, root: str, writable: bool):
         url = urlutils.local_path_to_url(root)
         self.scheme = f"filtered-{next(_numbers)}:///"
         self.files = _Files(url, self.scheme)
-        #: As Breezy's layers have it.
+        #: The same as with Breezy's layers.
         self.external_url = ("" if writable else "readonly+") + self.files.base
         self.writable = writable
         transport.register_transport(self.scheme, self._open)
 
     def close(self) -> None:
-        """Forget the scheme; transports of it cannot be opened by URL any more."""
+        """Unregister the scheme: its URLs cannot be opened any more."""
         transport.unregister_transport(self.scheme, self._open)
 
     def _open(self, url: str) -> ContainedTransport:
@@ -108,13 +107,14 @@ class Containment:
         return ContainedTransport(self, "")
 
     def admit(self, path: str, access: str) -> str:
-        """The path of the file to use for *path*, both decoded and below the root.
+        """Check access to *path*; the path to use, with "~" and "~user" expanded.
 
-        They differ for "~" and "~user" where that is a home directory below the root.
+        Both paths are decoded and relative to the root. A home directory is expanded
+        if it is below the root.
 
         :param path: as `descend` returns it.
         :param access: `READ`, `WRITE` or `LIST`.
-        :raises TransportNotPossible: if nothing may be changed.
+        :raises TransportNotPossible: if it is `WRITE` in a read-only service.
         """
         if path[:1] == "~":
             path = self._expand(path)
@@ -129,9 +129,10 @@ class Containment:
 
 
 class _Files(LocalTransport):
-    """Breezy's local transport, for paths that are decoded already.
+    """Breezy's local transport for decoded paths.
 
-    Errors name paths as clients know them; the log has the others, as the cause.
+    Its errors name the paths that the client knows. Their causes, in the log, name the
+    paths of this host.
     """
 
     def __init__(self, url: str, scheme: str):
@@ -139,14 +140,14 @@ class _Files(LocalTransport):
         self._scheme = scheme
 
     def _abspath(self, path: str) -> str:
-        # A slash at the end would have lstat follow a link.
+        # With a slash at the end, lstat(2) would follow a link.
         return self._local_base + path if path else self._local_base.rstrip("/") or "/"
 
-    #: The key of a file that is open for writing.
+    #: Breezy uses it as the key in `transport._file_streams`.
     abspath = _abspath
 
     def get(self, path: str) -> Any:
-        """See Breezy's; but nobody waits for the other end of a FIFO."""
+        """See Breezy's; opening a FIFO does not block."""
         if (name := self._abspath(path)) in transport._file_streams:
             transport._file_streams[name].flush()
         try:
@@ -162,7 +163,7 @@ class _Files(LocalTransport):
         raise errors.PermissionDenied(self._scheme + path)
 
     def list_dir(self, path: str) -> list[str]:
-        """The names, encoded; without those that no path can lead to."""
+        """The URL-encoded names, without those that are not UTF-8."""
         names = []
         try:
             found = os.listdir(self._abspath(path))
@@ -182,18 +183,18 @@ class _Files(LocalTransport):
             path = path[len(self._local_base) :]
         elif path == self._abspath(""):
             path = ""
-        # Its own text names the file.
+        # The text of *error* names the file.
         without_path = OSError(error.errno, error.strerror)
         super()._translate_error(without_path, self._scheme + path, raise_generic)
         raise error
 
 
 def local_transport(path: str, possible_transports: Any = None) -> Any:
-    """Breezy's ``get_transport_from_path``, but not for what a git repository names.
+    """Breezy's ``get_transport_from_path``, except for the alternates of git.
 
-    The alternates of one are looked for from the current directory.
+    Breezy would open them relative to the working directory, and absolute ones.
 
-    :raises NoSuchFile: whether it is there or not.
+    :raises NoSuchFile: for alternates, even if they exist.
     """
     if sys._getframe(1).f_globals["__name__"] == "breezy.git.transportgit":
         raise NoSuchFile(path)
@@ -208,9 +209,9 @@ def _limited(mode: int | None, most: int) -> int | None:
 
 
 class ContainedTransport(transport.Transport):
-    """A directory below the root, and what is below that.
+    """The transport of a directory below the root.
 
-    :param containment: the root, and what may be done there.
+    :param containment: of the connection.
     :param place: the path of the directory, as `descend` returns it.
     """
 
@@ -231,7 +232,7 @@ class ContainedTransport(transport.Transport):
         return self._containment.files._abspath("")
 
     def directory(self) -> str:
-        """Its own path on this host."""
+        """The path of the directory on this host."""
         return self._containment.files._abspath(self._use(".", READ))
 
     # -- places ----------------------------------------------------------------
@@ -239,35 +240,35 @@ class ContainedTransport(transport.Transport):
     def clone(self, offset: str | None = None) -> ContainedTransport:
         """The transport of another directory."""
         if offset in ("..", "../"):
-            # Breezy looks upwards until there is no change.
+            # Breezy searches upwards until the transport does not change.
             place = self._place.rpartition("/")[0]
         else:
             place = descend(self._place, offset or ".")
         return ContainedTransport(self._containment, place)
 
     def abspath(self, relpath: str) -> str:
-        """The URL of *relpath*; with "~" as it is, to be expanded when it is used."""
+        """The URL of *relpath*; "~" is not expanded before it is used."""
         return self._url_of(descend(self._place, relpath))
 
     def external_url(self) -> str:
-        """As Breezy's layers have it: that of the root."""
+        """The URL of the root, as with Breezy's layers."""
         return self._containment.external_url
 
-    # -- what there is ---------------------------------------------------------
+    # -- reading ---------------------------------------------------------------
 
     def is_readonly(self) -> bool:
-        """Whether nothing may be changed."""
+        """Whether the service is read-only."""
         return not self._containment.writable
 
     def listable(self) -> bool:
-        """Directories can be listed."""
+        """Return True: directories can be listed."""
         return True
 
     def _can_roundtrip_unix_modebits(self) -> bool:
         return self._containment.files._can_roundtrip_unix_modebits()
 
     def has(self, relpath: str) -> bool:
-        """Whether it is there; what is no path is not."""
+        """Whether *relpath* exists; False for an invalid path."""
         try:
             path = self._use(relpath, READ)
         except NoSuchFile:
@@ -291,7 +292,7 @@ class ContainedTransport(transport.Transport):
         return self._containment.files.list_dir(self._use(relpath, LIST))
 
     def iter_files_recursive(self) -> Iterator[str]:
-        """The encoded paths of the files below it."""
+        """The URL-encoded paths of the files below the directory."""
         queue = self.list_dir(".")
         while queue:
             relpath = queue.pop(0)
@@ -300,14 +301,14 @@ class ContainedTransport(transport.Transport):
             else:
                 yield relpath
 
-    # -- what changes it -------------------------------------------------------
-    # The others (put_bytes, copy, move, delete_tree...) are Breezy's, made of these.
+    # -- writing ---------------------------------------------------------------
+    # Breezy implements the others (put_bytes, copy, move, delete_tree...) with these.
 
     def _entry(self, relpath: str) -> str:
-        """The path of something whose entry in its directory may be changed.
+        """The path for an operation that changes an entry of a directory.
 
-        :raises PermissionDenied: for the root: its entry, and a temporary file beside
-            it, are outside.
+        :raises PermissionDenied: for the root, because its entry, and a temporary
+            file beside it, are outside.
         """
         path = self._use(relpath, WRITE)
         if not path:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What is taken in of a request: not more than there is a use for.
+"""Reads the body of a request, with limits on its size.
 
-Breezy keeps what a client announces, up to 4 GiB at a time, before it looks at it.
-Here a body that would change a read-only service is answered when the request's
-arguments are known, a body that no request can need when its length is, and the
-rest of it is read and forgotten: a client may send all of it before it reads an answer.
+Breezy buffers what a client announces, up to 4 GiB, before it handles a request. Here a
+request to write to a read-only service is refused before its body is read, and a body
+that is too long as soon as its length is known. The rest of a refused body is read and
+discarded, because a client may send all of it before it reads the answer.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from breezy.bzr.smart.protocol import ProtocolThreeDecoder
 
 from ..errors import ClientError
 
-#: Bytes that are taken in of anything but the body of a request that writes. The
-#: longest that there is a use for names each file of a tree, or each revision, in 100
-#: to 130 bytes: a quarter of a million of them.
+#: The most bytes of a request, except the body of one that writes. The longest bodies
+#: name each file of a tree, or each revision, in 100 to 130 bytes; so this is enough
+#: for a quarter of a million of them.
 LONGEST = 32 << 20
-#: Bytes of a line that says how long a body is.
+#: The most bytes of a line with the length of a body.
 _LONGEST_LENGTH = 20
-#: Parts of a stream that wait to be inserted while more are read.
+#: How many parts of a stream are read before they are inserted.
 AHEAD = 8
-#: Seconds that an insertion has to clean up after its client.
+#: Seconds that an insertion has to clean up after its client has gone.
 CLEANING = 10.0
-# What cannot be a part of one: that its end came too early is not always seen.
+# An invalid part of a stream, which makes its insertion fail: Breezy may take the mere
+# end of an incomplete stream for success.
 _NO_STREAM = None
-#: What Breezy says of verbs (``request.request_handlers``) that change something.
+#: The kinds of verbs (``request.request_handlers``) that change something.
 _WRITING = ("idem", "semi", "semivfs", "stream", "mutate")
 _failure = request.FailedSmartServerResponse
 _READ_ONLY = (b"ReadOnlyError",)
@@ -47,25 +48,25 @@ _TOO_LONG = (
 
 
 class Source(Protocol):
-    """Where a request comes from; to read at its end raises EOFError."""
+    """The input of `take_in`; reading at the end of file raises EOFError."""
 
     def read_some(self, count: int) -> bytes:
-        """Up to *count* bytes, at least one."""
+        """Read at least one byte, and up to *count*."""
 
     def read_line(self) -> bytes:
-        """A line, of `LONGEST` bytes at most, with its newline."""
+        """Read a line of at most `LONGEST` bytes, including its newline."""
 
     def flush(self) -> None:
-        """Have an answer on its way."""
+        """Write the buffered answer."""
 
 
 def take_in(protocol: Any, source: Source, is_readonly: Callable[[], bool]) -> None:
-    """Read what is missing of a request, and have it answered.
+    """Read the rest of a request, and have it answered.
 
-    :param protocol: of Breezy; what it has been given yet is the start of a request.
-    :param is_readonly: tells whether what is served cannot be changed.
-    :raises EOFError: if the client ends in its middle.
-    :raises ClientError: if it cannot be understood, or holds what nobody needs.
+    :param protocol: a protocol object of Breezy, which has the start of a request.
+    :param is_readonly: returns whether the service is read-only.
+    :raises EOFError: if the client closes within the request.
+    :raises ClientError: if the request is invalid, or has too long arguments.
     """
     if isinstance(protocol, ProtocolThreeDecoder):
         _take_in_message(protocol, source, is_readonly)
@@ -76,7 +77,7 @@ def take_in(protocol: Any, source: Source, is_readonly: Callable[[], bool]) -> N
 def _take_in_message(
     protocol: Any, source: Source, is_readonly: Callable[[], bool]
 ) -> None:
-    """A request in the third version of the protocol: a message in parts."""
+    """Read a request of protocol version three: a message in parts."""
     message = protocol.message_handler
     try:
         _take_in_parts(protocol, message, source, is_readonly)
@@ -112,15 +113,15 @@ def _take_in_parts(
     if broken:
         raise broken[0]
     if protocol.decoding_failed:
-        # Nobody knows where the next request begins.
+        # The start of the next request is not known.
         raise ClientError("the client sent an invalid request")
 
 
 def _broken(message: Any, broken: list[BaseException], error: BaseException) -> None:
-    """In the place of a message handler's ``protocol_error``.
+    """Replaces ``protocol_error`` of a message handler of Breezy.
 
-    That forgets what goes wrong in an answer, and the client waits for the rest. And
-    when memory is short nobody knows how far the request was read.
+    Breezy ignores an error that occurs while it sends an answer, and the client waits
+    for the rest. After a MemoryError, it is not known how far the request was read.
     """
     if message.responder.response_sent or isinstance(error, MemoryError):
         broken.append(error)
@@ -129,14 +130,14 @@ def _broken(message: Any, broken: list[BaseException], error: BaseException) -> 
 
 
 def _in_length(protocol: Any) -> bool:
-    """Whether the length of a part is still being read."""
+    """Whether the length of a part has not been read completely."""
     between = protocol.state_accept == protocol._state_accept_expecting_message_part
     return not between and protocol._in_buffer_len < 4
 
 
 def _refuse_message(message: Any, error: tuple[bytes, ...]) -> None:
     handler = message.request_handler
-    # It is told of the end, and may have to clean up.
+    # The end of the message is still passed to it, for its cleanup.
     handler._command._body_chunks = []
     handler.finished_reading = True
     message.expecting, message._response_sent = "end", True
@@ -144,9 +145,9 @@ def _refuse_message(message: Any, error: tuple[bytes, ...]) -> None:
 
 
 def _forget_rest(protocol: Any, source: Source, wanted: int) -> None:
-    """Read a message that has been answered to its end."""
-    source.flush()  # a client need not send all of it before it reads
-    # What comes now is nobody's fault any more.
+    """Discard the rest of a message that has been answered."""
+    source.flush()  # the client may wait for the answer before it sends the rest
+    # Errors in the rest have no effect.
     protocol.message_handler.request_handler.finished_reading = True
     if protocol.state_accept != protocol._state_accept_expecting_message_part:
         protocol._set_in_buffer(None)
@@ -168,7 +169,7 @@ def _forget_rest(protocol: Any, source: Source, wanted: int) -> None:
 def _take_in_lines(
     protocol: Any, source: Source, is_readonly: Callable[[], bool]
 ) -> None:
-    """A request in the first two versions: a line, and perhaps a body."""
+    """Read a request of protocol version one or two: a line, and perhaps a body."""
     if not protocol._has_dispatched:
         protocol.accept_bytes(source.read_line())
     if not protocol.next_read_size():
@@ -188,7 +189,7 @@ def _take_in_lines(
 
 
 def _room(command: Any, is_readonly: Callable[[], bool]) -> float:
-    """How many bytes the body of *command* may have."""
+    """The most bytes of the body of *command*; 0: none because it is refused."""
     if type(command) not in writing_requests():
         return LONGEST
     return 0 if is_readonly() else math.inf
@@ -196,7 +197,7 @@ def _room(command: Any, is_readonly: Callable[[], bool]) -> float:
 
 @functools.lru_cache(maxsize=1)
 def writing_requests() -> frozenset[type]:
-    """The classes of the requests that change something."""
+    """The classes of requests that change something."""
     verbs = request.request_handlers
     return frozenset(
         verbs.get(verb)
@@ -206,9 +207,9 @@ def writing_requests() -> frozenset[type]:
 
 
 class _Stream:
-    """In the place of the queue by which a stream gets to the thread that inserts it.
+    """Replaces the queue of the thread that inserts a stream, with a limit.
 
-    Breezy's takes all that comes, even when the thread has given up.
+    Breezy's queue grows without limit, even when the thread has ended.
     """
 
     def __init__(self, thread: threading.Thread, before: queue.Queue[Any]):
@@ -218,7 +219,7 @@ class _Stream:
         self.get = before.get
 
     def put(self, item: Any) -> None:
-        """Wait until there is room for *item*; forget it if nobody takes it."""
+        """Wait for room and add *item*; drop it if the thread has ended."""
         while self._thread.is_alive():
             with contextlib.suppress(queue.Full):
                 self._queue.put(item, timeout=0.1)
@@ -226,17 +227,14 @@ class _Stream:
 
 
 def _slow_down(command: Any) -> None:
-    """Have a stream read no faster than it is inserted."""
+    """Read a stream no faster than it is inserted."""
     thread = getattr(command, "insert_thread", None)
     if thread is not None and isinstance(command.queue, queue.Queue):
         command.queue = _Stream(thread, command.queue)
 
 
 def _abandon(command: Any) -> None:
-    """End the insertion of a stream that will not be complete.
-
-    It takes back what it has written.
-    """
+    """Make the insertion of an incomplete stream fail, and wait for its cleanup."""
     thread = getattr(command, "insert_thread", None)
     if thread is not None:
         command.queue.put(_NO_STREAM)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The bytes of a connection: Breezy's medium on two descriptors."""
+"""Reads the requests of a client: a medium of Breezy's on two descriptors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .patience import HAS_POLL, Output, milliseconds
 
 
 class _HungUp(BaseException):
-    """SIGHUP came while there was nothing to do but wait."""
+    """SIGHUP has arrived while the medium waits for a request."""
 
 
 class _Input:
-    """What Breezy wants of a file: it is read by its descriptor."""
+    """The file object that Breezy expects; the medium reads its descriptor."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
@@ -35,27 +35,27 @@ class _Input:
         return self._descriptor
 
     def close(self) -> None:
-        """Leave it open: it is not ours."""
+        """Do nothing: the caller owns the descriptor."""
 
 
 class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     """Breezy's medium on descriptors, with a read buffer of its own.
 
-    Breezy's asks the kernel whether there is another request although it may
-    be in the file object's buffer already, and then waits for the client until
-    it times out. It also wakes up every second to look whether it was told to
-    stop; here SIGHUP interrupts the waiting. And it waits for ever for the rest of
-    a request, and for a client that does not read.
+    It differs from Breezy's in three points. Breezy polls the descriptor for the next
+    request, which may be in the buffer of the file object already, and then waits
+    until the time-out. Breezy wakes up every second to check whether it should stop;
+    here SIGHUP interrupts the wait. Breezy waits without end for the rest of a
+    request, and for a client that does not read.
 
-    :param timeout: seconds without a request until the client is given up;
+    :param timeout: seconds without a request after which the client is disconnected;
         None for Breezy's ``serve.client_timeout``.
-    :param patience: seconds in the middle of a request without a byte from the
-        client, or without room for an answer, until it is given up; 0: never.
+    :param patience: seconds within a request without a byte from the client, or
+        without room for an answer, after which it is disconnected; 0: never.
     """
 
-    #: Longest that poll sleeps; SIGHUP may come right before it begins.
+    #: The longest poll, in seconds: a SIGHUP right before it does not interrupt it.
     _POLL_SECONDS = 20.0
-    #: Called about as often while nothing is asked.
+    #: Called after each such poll without a request.
     idle: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
@@ -77,13 +77,13 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
             self._poller = select.poll()
             self._poller.register(in_fd, select.POLLIN)
         self._error: BaseException | None = None
-        #: Whether nothing is going on that SIGHUP would interrupt.
+        #: Whether SIGHUP may interrupt: no request has begun.
         self.waiting = False
 
     def serve(self) -> None:
-        """Serve requests until the client disconnects, or SIGHUP comes.
+        """Serve requests until the client disconnects, or SIGHUP arrives.
 
-        Unlike Breezy's it leaves it to the caller to tell of errors.
+        Unlike Breezy's, it raises errors instead of reporting them.
         """
         with contextlib.suppress(_HungUp):
             try:
@@ -99,7 +99,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
             raise self._error
 
     def hang_up(self, number: int, frame: Any) -> None:
-        """Stop after this request, or at once if there is none: for SIGHUP."""
+        """Handle SIGHUP: stop after this request, or at once if there is none."""
         self._stop_gracefully()
         if self.waiting:
             self.waiting = False
@@ -133,8 +133,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
         return line
 
     def _get_line(self) -> bytes:
-        """A line, or what there is of it when the client has ended."""
-        if (end := self._received.find(b"\n") + 1) > 0:  # it is, nearly always
+        """Read a line; without its newline if the client has closed."""
+        if (end := self._received.find(b"\n") + 1) > 0:  # nearly always
             line, self._received = self._received[:end], self._received[end:]
             return line
         parts, size = [], 0
@@ -161,7 +161,10 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
         return data
 
     def _receive(self) -> bytes:
-        """What the client has sent, which owes us something; b"" if it has ended."""
+        """Read from the client, which is within a request; b"" at the end of file.
+
+        :raises ClientError: if nothing arrives in time.
+        """
         if (
             not self._ready
             and self._patience
@@ -179,11 +182,11 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
         if self._received:
             return
         if not HAS_POLL:
-            return  # Windows: there Breezy does not time out either
+            return  # Windows, where Breezy has no time-out either
         self._ready = True
         if self._poller.poll(0):
             return
-        # Only now: the first request has no need to wait for breezy.conf.
+        # Read late, so that the first request does not wait for breezy.conf.
         timeout = self._idle_timeout()
         end = time.monotonic() + timeout
         while not self.finished:
@@ -207,8 +210,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     # -- the end ---------------------------------------------------------------
 
     def terminate_due_to_error(self) -> None:
-        """End the connection after an error that is nobody's answer."""
-        # Breezy answers an error, and one in an answer too.
+        """End the connection after an error that was not sent as an answer."""
+        # A failed write comes first: Breezy may have raised another error since.
         self._error = self._out.error or sys.exc_info()[1]
         self.finished = True
         with contextlib.suppress(ClientError, OSError):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How much memory a process may take, and what is said of one that needs more."""
+"""Limits the memory of a process, by RLIMIT_DATA."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _limited = False
 
 
 def limit(size: int) -> None:
-    """Have no more than *size* bytes from now on, or whatever else is the limit.
+    """Allow this process *size* more bytes of memory, unless its limit is lower.
 
-    RLIMIT_DATA counts what is this process's own, and what it has inherited; not
-    what is mapped from files that all workers share. What we start has the limit too.
+    RLIMIT_DATA counts private memory, including what was inherited at the fork, but
+    not the mapped files that workers share. Processes that we start inherit it.
     """
     import resource  # which Windows, where --inet works, does not have
 
     present, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = _data_size() + size
     if not 0 <= present < wanted:  # -1 is no limit
-        with contextlib.suppress(ValueError):  # beyond what there may be at most
+        with contextlib.suppress(ValueError):  # above the hard limit
             resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
 def _data_size() -> int:
-    """Bytes of this process that RLIMIT_DATA counts."""
+    """The bytes of this process that RLIMIT_DATA counts."""
     with open("/proc/self/status") as file:
         for line in file:
             if line.startswith("VmData:"):
@@ -34,7 +34,7 @@ def _data_size() -> int:
 
 
 def limit_connection(mebibytes: int) -> None:
-    """`limit` this process, which serves a connection; 0: do not."""
+    """Call `limit` in a process that serves a connection; 0 means no limit."""
     global _limited
     if mebibytes:
         limit(mebibytes << 20)
@@ -42,7 +42,7 @@ def limit_connection(mebibytes: int) -> None:
 
 
 def explain() -> str:
-    """What is said of a MemoryError."""
+    """The text for the user after a MemoryError."""
     if _limited:
         return "this connection needs more memory than lpserve.worker_memory allows"
     return "this connection needs more memory than there is"

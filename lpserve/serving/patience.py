@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Writing to those who may not read, and waiting for those who may not write.
+"""Writes answers with a time-out, and standard error without waiting for long.
 
-Descriptors 0 to 2 stay blocking, because others may share them. So what may block
-is interrupted by a timer, which looks whether the other end still does something.
+Descriptors 0 to 2 stay blocking, because other processes may share them. Therefore a
+timer interrupts writes that block, and checks whether the other end makes progress.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ except ImportError:  # Windows, where nothing is timed out
 else:
     HAS_POLL = hasattr(select, "poll")
 
-#: Bytes that `Output` collects before it writes them.
+#: Bytes that `Output` buffers.
 BUFFER = 1 << 16
-#: Most bytes that one write gives a socket: the kernel tells of a piece that was
-#: read, not of half of one.
+#: The most bytes of one write to a socket, whose kernel buffers show as unread until
+#: they have been read completely.
 SOCKET_PIECE = 1 << 15
-#: Seconds that standard error is waited for.
+#: Seconds to wait for room at standard error.
 STDERR_PATIENCE = 5.0
-# What poll(2) takes, in ms.
+# The longest time-out of poll(2), in ms.
 _LONGEST_POLL = (1 << 31) - 1
 
 
 def milliseconds(seconds: float) -> float:
-    """As much of *seconds* as poll can wait."""
+    """*seconds* in milliseconds, but at most what poll(2) accepts."""
     return min(seconds * 1000, _LONGEST_POLL)
 
 
 class Output:
     """A buffered stream to a client that may stop reading.
 
-    :param patience: seconds without room after which a write fails with
-        `ClientError`, in which the client has taken nothing; 0: never.
-    :ivar error: what a write has failed with. Nothing is written after it: what
-        has arrived is not known.
+    :param patience: a write fails with `ClientError` after the client has read nothing
+        for so many seconds; 0: never.
+    :ivar error: the exception of a failed write. Nothing is written after it, because
+        the client may have received any part of the data.
     """
 
     def __init__(self, descriptor: int, patience: float):
@@ -70,7 +70,7 @@ class Output:
             self._poller.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes) -> None:
-        """Write *data*, or keep it for the next time; see `flush`."""
+        """Buffer *data*, or write it together with the buffer if that is full."""
         self._size += len(data)
         if self._size < BUFFER:
             self._pending.append(data)
@@ -79,9 +79,10 @@ class Output:
             self._put(data)  # not copied
 
     def flush(self) -> None:
-        """Write what is kept.
+        """Write the buffer.
 
-        :raises ClientError, OSError: if that cannot be.
+        :raises ClientError: if the client does not read.
+        :raises OSError: as write(2).
         """
         if self.error is not None:
             raise self.error
@@ -93,7 +94,7 @@ class Output:
 
     def _put(self, data: bytes) -> None:
         try:
-            # Where there is room at all there is room for so much.
+            # A descriptor that poll(2) calls writable takes PIPE_BUF bytes.
             if not self._patience or (
                 len(data) <= select.PIPE_BUF and self._poller.poll(0)
             ):
@@ -106,7 +107,7 @@ class Output:
             raise
 
     def close(self) -> None:
-        """Write what is kept and take no more; the descriptor stays open."""
+        """Flush; the descriptor stays open."""
         if not self.closed:
             self.closed = True
             self.flush()
@@ -121,7 +122,7 @@ class Output:
 
     @contextlib.contextmanager
     def _interrupted(self) -> Iterator[None]:
-        """Have `_look` called now and then, in the middle of a write too."""
+        """Call `_look` periodically, even during a write."""
         tick = min(self._patience / 4, 15.0)
         self._seen, self._since = self._progress(), time.monotonic()
         before = signal.signal(signal.SIGALRM, self._look)
@@ -130,7 +131,7 @@ class Output:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self._since = float("inf")  # one that is on its way finds nothing wrong
+            self._since = float("inf")  # for a pending signal
             signal.signal(signal.SIGALRM, before)
 
     def _look(self, number: int, frame: Any) -> None:
@@ -143,7 +144,7 @@ class Output:
             )
 
     def _progress(self) -> tuple[int, int]:
-        """Bytes that were written, and those of them that were not read."""
+        """The bytes that were written, and those of them that are unread."""
         left = bytearray(4)
         with contextlib.suppress(OSError):
             ask = termios.TIOCOUTQ if self._socket else termios.FIONREAD
@@ -152,9 +153,9 @@ class Output:
 
 
 def write_aside(data: bytes, patience: float) -> bool:
-    """Write *data* to standard error unless nobody reads it.
+    """Write *data* to standard error, unless its reader has stopped reading.
 
-    :param patience: seconds that there may be no room.
+    :param patience: seconds to wait for room.
     :returns: False if some of it was dropped.
     :raises OSError: as write(2).
     """
@@ -166,34 +167,35 @@ def write_aside(data: bytes, patience: float) -> bool:
     while data:
         if not poller.poll(milliseconds(patience)):
             return False
-        # Where there is room at all there is room for so much.
+        # A descriptor that poll(2) calls writable takes PIPE_BUF bytes.
         count = os.write(2, data[: select.PIPE_BUF])
         data = data[count:]
     return True
 
 
 class StandardError(io.RawIOBase):
-    """Standard error for a connection: nobody waits long for one who does not read.
+    """Standard error of a connection, which drops output that its reader does not read.
 
-    What there is no room for is dropped, at once from the second time on.
+    The first time it waits `STDERR_PATIENCE` seconds for room; then it does not wait
+    until there is room again.
     """
 
     _patience = STDERR_PATIENCE
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """Standard error."""
+        """Return 2."""
         return 2
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether standard error is a terminal."""
         return os.isatty(2)
 
     def write(self, data: Any) -> int:
-        """Write *data*, or drop it; its length."""
+        """Write or drop *data*; its length."""
         there = write_aside(bytes(data), self._patience)
         self._patience = STDERR_PATIENCE if there else 0.0
         return len(data)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Serve one connection of the Bazaar smart protocol on two descriptors.
+"""Serves one connection of the Bazaar smart protocol, and reports its errors.
 
-What ``brz lp-serve --inet`` and a worker have in common.
+Workers and ``brz lp-serve --inet`` use this.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ OK, USER_ERROR, INTERNAL_ERROR = 0, 3, 4
 
 
 class ConnectionServer:
-    """What Breezy's ``serve --inet`` does, around a `PipeMedium`.
+    """Serves connections as ``brz serve --inet`` does, with a `PipeMedium`.
 
-    It is made without touching a file, so it may be made before there is a
-    connection; and used more than once.
+    It is created without any access to files, so that a zygote can do that before there
+    is a connection. It may serve more than one.
 
     :ivar root: the directory that it serves.
     """
@@ -48,7 +48,7 @@ class ConnectionServer:
         self.transport = self._containment.transport()
 
     def tear_down(self) -> None:
-        """It is not used any more."""
+        """Release its transports."""
         self._containment.close()
 
     def serve(
@@ -59,9 +59,10 @@ class ConnectionServer:
         patience: float,
         last: bool = False,
     ) -> None:
-        """Serve one connection; the numbers of seconds are those of `PipeMedium`.
+        """Serve one connection.
 
-        :param last: the process ends after it: SIGHUP means nothing from then on.
+        :param timeout, patience: in seconds; see `PipeMedium`.
+        :param last: whether the process ends after it: SIGHUP is ignored then.
         """
         medium = PipeMedium(in_fd, out_fd, self.transport, timeout, patience)
         before = adaptation.adapt()
@@ -69,7 +70,7 @@ class ConnectionServer:
         try:
             silence_ui()
             if hasattr(signal, "SIGHUP"):
-                # The C function: the one around it makes enums.
+                # The C function: `signal.signal` creates enum members.
                 handler = _signal.signal(signal.SIGHUP, medium.hang_up)
             medium.serve()
         finally:
@@ -80,9 +81,9 @@ class ConnectionServer:
 
 
 def prepare(directory: str | None, allow_writes: bool) -> ConnectionServer | None:
-    """What can be made of a connection before it is known whose it is.
+    """Prepare what does not depend on the user of a connection.
 
-    :returns: something for `serve`; None if *directory* depends on the user.
+    :returns: a value for `serve`; None if *directory* depends on the user.
     """
     if not directory or not root.is_shared(directory):
         return None
@@ -100,11 +101,12 @@ def serve(
     prepared: ConnectionServer | None = None,
     last: bool = False,
 ) -> None:
-    """Serve one connection until the client closes it or stays idle too long.
+    """Serve one connection, until the client closes it or is idle for too long.
 
     :param client_timeout: in seconds; None for Breezy's ``serve.client_timeout``.
     :param request_timeout: in seconds; see `PipeMedium`.
-    :param prepared: by `prepare` from the same *directory* and *allow_writes*.
+    :param prepared: the result of `prepare` for the same *directory* and
+        *allow_writes*.
     :param last: see `ConnectionServer.serve`.
     :raises ConfigurationError: if *directory* cannot be served.
     """
@@ -127,10 +129,7 @@ def serve(
 
 
 def serve_and_report(user: str, in_fd: int, out_fd: int, **options: Any) -> int:
-    """`serve`; an error becomes one line on standard error and the exit status.
-
-    The traceback goes to the log.
-    """
+    """Call `serve`, and report an error with `report_error`; the exit status."""
     try:
         serve(user, in_fd, out_fd, **options)
     except BaseException as error:
@@ -138,24 +137,27 @@ def serve_and_report(user: str, in_fd: int, out_fd: int, **options: Any) -> int:
     return OK
 
 
-#: What is raised where nobody reads any more, or nobody writes.
+#: What a read or write raises after the client has disconnected.
 GONE = (BrokenPipeError, ConnectionResetError)
-#: Whether `report_error` has seen that: a worker has one connection.
+#: Whether `report_error` has reported one of them.
 client_gone = False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """*error* and what it was raised in the handling of."""
+    """*error* and the exceptions in whose handlers it was raised."""
     while error is not None:
         yield error
         error = error.__context__
 
 
 def report_error(error: BaseException) -> int:
-    """Tell of the exception that is being handled; the exit status for it."""
+    """Report the exception that is being handled; the exit status for it.
+
+    Standard error gets one line, and brz.log the traceback.
+    """
     global client_gone
     internal = getattr(error, "internal_error", True)
-    # Of one that Breezy cannot print it makes a very long line.
+    # The text of an exception that Breezy cannot format is very long.
     text = (" ".join(str(error).split()) or type(error).__name__)[:1000]
     remote = is_remote(os.environ)
     if any(isinstance(each, GONE) for each in _chain(error)):
@@ -165,7 +167,7 @@ def report_error(error: BaseException) -> int:
         internal, text = False, "interrupted"
     elif isinstance(error, MemoryError):
         internal, text = False, memorylimit.explain()
-        # What it was needed for is still there, and a line needs some too.
+        # Release memory, which the report needs.
         traceback.clear_frames(error.__traceback__)
     elif isinstance(error, LpserveError):
         internal, text = False, error.public if remote else text
@@ -179,13 +181,13 @@ def report_error(error: BaseException) -> int:
         trace.mutter(text)
     else:
         trace.log_exception_quietly()
-    with contextlib.suppress(OSError):  # the client may not be there to read it
+    with contextlib.suppress(OSError):  # the client may have gone
         write_aside(f"lp-serve: {text}\n".encode("utf-8", "replace"), STDERR_PATIENCE)
     return INTERNAL_ERROR if internal else USER_ERROR
 
 
 def _without_paths(error: BaseException) -> str:
-    """*error* in words that cannot name a path of this host."""
+    """A text for *error* that names no path of this host."""
     text = type(error).__name__
     if isinstance(error, OSError) and error.errno is not None:
         text = os.strerror(error.errno)
@@ -193,8 +195,8 @@ def _without_paths(error: BaseException) -> str:
 
 
 def redirect_output() -> None:
-    """Keep ``print`` and ``input`` off the protocol: to stderr, from nothing."""
-    # What plug-ins have printed so far is flushed when the stream is dropped.
+    """Keep ``print`` and ``input`` away from the protocol: to stderr, from nothing."""
+    # The old stream may have output of plug-ins in its buffer, which goes to stderr.
     protocol = os.dup(1)
     os.dup2(2, 1)
     with contextlib.suppress(OSError, ValueError):
@@ -212,5 +214,5 @@ def redirect_output() -> None:
 
 
 def silence_ui() -> None:
-    """Have Breezy ask nothing and show nothing."""
+    """Give Breezy a user interface without input and output."""
     _mod_ui.ui_factory = _mod_ui.SilentUIFactory()
