@@ -2,7 +2,7 @@
 
 """Workers of the fork service as processes of Twisted's reactor.
 
-`spawnProcess` and `ForkService` are for programs; `transport` says how they are used.
+The interface for programs is `spawnProcess` and `ForkService`; see `transport`.
 """
 
 from .transport import ForkService, WorkerTransport, spawnProcess

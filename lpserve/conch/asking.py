@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How a reactor asks the service for a worker, and starts it: without waiting."""
+"""Asks the service for a worker, or starts the service, without blocking."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .fifos import DescriptorWatcher, close_soon
 
 
 class Service(Protocol):
-    """What has to be known of the service (see `conch.ForkService`)."""
+    """What is needed of `conch.ForkService`."""
 
     reactor: Any
     directory: str
@@ -29,12 +29,12 @@ class Service(Protocol):
 class WorkerRequest:
     """A request for a worker, from the request to the worker's end.
 
-    :param words: returns those of the request, or raises a `ClientError`.
-    :param answered: called with the words of each answer: ``ok``, or ``error``
-        if it is the requester's; then how the worker ended, which is ``gone``
-        where neither the service nor the worker lived to say so.
-    :param failed: called instead, with a `NoService`, where there is no service
-        that gives a worker, or with a `ClientError` where none can be asked.
+    :param words: returns the words of the request, or raises `ClientError`.
+    :param answered: called with the words of each answer. The first is ``ok``, or an
+        ``error`` that is final. After ``ok``, the second is the worker's end, or
+        ``gone`` if both the service and the worker ended without an answer.
+    :param failed: called instead, with `NoService` if the service gives no worker, or
+        with the `ClientError` of *words*.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class WorkerRequest:
         self._watches: list[DescriptorWatcher] = []
         self._timer: Any = None
         self._conversation: Conversation | None = None
-        # A reactor may be stopped before all its processes have ended.
+        # The reactor may stop before all workers have ended.
         self._trigger = reactor.addSystemEventTrigger("after", "shutdown", self.stop)
         try:
             self._conversation = conversation = Conversation(service.directory)
@@ -73,14 +73,14 @@ class WorkerRequest:
         self._timer = reactor.callLater(service.connect_timeout, self._fail, fault)
 
     def watch_worker(self, pidfd: int) -> None:
-        """Notice the worker's end by *pidfd* where the service does not tell of it."""
+        """Use *pidfd* to notice the worker's end if the service ends first."""
         self._pidfd = pidfd
 
     def stop(self) -> None:
-        """Leave nothing of it behind; may be called again."""
+        """Close the conversation and stop watching; idempotent."""
         if not self._stopped:
             self._stopped = True
-            with contextlib.suppress(ValueError):  # it is what has called us
+            with contextlib.suppress(ValueError):  # the trigger itself has called us
                 self._reactor.removeSystemEventTrigger(self._trigger)
         while self._watches:
             self._watches.pop().stop()
@@ -131,7 +131,7 @@ class WorkerRequest:
         self._answered(answer)
 
     def _gone(self) -> None:
-        """Nobody has the control FIFO open for reading any more."""
+        """The service has closed the control FIFO."""
         if self._service_gone:
             return
         self._service_gone = True
@@ -140,14 +140,14 @@ class WorkerRequest:
         if self._stopped:
             return
         if self._pidfd >= 0:
-            # It goes on, and says itself how it ends.
+            # The worker goes on, and writes the last answer itself.
             watch = DescriptorWatcher(self._reactor, self._pidfd, self._all_gone)
             self._watches.append(watch)
         else:
             self._all_gone()
 
     def _all_gone(self) -> None:
-        """What there is to read now is all that there will be."""
+        """The service, and the worker if there was one, have ended: read the rest."""
         self._read()
         if not self._stopped:
             assert self._conversation is not None
@@ -162,10 +162,10 @@ class WorkerRequest:
 
 
 class ServiceStart:
-    """The start of the service, once however many ask for it (`autostart`).
+    """Starts the service, once for all that ask for it (see `autostart`).
 
-    :param ready: called when it is ready.
-    :param failed: called instead, with a `NoService` that says why it is not.
+    :param ready: called when the service is ready.
+    :param failed: called instead with a `NoService`.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class ServiceStart:
 
 
 class _Daemon(ProcessProtocol):
-    """The command that puts the service into the background."""
+    """The protocol of the command that starts the service in the background."""
 
     def __init__(self, ended: Callable[[str | None], None]):
         self._ended = ended

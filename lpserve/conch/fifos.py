@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The ends of a worker's FIFOs as Twisted's reactor sees them.
+"""Readers and writers of the reactor for a worker's FIFOs.
 
-Twisted has such readers and writers for the pipes of processes that it starts
-itself. These differ in that they are there before their FIFO is.
+They are like Twisted's readers and writers for the pipes of a process, but exist before
+their FIFO is opened.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ Lost = Callable[[int], None]
 
 
 def close_soon(reactor: Any, descriptor: int) -> None:
-    """Close it in the reactor's next turn, if it is one.
+    """Close *descriptor* in the next iteration of the reactor, unless it is -1.
 
-    In this one the reactor may have something to say of it still, which it would
-    say of whatever is opened now and gets its number.
+    In this iteration, the reactor may still have an event for it. If a file that is
+    opened now got the same number, that would get the event.
     """
     if descriptor >= 0:
         reactor.callLater(0, os.close, descriptor)
 
 
 class _End(abstract.FileDescriptor):
-    """Our end of a FIFO of a worker's, to be opened later.
+    """Our end of a worker's FIFO, opened later.
 
-    :param number: that of the other end in the worker.
+    :param number: the descriptor of the other end in the worker.
     :param lost: called with the number, once, when this end is closed.
     """
 
@@ -51,7 +51,7 @@ class _End(abstract.FileDescriptor):
         self._fd = -1
 
     def fileno(self) -> int:
-        """The descriptor, -1 where there is none yet or any more."""
+        """The descriptor; -1 while the FIFO is not open."""
         return self._fd
 
     def connectionLost(self, reason: Failure) -> None:
@@ -65,9 +65,9 @@ class _End(abstract.FileDescriptor):
 
 
 class Writer(_End):
-    """Our end of a worker's standard input, to be opened later.
+    """Our end of a worker's standard input, opened later.
 
-    What is written before is kept; a producer is paused when it becomes much.
+    Data that is written before is buffered. A producer is paused if that is much.
 
     :param lost: called once, when this end is closed.
     """
@@ -83,42 +83,42 @@ class Writer(_End):
             self.startWriting()
 
     def take(self) -> bytes:
-        """What was written and has not been passed on; it is not kept."""
+        """Remove and return the buffered data."""
         taken = b"".join([self.dataBuffer[self.offset :], *self._tempDataBuffer])
         self.dataBuffer, self.offset = b"", 0
         self._tempDataBuffer, self._tempDataLen = [], 0
         return taken
 
     def startReading(self) -> None:
-        """Have an eye on the other end: that is all that can be read here."""
+        """Watch for the close of the other end, which is reported as readable."""
         if self._fd >= 0:
             super().startReading()
 
     def startWriting(self) -> None:
-        """Write when there is room."""
+        """Write the buffered data when there is room."""
         if self._fd >= 0:
             super().startWriting()
 
     def doRead(self) -> Exception:
-        """The other end is closed: reactors report it as something to read."""
+        """The other end was closed."""
         return main.CONNECTION_LOST
 
     def writeSomeData(self, data: bytes) -> int | Exception:
-        """Write what there is room for; how many bytes that was."""
+        """Write some of *data*; the number of bytes, or an exception."""
         return fdesc.writeToFD(self._fd, data)
 
     def drain(self) -> None:
-        """Close: the worker has ended, and nobody reads any more."""
+        """Close, because the worker has ended."""
         self.connectionLost(Failure(main.CONNECTION_DONE))
 
 
 class Reader(_End):
-    """Our end of a worker's standard output or error, to be opened later.
+    """Our end of a worker's standard output or error, opened later.
 
     :param number: 1 or 2.
-    :param received: called with the number and what was read.
+    :param received: called with the number and the data that was read.
     :param lost: called with the number, once, when this end is closed.
-    :ivar paused: whether what comes is left where it is.
+    :ivar paused: whether reading is paused.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Reader(_End):
         super().__init__(reactor, number, lost)
         self._received = received
         self._path = ""
-        #: Whether to close it once there is nothing more to read.
+        #: Whether to close as soon as the FIFO is empty.
         self._draining = False
         self.paused = False
 
@@ -144,19 +144,19 @@ class Reader(_End):
             super().startReading()
 
     def startReading(self) -> None:
-        """Go on after `stopReading`."""
+        """Continue after `stopReading`."""
         self.paused = False
         if self._fd >= 0 and not self.disconnecting:
             super().startReading()
 
     def stopReading(self) -> None:
-        """Leave what comes where it is, so that the worker has to wait."""
+        """Pause reading, so that the worker blocks."""
         self.paused = True
         if self._fd >= 0:
             super().stopReading()
 
     def doRead(self) -> Exception | None:
-        """Pass on what is there."""
+        """Read, and pass the data on."""
         if self.disconnecting:
             return main.CONNECTION_DONE
         try:
@@ -173,9 +173,10 @@ class Reader(_End):
         return None
 
     def drain(self) -> None:
-        """Close when all that is there has been read: the worker has ended.
+        """Close as soon as the FIFO is empty, because the worker has ended.
 
-        What it has started and left behind may have the other end open.
+        There may be no end of file: a process that the worker has started may have
+        the other end open.
         """
         self._draining = True
         if self._fd < 0 or not self._something_there():
@@ -187,7 +188,7 @@ class Reader(_End):
         return any(events & select.POLLIN for _, events in poller.poll(0))
 
     def loseConnection(self) -> None:
-        """Read no more, and close."""
+        """Stop reading, and close."""
         if self.connected and not self.disconnecting:
             self.disconnecting = 1
             if self._fd >= 0:
@@ -195,8 +196,8 @@ class Reader(_End):
 
     def _close_soon(self) -> None:
         if self._path and os.path.exists(self._path):
-            # The worker has not opened it, and would wait for us in vain: it is
-            # closed at the first sign of the worker.
+            # The worker has not opened the FIFO yet, and its open(2) waits for a
+            # reader. Close at the first event, once it has.
             super().startReading()
         else:
             self.reactor.callLater(0, self._close)
@@ -207,10 +208,10 @@ class Reader(_End):
 
 @implementer(IReadDescriptor, IWriteDescriptor)
 class DescriptorWatcher:
-    """Tells when a descriptor, which remains its owner's, is ready.
+    """Watches a descriptor, without owning it.
 
-    :param event: called when it can be read, or is of no more use.
-    :param room: called when it can be written.
+    :param event: called when it is readable, or has an error.
+    :param room: called when it is writable; None: not watched.
     """
 
     def __init__(
@@ -233,27 +234,27 @@ class DescriptorWatcher:
         return self._fd
 
     def logPrefix(self) -> str:
-        """What Twisted puts before a line of the log."""
+        """The prefix of Twisted's log lines."""
         return "lpserve"
 
     def doRead(self) -> None:
-        """It can be read."""
+        """The descriptor is readable."""
         self._event()
 
     def doWrite(self) -> None:
-        """It can be written."""
+        """The descriptor is writable."""
         assert self._room is not None
         self._room()
 
     def no_more_room_wanted(self) -> None:
-        """Tell no more when it can be written."""
+        """Stop watching whether it is writable."""
         self._reactor.removeWriter(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has stopped to watch it."""
+        """The reactor has stopped watching, because of an error."""
         self._event()
 
     def stop(self) -> None:
-        """Tell nothing more; before the owner closes the descriptor."""
+        """Stop watching; to be called before the owner closes the descriptor."""
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)

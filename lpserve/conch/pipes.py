@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The part of a process transport that is about the pipes to the process."""
+"""The methods of a process transport that write, pause and close its pipes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from zope.interface import implementer
 class Pipes:
     """Our ends of the standard input, output and error of a process.
 
-    It consumes what goes to its input, and produces what comes from the others.
+    It is a consumer for the standard input, and a producer of the output and errors.
 
-    :ivar pipes: those that are open, by their numbers in the process.
+    :ivar pipes: the open ends, by their descriptors in the process (0, 1, 2).
     """
 
     def __init__(self) -> None:
@@ -24,14 +24,14 @@ class Pipes:
         self._hung_up = False
 
     def replace(self, pipes: dict[int, Any]) -> None:
-        """Go on with the *pipes* of a process that Twisted has started.
+        """Continue with the *pipes* of a process that Twisted has started.
 
-        What those until now, of `fifos`, were told and given is theirs.
+        They take over the data and the state of the previous pipes, of `fifos`.
         """
         before, self.pipes = self.pipes, pipes
         stdin = before[0]
         if written := stdin.take():
-            # To write nothing would make Twisted's writer deaf.
+            # Twisted's writer must not be given b"": it would stop writing.
             pipes[0].write(written)
         if stdin.producer is not None:
             pipes[0].registerProducer(stdin.producer, stdin.streamingProducer)
@@ -45,27 +45,27 @@ class Pipes:
     # -- closing them ----------------------------------------------------------
 
     def closeStdin(self) -> None:
-        """Close it when what was written has been passed on."""
+        """Close standard input after everything written has been passed on."""
         self.closeChildFD(0)
 
     def closeStdout(self) -> None:
-        """Take no more of what the worker writes."""
+        """Close our end of standard output."""
         self.closeChildFD(1)
 
     def closeStderr(self) -> None:
-        """Take no more of the worker's errors."""
+        """Close our end of standard error."""
         self.closeChildFD(2)
 
     def closeChildFD(self, descriptor: int) -> None:
-        """Close our end of one of 0, 1 and 2."""
+        """Close our end of *descriptor* (0, 1 or 2)."""
         if descriptor in self.pipes:
             self.pipes[descriptor].loseConnection()
             if descriptor == 0:
-                # Twisted would not close it as long as a producer is paused.
+                # Twisted does not close it while a producer is paused.
                 self.pipes[descriptor].unregisterProducer()
 
     def loseConnection(self) -> None:
-        """Close all three; a worker notices and ends."""
+        """Close all three, at which a worker ends."""
         self._hung_up = True
         for number in (0, 2, 1):
             self.closeChildFD(number)
@@ -73,18 +73,18 @@ class Pipes:
     # -- ITransport, IConsumer: the worker's standard input --------------------
 
     def write(self, data: bytes) -> None:
-        """Write to standard input; nothing where that is closed."""
+        """Write to standard input; no effect if that is closed."""
         if data and 0 in self.pipes:
             self.pipes[0].write(data)
 
     def writeSequence(self, data: Any) -> None:
-        """Write several."""
+        """Write a sequence of bytes objects to standard input."""
         self.write(b"".join(data))
 
     def writeToChild(self, childFD: int, data: bytes) -> None:
         """Write to standard input, which is 0.
 
-        :raises KeyError: for another, and where it is closed.
+        :raises KeyError: if *childFD* is not 0, or is closed.
         """
         if childFD:
             raise KeyError(childFD)
@@ -98,12 +98,12 @@ class Pipes:
             producer.stopProducing()
 
     def unregisterProducer(self) -> None:
-        """Have no producer any more."""
+        """Unregister the producer."""
         if 0 in self.pipes:
             self.pipes[0].unregisterProducer()
 
     def getHost(self) -> Any:
-        """A process has no address."""
+        """Raise NotImplementedError: a process has no address."""
         raise NotImplementedError
 
     getPeer = getHost
@@ -111,15 +111,15 @@ class Pipes:
     # -- IPushProducer: the worker's standard output and error -----------------
 
     def pauseProducing(self) -> None:
-        """Leave what comes, so that the worker has to wait."""
+        """Stop reading, so that the worker blocks."""
         for number in {1, 2} & set(self.pipes):
             self.pipes[number].stopReading()
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Start reading again."""
         for number in {1, 2} & set(self.pipes):
             self.pipes[number].startReading()
 
     def stopProducing(self) -> None:
-        """Nobody wants it any more."""
+        """Close all three."""
         self.loseConnection()

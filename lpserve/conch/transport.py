@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Workers of the fork service for servers written with Twisted.
+"""Provides workers of the fork service to servers written with Twisted.
 
 A server that starts a process for every connection::
 
@@ -10,7 +10,7 @@ gets a worker instead, with nothing else changed, from::
 
     conch.spawnProcess(protocol, "brz", ["brz", "lp-serve", "--inet", user], env)
 
-and where its command names no user, or is another, by saying ``user=``.
+If its command names no user, or is another one, pass ``user=``.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _PIPES = {0: "w", 1: "r", 2: "r"}
 
 @implementer(IReactorProcess)
 class ForkService:
-    """Where the fork service is, and what to do where it is not.
+    """Where the fork service is, and what to do if it is not running.
 
     :param reactor: that of the server.
     :param directory: the runtime directory.
     :param environment: names that a request may set in a worker.
     :param autostart: whether the service is started if it is not running.
     :param connect_timeout: seconds to wait for an answer of the service.
-    :param brz: the words that run Breezy.
+    :param brz: the command that runs Breezy, a sequence of words.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class ForkService:
 
     @classmethod
     def configured(cls, reactor: Any) -> ForkService:
-        """As the ``breezy.conf`` of this account says.
+        """Create one from the ``breezy.conf`` of this account.
 
-        :raises ValueError: for a value that cannot be understood; a line.
+        :raises ValueError: for an invalid value; its text is one line.
         """
         found = read_configuration()
-        # For the socket: at the FIFO the service is always our own.
+        # It concerns the socket: a FIFO always belongs to our own service.
         del found["service_user"]
         directory = runtime_directory(None, found.pop("runtime_dir"))
         return cls(reactor, directory, **found)
@@ -106,12 +106,12 @@ class ForkService:
     ) -> WorkerTransport:
         """Have a worker serve *processProtocol*; as ``reactor.spawnProcess``.
 
-        :param executable, args: what is run where there is no service. Their
+        :param executable, args: the command to run if there is no service. The
             default is ``brz lp-serve --inet USER``.
-        :param env: of these a worker gets what the service lets requests set.
-        :param user: USER; not needed where *args* end in ``lp-serve --inet USER``.
-        :raises ValueError: for what a worker cannot be: a process of another
-            account or in another directory, or one with a terminal.
+        :param env: a worker gets only those variables that the service allows.
+        :param user: USER; not needed if *args* end in ``lp-serve --inet USER``.
+        :raises ValueError: for options that a worker cannot have: another account
+            or directory, a terminal, other descriptors.
         """
         if usePTY or (path, uid, gid) != (None, None, None):
             raise ValueError("a worker has no usePTY, path, uid or gid")
@@ -137,9 +137,9 @@ def spawnProcess(
     reactor: Any = None,
     **keywords: Any,
 ) -> WorkerTransport:
-    """`ForkService.spawnProcess` of the service that breezy.conf tells of.
+    """Call `ForkService.spawnProcess` of the service that breezy.conf configures.
 
-    :param reactor: the default is the one that runs.
+    :param reactor: the default is the global reactor.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -148,7 +148,7 @@ def spawnProcess(
 
 
 class _Command(NamedTuple):
-    """What is run in place of a worker where there is no service."""
+    """The command to run in place of a worker if there is no service."""
 
     executable: str
     args: list[str]
@@ -157,15 +157,14 @@ class _Command(NamedTuple):
 
 @implementer(IProcessTransport)
 class WorkerTransport(Pipes):
-    """A worker of the fork service as a process of the reactor's.
+    """A worker of the fork service as a process of the reactor.
 
-    It is connected from the start, as those of ``spawnProcess`` are: what is
-    written before the worker is there waits for it. Nothing here ever waits
-    for the service, or for the worker.
+    It is connected from the start, like the result of ``reactor.spawnProcess``. Data
+    that is written before there is a worker is buffered. No method blocks.
 
-    :ivar pid: the worker's; None until the service has answered, and again when
+    :ivar pid: of the worker; None until the service has answered, and again when
         `processEnded` is called.
-    :ivar started: the reactor's time when the worker was there, or None.
+    :ivar started: the reactor's time when the worker was assigned, or None.
     :ivar fallback: whether a process was started in place of a worker.
     """
 
@@ -183,8 +182,8 @@ class WorkerTransport(Pipes):
     ):
         """Ask *service* for a worker for *user*.
 
-        :param env: names and values; what a request may not set is left out.
-        :param command: what to run where there is no service, or None.
+        :param env: names and values; those that a request may not set are left out.
+        :param command: to run if there is no service, or None.
         """
         super().__init__()
         self._service = service
@@ -192,7 +191,7 @@ class WorkerTransport(Pipes):
         self.proto = processProtocol
         self._command = command
         self._words = lambda: spawn_words(user, service.environment, env)
-        # Once there is a process in place of a worker these are its own.
+        # `replace` exchanges them if a process is started in place of a worker.
         lost, received = self.childConnectionLost, self.childDataReceived
         self.pipes = {0: Writer(self._reactor, lost)}
         for number in (1, 2):
@@ -207,13 +206,13 @@ class WorkerTransport(Pipes):
 
     @staticmethod
     def _protect(call: Callable[..., Any], *args: Any) -> None:
-        """Call the protocol, whose faults are not ours."""
+        """Call a method of the protocol; log an exception that it raises."""
         try:
             call(*args)
         except Exception:
             log.failure("a process protocol failed")
 
-    # -- becoming a worker -----------------------------------------------------
+    # -- the request for a worker ----------------------------------------------
 
     def _ask(self, autostart: bool) -> None:
         def failed(fault: NoService | ClientError) -> None:
@@ -228,7 +227,7 @@ class WorkerTransport(Pipes):
         self._asking = WorkerRequest(self._service, self._words, self._answered, failed)
 
     def _answered(self, words: list[str]) -> None:
-        """The service has answered, or said how the worker ended."""
+        """Handle an answer of the service: the first one, or the worker's end."""
         kind = words[0]
         if kind == "ok":
             self._connect(int(words[1]), words[2:])
@@ -246,9 +245,9 @@ class WorkerTransport(Pipes):
         self.started = self._reactor.seconds()
         opened: list[int] = []
         try:
-            # Pids are given out in turn: this is no other process's yet.
+            # The kernel does not reuse a pid so soon.
             self._pidfd = os.pidfd_open(pid)
-            # The service has opened the read end of stdin before it answered.
+            # The service opens the read end of stdin before it answers.
             opened.append(os.open(paths[0], os.O_WRONLY | os.O_NONBLOCK))
             for path in paths[1:]:
                 opened.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
@@ -267,11 +266,11 @@ class WorkerTransport(Pipes):
 
     def _not_connected(self, pid: int, fault: OSError) -> None:
         if fault.errno in (errno.ENOENT, errno.ENXIO, errno.ESRCH):
-            # The worker ended before it served: the next answer says how.
+            # The worker ended before it served: the next answer tells how.
             if self._pidfd >= 0:
                 self._asking.watch_worker(self._pidfd)
             return
-        # It would wait for us to open them.
+        # The worker would wait for us to open the FIFOs.
         with contextlib.suppress(OSError):
             if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
@@ -283,7 +282,7 @@ class WorkerTransport(Pipes):
 
     def _no_service(self, fault: NoService) -> None:
         if self._hung_up or self._signals:
-            # Nobody is there any more for whom it could be served.
+            # The client has gone, or a signal is to end the process.
             self._exited(self._signals[0] if self._signals else signal.SIGHUP)
             return
         if self._command is None:
@@ -306,28 +305,28 @@ class WorkerTransport(Pipes):
         self.replace(self._process.pipes)
 
     def _fail(self, status: int, text: str) -> None:
-        """End as a client of the service would: with a line and a status."""
+        """End with a line on standard error and a status, as the client would."""
         line = f"lp-serve: {text}\n".encode("utf-8", "replace")
-        # Later: whoever asked for this process does not have it yet.
+        # Later: the caller of `spawnProcess` does not have its result yet.
         self._reactor.callLater(0, self.childDataReceived, 2, line)
         self._reactor.callLater(0, self._exited, status << 8)
 
     # -- the end ---------------------------------------------------------------
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Something came from a worker, or from a process in place of it."""
+        """Pass on output of the worker, or of the process in its place."""
         if self.proto is not None:
             self._protect(self.proto.childDataReceived, childFD, data)
 
     def childConnectionLost(self, childFD: int) -> None:
-        """One of our ends has been closed."""
+        """Pass on that one of the pipes was closed."""
         self.pipes.pop(childFD, None)
         if self.proto is not None:
             self._protect(self.proto.childConnectionLost, childFD)
         self._end_if_all_is_over()
 
     def _exited(self, status: int) -> None:
-        """The worker has ended with *status*, as `os.waitpid` gives it."""
+        """The worker has ended with *status*, a wait status as of `os.waitpid`."""
         number = status & 0x7F
         if number:
             reason = error.ProcessTerminated(None, number, status)
@@ -340,7 +339,7 @@ class WorkerTransport(Pipes):
             pipe.drain()
 
     def processExited(self, reason: Failure) -> None:
-        """It is known how it has ended."""
+        """Pass on how the worker, or the process in its place, has ended."""
         if self._reason is not None:
             return
         self._reason = reason
@@ -362,9 +361,9 @@ class WorkerTransport(Pipes):
     def signalProcess(self, signalID: str | int) -> None:
         """Send a signal, given by its number or by its name without ``SIG``.
 
-        A worker that is not there yet gets it as soon as it is.
+        If there is no worker yet, it gets the signal as soon as it is assigned.
 
-        :raises ProcessExitedAlready: if it has ended, known to us or not.
+        :raises ProcessExitedAlready: if the worker has ended.
         :raises ValueError: if there is no such signal.
         """
         number = signalID
@@ -379,7 +378,7 @@ class WorkerTransport(Pipes):
         elif self._pidfd < 0:
             raise error.ProcessExitedAlready
         else:
-            # A descriptor for the process cannot come to mean another one.
+            # A pidfd, unlike a pid, never refers to another process.
             try:
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
@@ -387,7 +386,7 @@ class WorkerTransport(Pipes):
 
 
 class _Substitute(ProcessProtocol):
-    """A process in place of a worker: what becomes of it becomes of the transport."""
+    """The protocol of a process in place of a worker; forwards to the transport."""
 
     def __init__(self, owner: WorkerTransport):
         self.childDataReceived = owner.childDataReceived
