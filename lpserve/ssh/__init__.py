@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The SSH server."""
+"""The SSH server: "brz lp-serve-ssh"."""

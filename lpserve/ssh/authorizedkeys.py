@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A line of a file of public keys, as sshd(8) describes it under "AUTHORIZED_KEYS
-FILE FORMAT".
-"""
+"""Parses a line of an authorized_keys file (sshd(8), "AUTHORIZED_KEYS FILE FORMAT")."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 
 #: Bits of the flags in a signature of a FIDO key (OpenSSH's PROTOCOL.u2f).
 USER_PRESENT, USER_VERIFIED = 0x01, 0x04
-#: Options that forbid or allow what nobody gets here anyway.
+#: Options about features that this server does not have.
 _WITHOUT_EFFECT = frozenset(
     (
         "agent-forwarding",
@@ -33,12 +31,12 @@ _WITHOUT_EFFECT = frozenset(
     )
 )
 _KEY_TYPE = re.compile("(ssh|ecdsa|sk)-")
-#: A name, and a value in quotes, in which \" is a quote.
+#: A name, perhaps with a quoted value, in which \" is a quote.
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?')
 
 
 class KeyLineError(ValueError):
-    """A line of a file that lets nobody in; ``str()`` says why."""
+    """A line cannot be used; ``str()`` tells why."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class AuthorizedKey:
     """A key that may log in.
 
     :ivar blob: the key as it is sent (:rfc:`4253`, section 6.6).
-    :ivar environment: what its ``environment="NAME=value"`` options say.
-    :ivar flags: which have to be set in a signature if it is a FIDO key.
+    :ivar environment: of its ``environment="NAME=value"`` options.
+    :ivar flags: that have to be set in a signature of a FIDO key.
     """
 
     user: str
@@ -57,9 +55,10 @@ class AuthorizedKey:
 
 
 def parse_line(line: str, user: str) -> AuthorizedKey | None:
-    """The key of a line, or None where it is empty or a comment.
+    """Parse one line; None if it is empty or a comment.
 
-    :raises KeyLineError: for a line that cannot be honoured as it stands.
+    :param user: to whom the key belongs.
+    :raises KeyLineError: if it is invalid, or has an option that is not supported.
     """
     line = line.strip()
     if not line or line.startswith("#"):
@@ -78,7 +77,7 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
             elif name == "verify-required":
                 flags |= USER_VERIFIED
             elif name not in _WITHOUT_EFFECT:
-                # It may well restrict the key: without it, it would open more.
+                # To ignore an option could lift a restriction of the key.
                 raise KeyLineError(f"the option {name} is not supported here")
         line = line[_end_of_options(line) :].lstrip()
     words = line.split(None, 2)
@@ -97,7 +96,7 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
 
 
 def _strings(blob: bytes) -> list[bytes]:
-    """What a key consists of (:rfc:`4251`, section 5); nothing if it ends early."""
+    """The strings in a key (:rfc:`4251`, section 5); [] if it is truncated."""
     found = []
     start = 0
     while start < len(blob):
@@ -110,7 +109,7 @@ def _strings(blob: bytes) -> list[bytes]:
 
 
 def _end_of_options(line: str) -> int:
-    """Where the options end: at the first space that is not in quotes."""
+    """The end of the options: the first space that is not quoted."""
     match = re.match(r'(?:[^\s"\\]|"(?:[^"\\]|\\.)*"|\\.)*', line)
     assert match is not None
     return match.end()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The SSH server's ``ssh-connection`` service: sessions, and nothing else."""
+"""The ``ssh-connection`` service of the SSH server: sessions and keepalives."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from twisted.python.components import registerAdapter
 from .keys import Login
 from .session import MAX_UNANSWERED, Execution, Session
 
-#: The least that a client must take in one packet: Twisted would go on for ever
-#: if it was nothing.
+#: The least maximum packet size of a client: with 0, Twisted would loop endlessly.
 _MIN_PACKET = 1024
 #: Sessions that one connection may have open at once, as sshd's MaxSessions.
 _MAX_SESSIONS = 10
 
 
 class User(ConchUser):
-    """Somebody who has logged in.
+    """A user who has logged in.
 
-    :ivar login: who, and how.
+    :ivar login: the name of the user, and the key.
     """
 
     def __init__(self, login: Login):
@@ -42,7 +41,7 @@ class User(ConchUser):
 
 
 class Connection(SSHConnection):
-    """The ``ssh-connection`` service: sessions and nothing else."""
+    """The ``ssh-connection`` service, which allows sessions only."""
 
     #: A `transport.ServerTransport`.
     transport: Any
@@ -63,7 +62,7 @@ class Connection(SSHConnection):
         super().serviceStopped()
 
     def note_activity(self) -> None:
-        """The client is there: anything it sends says so, as with sshd."""
+        """Reset the count of unanswered keepalives: the client has sent data."""
         self._unanswered = 0
 
     def _wait_for_keepalive(self) -> None:
@@ -87,7 +86,7 @@ class Connection(SSHConnection):
         self._wait_for_keepalive()
 
     def ssh_CHANNEL_OPEN(self, packet: bytes) -> None:
-        """Only so many sessions, and no forwarding."""
+        """Open a session, up to a limit; refuse forwarding."""
         kind, rest = getNS(packet)
         sender, _, largest = struct.unpack(">3L", rest[:12])
         if kind != b"session":
@@ -103,18 +102,18 @@ class Connection(SSHConnection):
         self.transport.sendPacket(MSG_CHANNEL_OPEN_FAILURE, refusal)
 
     def gotGlobalRequest(self, requestType: bytes, data: bytes) -> int:
-        """There is none that is served."""
+        """Refuse all global requests."""
         return 0
 
     def adjustWindow(self, channel: Any, bytesToAdd: int) -> None:
-        """Let the client send more, unless the worker has enough to do."""
+        """Enlarge the client's window, unless the worker is slow to read."""
         if not channel.full:
             super().adjustWindow(channel, bytesToAdd)
 
     def sendEOF(self, channel: Any) -> None:
-        """Tell the client that no more comes, after all that waits for its window.
+        """Send the end of file after all data that waits for the client's window.
 
-        Twisted's session would tell it first, and the client drop the rest.
+        Twisted's session would send it before that data, which the client would drop.
         """
         channel.ended = bool(channel.buf or channel.extBuf)
         if not channel.ended:
@@ -126,7 +125,7 @@ class Connection(SSHConnection):
         self.transport.session_closed()
 
     def update(self) -> None:
-        """Have all sessions produce, or wait, as the transport has room."""
+        """Resume or pause all sessions, as the transport has room."""
         for channel in list(self.channels.values()):
             channel.update()
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Who may log in with which key: a directory of ``authorized_keys`` files.
+"""Indexes a directory of ``authorized_keys`` files by key.
 
-One file for each USER, whose name is the file's. What they contain is remembered, by
-file and by key. A key is only taken from a file that has been looked at just now, so
-what is removed from a file is gone at once; all files are looked at before a key is
-said to be nobody's, so what is added is there at once. The latter takes too long to
-be done in one go where others wait: `KeyDirectory.renew` does it in steps.
+There is one file for each USER, named like the user. Their contents are cached, by file
+and by key. Before a key is accepted, its file is checked for changes, so that a removed
+key is refused at once. Before a key is refused, all files are checked, so that an added
+key is accepted at once. Checking all files may take long, so `KeyDirectory.renew` does
+it in steps, between which other connections are served.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from .authorizedkeys import AuthorizedKey, KeyLineError, parse_line
 log = logging.getLogger("lpserve")
 
 _MAX_FILE = 1 << 20
-#: Seconds for which a file that was changed is read again each time: its times may
-#: be so coarse that another change would not show.
+#: Seconds after a change in which a file is read at every login: its time stamps may be
+#: too coarse to show another change.
 _SETTLED = 2.0
-#: What one step of `KeyDirectory.renew` may cost, where looking at a file costs 1,
-#: some five microseconds, and reading it as given.
+#: The limit of one step of `KeyDirectory.renew`, and the cost of reading a file; the
+#: unit is the check of a file, some five microseconds.
 _STEP = 25
 _READING = 10
 
 
 class _File(NamedTuple):
-    """What is known of a file.
+    """A cached file.
 
-    :ivar state: what `_state` said of it; None if it has to be read again.
-    :ivar keys: the first of its lines for each key, by the key's blob.
+    :ivar state: the result of `_state`; None if it has to be read again.
+    :ivar keys: the first line for each key, by the key's blob.
     """
 
     state: tuple[int, ...] | None
@@ -49,24 +49,24 @@ _NOTHING = _File(None, {})
 
 
 class KeyDirectory:
-    """The directory.
+    """The directory of public keys.
 
-    :param path: where it is.
-    :param shared_account: the account in whose name every USER may log in, and
-        is known by the key; "" where there is none.
+    :param path: of the directory.
+    :param shared_account: the account as which every USER may log in, and is
+        identified by the key; "" if there is none.
     """
 
     def __init__(self, path: str, shared_account: str):
         self.path = path
         self.shared_account = shared_account
         self._files: dict[str, _File] = {}
-        #: By the blob of each key those who have it.
+        #: The users of each key, by its blob.
         self._users: dict[bytes, set[str]] = {}
-        #: What the log has been told, so that not every login tells it again.
+        #: The warnings that were logged, so that each is logged once.
         self._warned: set[str] = set()
 
     def check(self) -> None:
-        """Whether it can be used.
+        """Check that the directory exists and can be trusted.
 
         :raises ConfigurationError: if not.
         """
@@ -81,13 +81,13 @@ class KeyDirectory:
             )
 
     def has_account(self, account: str) -> bool:
-        """Whether anybody can log in as *account*."""
+        """Whether *account* is the shared account, or has a file."""
         if account == self.shared_account or not _has_keys(account):
             return account == self.shared_account != ""
         return os.path.exists(os.path.join(self.path, account))
 
     def find(self, account: str, blob: bytes) -> AuthorizedKey | None:
-        """Who logs in as *account* with the key *blob*, or None: nobody does."""
+        """The entry for a login as *account* with the key *blob*; None: refuse it."""
         found = self.known(account, blob)
         if found is None and self.is_shared(account):
             for _ in self.renew():
@@ -96,11 +96,11 @@ class KeyDirectory:
         return found
 
     def is_shared(self, account: str) -> bool:
-        """Whether the key says who it is: only `renew` may make it `known`."""
+        """Whether *account* is the shared account, whose keys are in all files."""
         return account == self.shared_account != ""
 
     def known(self, account: str, blob: bytes) -> AuthorizedKey | None:
-        """The same as `find`, as far as is known without looking at all files."""
+        """Like `find`, without checking all files for changes."""
         if self.is_shared(account):
             users = sorted(self._users.get(blob, ()))
         else:
@@ -122,7 +122,7 @@ class KeyDirectory:
         return found[0] if found else None
 
     def renew(self) -> Iterator[None]:
-        """Look at all files, and read those that have changed, in short steps."""
+        """Check all files, and read those that have changed, in short steps."""
         seen = set()
         cost = 0
         try:
@@ -144,7 +144,7 @@ class KeyDirectory:
     # -- one file --------------------------------------------------------------
 
     def _look_at(self, user: str) -> bool:
-        """Have its keys be those that are in the file now; whether it was read."""
+        """Read the file of *user* if it has changed; whether it was read."""
         path = os.path.join(self.path, user)
         found = self._trusted(path, stat.S_ISREG, "file")
         if found is None:
@@ -181,7 +181,7 @@ class KeyDirectory:
             self._files[user] = file
 
     def _lines(self, path: str) -> list[str] | None:
-        """Those of a file; None if it could not be read."""
+        """The lines of a file; None if it could not be read."""
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read(_MAX_FILE + 1)
@@ -197,7 +197,7 @@ class KeyDirectory:
     def _trusted(
         self, path: str, is_kind: Callable[[int], bool], kind: str
     ) -> os.stat_result | None:
-        """What is at *path*, if nobody but the administrator can have written it."""
+        """The stat of *path*; None if it is missing or others may have written it."""
         try:
             found = os.stat(path)
         except OSError as error:
@@ -219,12 +219,12 @@ class KeyDirectory:
 
 
 def _has_keys(name: str) -> bool:
-    """Whether *name* is a USER, and not that of a copy that an editor has kept."""
+    """Whether *name* is a USER, and not the backup file of an editor."""
     return is_user(name) and not name.endswith("~")
 
 
 def _state(found: os.stat_result) -> tuple[int, ...]:
-    """What is another where a file has changed; its ctime can be set by nobody."""
+    """A value that differs after a change; no process can set the ctime in it."""
     return (
         *(found.st_dev, found.st_ino, found.st_size),
         *(found.st_mtime_ns, found.st_ctime_ns),
@@ -234,7 +234,7 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
 def _distrust(
     path: str, found: os.stat_result, is_kind: Callable[[int], bool], kind: str
 ) -> str | None:
-    """Why others than the administrator may have written *path*, or None."""
+    """Why other users may have written *path*; None if they cannot."""
     if not is_kind(found.st_mode):
         return f"{path} is not a {kind}"
     if found.st_uid not in (0, os.geteuid()):

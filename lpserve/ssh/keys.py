@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The keys of the SSH server: its own, and the check of its users'."""
+"""Verifies logins by public key; loads or creates the host key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .keydirectory import KeyDirectory
 
 log = logging.getLogger("lpserve")
 
-#: Algorithms of users' signatures; not the ones with SHA-1.
+#: The signature algorithms that are accepted; none with SHA-1.
 SIGNATURES = (
     b"sk-ssh-ed25519@openssh.com",
     b"sk-ecdsa-sha2-nistp256@openssh.com",
@@ -40,16 +40,17 @@ SIGNATURES = (
 )
 
 
-#: Seconds between two steps of looking at all files, which take an eighth of a
-#: millisecond each: so a login, of some 20 ms, waits half a millisecond for them.
+#: Seconds between two steps of `KeyDirectory.renew`. A step takes an eighth of a
+#: millisecond, so they delay another login of some 20 ms by half a millisecond.
 _PAUSE = 0.005
 
 
 class Login(NamedTuple):
-    """Who has logged in, and how.
+    """A successful login.
 
+    :ivar user: USER.
     :ivar fingerprint: of the key, as ``ssh-keygen -l`` shows it.
-    :ivar environment: what the key's ``environment`` options say.
+    :ivar environment: of the key's ``environment`` options.
     """
 
     user: str
@@ -59,26 +60,26 @@ class Login(NamedTuple):
 
 @implementer(ICredentialsChecker)
 class KeyChecker:
-    """Lets in who has the private key to a public one of the directory."""
+    """Accepts the logins with keys of a `KeyDirectory`."""
 
     credentialInterfaces = (ISSHPrivateKey,)
 
     def __init__(self, directory: KeyDirectory, reactor: Any):
         self._directory = directory
         self._reactor = reactor
-        #: What looks at all files now, and who waits for that.
+        #: The renewal that is running, and the logins that wait for it.
         self._renewal: Iterator[None] | None = None
         self._served: list[defer.Deferred[None]] = []
-        #: Who waits for the next time: what is being done may have passed the file
-        #: that was changed for them.
+        #: The logins that wait for the next renewal: the running one may have passed
+        #: a file before it was changed.
         self._waiting: list[defer.Deferred[None]] = []
         self.has_account = directory.has_account
 
     def find(self, user: bytes, blob: bytes) -> Any:
-        """Who logs in as *user* with the key *blob*: a key of theirs, or None.
+        """The entry for a login as *user* with the key *blob*; None: refuse it.
 
-        Nobody else's packets wait for it: where all files have to be looked at, that
-        is done a few at a time, and a Deferred is returned.
+        If all files have to be checked, this returns a Deferred of it, so that other
+        connections do not wait.
         """
         account = user.decode("utf-8", "replace")
         found = self._directory.known(account, blob)
@@ -102,7 +103,7 @@ class KeyChecker:
                 self._reactor.callLater(_PAUSE, self._step)
                 return
         except Exception:
-            # Whoever waits is let in by what is known.
+            # The waiting logins are decided by what is known.
             log.exception("looking at the files of keys has failed")
         served, self._renewal = self._served, None
         if self._waiting:
@@ -112,29 +113,29 @@ class KeyChecker:
             each.callback(None)
 
     def requestAvatarId(self, credentials: Any) -> defer.Deferred[Login]:
-        """A `Login`; Twisted's own checker verifies the signature.
+        """Verify a login; a Deferred `Login`. Twisted verifies the signature.
 
-        The Deferred fails with `UnauthorizedLogin`, or with `ValidPublicKey` if
-        it was only asked whether the key would do.
+        The Deferred fails with `UnauthorizedLogin`, or with `ValidPublicKey` for a
+        query without signature whether the key is acceptable.
         """
         try:
             account = credentials.username.decode("utf-8")
             found = self._directory.find(account, credentials.blob)
-            # Nothing is parsed that nobody has: it takes what a client likes.
+            # Only known keys are parsed: the cost of others is up to the client.
             key = Key.fromString(credentials.blob) if found else None
         except Exception:
-            # Whatever Twisted makes of something that is no key.
+            # Twisted raises various exceptions for invalid keys.
             found = key = None
         signature = credentials.signature
         if (
             found is None
             or key is None
             or credentials.algName not in SIGNATURES
-            # Twisted goes by what the signature says of itself.
+            # Twisted trusts the algorithm name in the signature.
             or (signature and not signature.startswith(NS(credentials.algName)))
             or (signature and not _has_flags(credentials.blob, signature, found.flags))
         ):
-            # Now: Twisted's checker says of every key that it would do.
+            # Here, because Twisted's checker accepts every key in a query.
             return defer.fail(UnauthorizedLogin("no such account or key"))
         checker = SSHPublicKeyChecker(InMemorySSHKeyDB({credentials.username: [key]}))
         checked: defer.Deferred[Any] = checker.requestAvatarId(credentials)
@@ -146,11 +147,11 @@ class KeyChecker:
 
 
 def _has_flags(blob: bytes, signature: bytes, flags: int) -> bool:
-    """Whether a FIDO key's *signature* has these *flags* set; others need none.
+    """Whether the *signature* of a FIDO key has *flags* set; True for other keys.
 
-    They are signed with the rest, which Twisted verifies, and does not look at them.
+    The signature covers the flags. Twisted verifies it, and ignores the flags.
 
-    :param blob: the key, which Twisted has understood.
+    :param blob: the key, which Twisted has parsed.
     """
     key_kind = getNS(blob)[0]
     if not key_kind.startswith(b"sk-"):
@@ -159,7 +160,7 @@ def _has_flags(blob: bytes, signature: bytes, flags: int) -> bool:
         kind, _, rest = getNS(signature, 2)
     except struct.error:
         return False
-    # The flags, and a counter that nobody here remembers.
+    # The flags, and a counter, which is not used.
     return kind == key_kind and len(rest) == 5 and rest[0] & flags == flags
 
 
@@ -169,14 +170,15 @@ def fingerprint(key: Key) -> str:
 
 
 def host_key(path: str) -> Key:
-    """The host key in the file *path*, which is made if there is none.
+    """Load the host key from the file *path*, which is created if it is missing.
 
-    :raises ConfigurationError: if it cannot be made, read or kept secret.
+    :raises ConfigurationError: if it cannot be created or read, if others can read
+        it, or if it is not a private key without passphrase.
     """
     try:
         if not os.path.lexists(path):
             _make_host_key(path)
-        # A FIFO in its place would keep us waiting.
+        # O_NONBLOCK, in case it is a FIFO.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             data = file.read(1 << 16)
@@ -194,7 +196,7 @@ def host_key(path: str) -> Key:
     except EncryptedKeyError:
         raise ConfigurationError(f"the host key {path} has a passphrase") from None
     except Exception:
-        # Whatever its parsers make of a file that is something else.
+        # Twisted raises various exceptions for other files.
         raise ConfigurationError(f"{path} is not a private key") from None
     if key.isPublic():
         raise ConfigurationError(f"{path} is a public key, not a private one")
@@ -202,7 +204,7 @@ def host_key(path: str) -> Key:
 
 
 def _make_host_key(path: str) -> None:
-    """Make an ed25519 key that is complete when it is seen under its name."""
+    """Create an ed25519 key; the file is complete before it gets its name."""
     os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
     text = Key(Ed25519PrivateKey.generate()).toString("OPENSSH")
     unfinished = f"{path}.{os.getpid()}.tmp"
@@ -214,7 +216,7 @@ def _make_host_key(path: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        # Of two servers that begin at once both use the first one's.
+        # If two servers start at once, both use the key of the first one.
         with contextlib.suppress(FileExistsError):
             os.link(unfinished, path)
     finally:

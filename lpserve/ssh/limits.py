@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Who may connect to the SSH server: who is counted, and who is remembered.
+"""Decides which clients may connect now: max_startups and penalties; does no I/O.
 
-Pure: neither a socket nor a clock nor Twisted. Times are seconds of a monotonic
-clock. `loginrules` says what a source is.
+Times are seconds of a monotonic clock. `loginrules` defines what a source is.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ..loginrules import REASONS, Rules, mask, pack
 
 @dataclass
 class _Penalty:
-    """What is remembered of a source; *active* is whether it is refused."""
+    """The penalty of a source; it is refused if *active*."""
 
     ends: float
     active: bool
@@ -29,15 +28,16 @@ class _Penalty:
 class _Table:
     """The penalties of one family of addresses.
 
-    :ivar order: a heap with one entry for each source, whose time is not later than
-        the end of its penalty: it may have grown since.
+    :ivar found: by source.
+    :ivar order: a heap with one entry for each source. Its time is the end of the
+        penalty, or earlier if the penalty was extended since.
     """
 
     found: dict[bytes, _Penalty] = field(default_factory=dict)
     order: list[tuple[float, bytes]] = field(default_factory=list)
 
     def forget(self, now: float, most: int) -> None:
-        """Forget the penalties that are over, and more of them if above *most*."""
+        """Remove penalties that are over, then the next ones while above *most*."""
         while self.order:
             time, source = self.order[0]
             ends = self.found[source].ends
@@ -51,11 +51,11 @@ class _Table:
 
 
 class Limits:
-    """Who is about to log in, and who may not even try for now.
+    """Counts clients that have not logged in, and keeps the penalties of sources.
 
-    :param rules: can be set anew at any time.
-    :param draw: returns a random number below the one that it is given.
-    :ivar count: of those that are about to log in.
+    :param rules: may be replaced at any time.
+    :param draw: returns a random number below its argument.
+    :ivar count: of the clients that have not logged in.
     """
 
     def __init__(self, rules: Rules, draw: Callable[[int], int] = random.randrange):
@@ -72,7 +72,7 @@ class Limits:
         return mask(packed, sizes.ipv4 if len(packed) == 4 else sizes.ipv6)
 
     def refusal(self, host: str, now: float) -> str:
-        """Why a client at *host* is not let in now; "" if it is."""
+        """Why a client at *host* is refused now; "" if it is not."""
         source = self.source(host)
         penalty = self._penalty(host, source, now)
         if penalty:
@@ -110,25 +110,25 @@ class Limits:
         )
 
     def begin(self, host: str) -> bytes:
-        """Somebody at *host* is about to log in; what to `end` with."""
+        """Count a client at *host*; its source, for `end`."""
         source = self.source(host)
         self.count += 1
         self._counts[source] = self._counts.get(source, 0) + 1
         return source
 
     def end(self, source: bytes) -> None:
-        """One of *source* has logged in or gone."""
+        """A client of *source* has logged in or disconnected."""
         self.count -= 1
         left = self._counts.pop(source) - 1
         if left:
             self._counts[source] = left
 
     def penalise(self, host: str, kind: str, now: float) -> float:
-        """Remember what somebody at *host* has done wrong.
+        """Add a penalty to the source of *host*.
 
         :param kind: one of `REASONS`.
-        :returns: the seconds for which its source is refused from now on, if it was
-            not refused before; else 0.
+        :returns: the seconds for which the source is refused from now on; 0 if it is
+            not refused, or was refused already.
         """
         rules = self.rules.penalties
         seconds: float = getattr(rules, kind)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What is logged of a connection to the SSH server: one line, when it is over."""
+"""The log line of a connection to the SSH server, written at its end."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 @dataclass
 class Record:
-    """A connection; times are in seconds since the epoch, None if not reached.
+    """The data of a log line; times are seconds since the epoch, or None.
 
-    :ivar user: USER, or the account that was asked for where nobody logged in.
+    :ivar user: USER; without a login, the account that the client asked for.
     :ivar peer: address and port of the client.
     :ivar key: the fingerprint of the key that logged in.
-    :ivar command: what the client wanted to have run.
-    :ivar served: by what: ``worker`` or ``process``, and its pid.
-    :ivar received, sent: bytes of the Bazaar protocol, each way.
-    :ivar exit: how it ended: an exit status, or ``signal N``, or what was wrong.
+    :ivar command: the command that the client sent.
+    :ivar served: ``worker`` or ``process``, and its pid.
+    :ivar received, sent: bytes of the Bazaar protocol, from and to the client.
+    :ivar exit: an exit status, ``signal N``, or a reason.
     """
 
     peer: str
@@ -59,5 +59,5 @@ class Record:
 
 
 def _quoted(text: str) -> str:
-    """One word, whatever a client made up: `shlex.split` gives it back."""
+    """*text* as one printable word for `shlex.split`."""
     return shlex.quote("".join(c if c.isprintable() else "?" for c in text[:300]))

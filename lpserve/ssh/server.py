@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The SSH server: accepts, lets people log in, ends gracefully."""
+"""The SSH server: accepts connections, logs dropped ones, stops gracefully."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from .transport import Authentication, ServerTransport, join_address
 
 log = logging.getLogger("lpserve")
 
-#: Seconds that workers have to end when their connections have been cut.
+#: Seconds that workers have to end after their connections were aborted.
 _AFTER_CUT = 5.0
-#: Seconds between two lines in the log about connections that were dropped.
+#: Seconds between two log lines about dropped connections.
 _DROPS_INTERVAL = 10.0
 
 
 class Factory(SSHFactory):
-    """Makes a `ServerTransport` of each connection that the limits let in.
+    """Creates a `ServerTransport` for each connection that the limits admit.
 
-    :ivar checker: knows who may log in.
-    :ivar limits: who may try to.
-    :ivar peers: those that are connected.
+    :ivar checker: verifies logins.
+    :ivar limits: decides which connections are admitted.
+    :ivar peers: the open connections.
     """
 
     protocol = ServerTransport
@@ -59,13 +59,13 @@ class Factory(SSHFactory):
         self.publicKeys = {key.sshType(): key.public()}
         self.privateKeys = {key.sshType(): key}
         self.peers: set[ServerTransport] = set()
-        #: Those of them that have not logged in, and the source of each.
+        #: The connections that have not logged in, and the source of each.
         self._sources: dict[ServerTransport, bytes] = {}
         self._dropped = self._unlogged = 0
         self._telling: Any = None
 
     def buildProtocol(self, address: Any) -> ServerTransport | None:
-        """A peer for the client at *address*, or None: not now."""
+        """The transport for a client at *address*; None drops the connection."""
         reason = self.limits.refusal(address.host, time.monotonic())
         if reason:
             self._log_dropped(address, reason)
@@ -76,7 +76,7 @@ class Factory(SSHFactory):
         return peer
 
     def _log_dropped(self, address: Any, reason: str) -> None:
-        """One line at once, and then one for all that are dropped in some time."""
+        """Log the first dropped connection, then their number per interval."""
         self._dropped += 1
         if self._telling is not None:
             self._unlogged += 1
@@ -125,19 +125,19 @@ class Factory(SSHFactory):
 
 @implementer(IRealm)
 class Realm:
-    """Who has logged in becomes a `User`."""
+    """Creates a `User` for each login."""
 
     def requestAvatar(self, avatarId: Login, mind: Any, *interfaces: Any) -> Any:
-        """The user, for the one interface there is."""
+        """The `User`, as an IConchUser."""
         return IConchUser, User(avatarId), lambda: None
 
 
 class Server:
-    """The server, from the start to the end of the process.
+    """The server; there is one in the process.
 
-    :param reactor: that of the process; it is run, once.
-    :param read: returns the settings, afresh each time.
-    :param brz: the words that run Breezy.
+    :param reactor: of the process; `run` runs it.
+    :param read: reads the settings.
+    :param brz: the command that runs Breezy, a list of words.
     :param runtime_dir: the directory of the fork service.
     """
 
@@ -169,10 +169,11 @@ class Server:
         )
 
     def run(self, listen: tuple[str, int], key_file: str, keys: KeyDirectory) -> None:
-        """Serve until told to stop.
+        """Serve until a signal stops the server.
 
-        :param listen: an address, not a name, and a port; 0 is any that is free.
-        :raises ConfigurationError: if that cannot be begun.
+        :param listen: an IP address and a port; 0 means any free port.
+        :param key_file: the path of the host key.
+        :raises ConfigurationError: if the server cannot start.
         """
         keys.check()
         checker = KeyChecker(keys, self.reactor)
@@ -188,7 +189,7 @@ class Server:
             reason = getattr(fault, "strerror", None) or str(fault)
             raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}")
         for _ in keys.renew():
-            pass  # before there is anybody who would wait for it
+            pass  # read all files before a client has to wait for it
         self.reactor.callWhenRunning(self._running)
         self.reactor.run()
 
@@ -210,7 +211,7 @@ class Server:
     # -- the end ---------------------------------------------------------------
 
     def _handle_signal(self, number: int) -> None:
-        """A signal has come."""
+        """Reload at SIGHUP; stop at the first other signal, abort at the second."""
         if number == signal.SIGHUP:
             try:
                 self._configure(self._read())
@@ -224,7 +225,7 @@ class Server:
             self._stop()
 
     def _stop(self) -> None:
-        """Accept no more, and let the sessions finish."""
+        """Stop listening, and let the sessions finish."""
         self.stopping = True
         system.notify("STOPPING=1")
         count = len(self._sessions)
@@ -237,22 +238,22 @@ class Server:
         self.end_if_over()
 
     def _cut(self, why: str) -> None:
-        """Let nothing finish any more."""
+        """Abort all connections."""
         for peer in list(self.factory.peers):
             peer.give_up(why)
         self.reactor.callLater(_AFTER_CUT, self._end)
 
     def session_begins(self, session: Session) -> None:
-        """There is a worker, or will be, that has to be waited for."""
+        """Count a session, for whose worker a stop waits."""
         self._sessions.add(session)
 
     def session_over(self, session: Session) -> None:
-        """That worker has ended."""
+        """The worker of *session* has ended."""
         self._sessions.discard(session)
         self.end_if_over()
 
     def end_if_over(self) -> None:
-        """End when a stop has nothing more to wait for."""
+        """Stop the reactor if the server is stopping and no connection is left."""
         if self.stopping and not self.factory.peers and not self._sessions:
             self._end()
 

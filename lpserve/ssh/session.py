@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The SSH server's sessions: a client's command becomes a worker's connection."""
+"""The sessions of the SSH server: "exec" becomes a connection of a worker."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from .record import Record
 
 log = logging.getLogger("lpserve")
 
-#: Questions whether a client is there after which it is given up.
+#: How many keepalives a client may leave unanswered.
 MAX_UNANSWERED = 3
-#: Bytes that a client may send before the worker has taken them.
+#: Bytes that a client may send before the worker has read them.
 _WINDOW = 1 << 20
 
 
 @implementer(IPushProducer)
 class Session(SSHSession):
-    """A session, which can only execute what a Bazaar client asks for.
+    """A session, which can only execute commands of Bazaar clients.
 
-    As a producer it is what the client sends to the worker.
+    As a producer, it produces the data from the client for the worker.
 
-    :ivar full: whether the worker has enough to read for now.
-    :ivar ended: whether the client is to be told that no more comes.
+    :ivar full: whether the worker is slow to read, and the client has to wait.
+    :ivar ended: whether to send the end of file once all data has been sent.
     """
 
     full = ended = False
@@ -57,7 +57,7 @@ class Session(SSHSession):
     # -- requests of the client ------------------------------------------------
 
     def request_exec(self, data: bytes) -> int:
-        """Serve the command if it is one of a Bazaar client's."""
+        """Serve the command if a Bazaar client sends such commands."""
         try:
             command = getNS(data)[0].decode("utf-8", "replace")
         except struct.error:
@@ -100,7 +100,7 @@ class Session(SSHSession):
         self.conn.transport.factory.server.reactor.callLater(0, tell)
 
     def requestReceived(self, requestType: bytes, data: bytes) -> Any:
-        """What the client wants: there is nothing but commands."""
+        """Handle "exec" and OpenSSH's "eow"; refuse other requests."""
         if requestType == b"exec":
             return self.request_exec(data)
         if requestType == b"eow@openssh.com":
@@ -111,7 +111,7 @@ class Session(SSHSession):
         return 0
 
     def write_record(self) -> None:
-        """The session is over for good: log it."""
+        """Log the session at its end."""
         if self.record is not None:
             self.record.end = time.time()
             if self.conn.transport.cut:
@@ -123,50 +123,50 @@ class Session(SSHSession):
     # -- from the client to the worker -----------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on what the client has sent."""
+        """Pass data from the client on to the worker."""
         if self.record is not None and not self.refused:
             self.record.received += len(data)
             super().dataReceived(data)
 
     def eofReceived(self) -> None:
-        """The client sends no more; maybe it has not said yet what reads it."""
+        """Note the end of file of the client; it may come before the command."""
         self._eof = True
         super().eofReceived()
 
     def extReceived(self, dataType: int, data: bytes) -> None:
-        """A client has no business to send this."""
+        """Ignore extended data, which clients do not send."""
 
     def pauseProducing(self) -> None:
-        """The worker has enough to do: let the client send no more than it may."""
+        """Stop enlarging the client's window, because the worker is slow to read."""
         self.full = True
 
     def resumeProducing(self) -> None:
-        """Let the client send more again."""
+        """Enlarge the client's window again."""
         self.full = False
         missing = self.localWindowSize - self.localWindowLeft
         if missing > self.localWindowSize // 2 and not self.localClosed:
             self.conn.adjustWindow(self, missing)
 
     def stopProducing(self) -> None:
-        """The worker reads no more; what the client still sends is dropped."""
+        """Let the client go on, whose data is dropped: the worker reads no more."""
         self.resumeProducing()
 
     # -- from the worker to the client -----------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Pass on what the worker has written."""
+        """Pass output of the worker on to the client."""
         if not self._receiving_stopped:
             super().write(data)
 
     def writeExtended(self, dataType: int, data: bytes) -> None:
-        """Pass on its errors."""
+        """Pass errors of the worker on to the client."""
         if not self._receiving_stopped:
             super().writeExtended(dataType, data)
 
     def _read_no_more(self) -> None:
-        """The client's output is closed (OpenSSH's PROTOCOL, section 2.1).
+        """Close the worker's output: the client's is closed.
 
-        So has the worker's to be: there will be no room for it any more.
+        See "eow@openssh.com" in OpenSSH's PROTOCOL, section 2.1.
         """
         self._drop()
         if self.client is not None and self.client.transport is not None:
@@ -177,23 +177,26 @@ class Session(SSHSession):
         self._receiving_stopped, self.buf, self.extBuf = True, b"", []
 
     def closeReceived(self) -> None:
-        """The client is done, and takes nothing more."""
+        """The client has closed the session: drop further output."""
         self._drop()
         super().closeReceived()
 
     def stopWriting(self) -> None:
-        """The client's window is full."""
+        """Pause the worker: the client's window is full."""
         self._window_open = False
         self.update()
 
     def startWriting(self) -> None:
-        """There is room in it again."""
+        """Resume the worker: there is room in the window."""
         self._window_open = True
         self._stuck = 0
         self.update()
 
     def end_if_stuck(self) -> None:
-        """End where the client's output is closed: OpenSSH's says so only to sshd."""
+        """Close the session if the client has stopped reading.
+
+        OpenSSH's client sends "eow" to OpenSSH's server only.
+        """
         if self._eof and not self._window_open:
             self._stuck += 1
             if self._stuck > MAX_UNANSWERED:
@@ -201,13 +204,13 @@ class Session(SSHSession):
                 self.loseConnection()
 
     def addWindowBytes(self, data: int) -> None:
-        """The client takes so many bytes more: those that wait for it first."""
+        """Enlarge the window by *data* bytes, and send waiting data."""
         super().addWindowBytes(data)
         if self.ended:
             self.conn.sendEOF(self)
 
     def update(self) -> None:
-        """Have the worker wait, or go on, as the client takes what it writes."""
+        """Pause or resume the worker's output, as the client has room."""
         if self.client is None or self.client.transport is None:
             return
         if self._receiving_stopped or (
@@ -220,14 +223,17 @@ class Session(SSHSession):
 
 @implementer(ISession)
 class Execution:
-    """What a session executes: a connection to a worker."""
+    """Connects a session to a worker."""
 
     def __init__(self, avatar: Any):
         self._avatar = avatar
         self._transport: WorkerTransport | None = None
 
     def execCommand(self, proto: Any, command: bytes) -> None:
-        """Have a worker serve the session; *proto* is its process protocol."""
+        """Have a worker serve the session.
+
+        :param proto: the process protocol of the session.
+        """
         session = proto.session
         server = session.conn.transport.factory.server
         environ = self._environment(session.conn.transport, command)
@@ -257,29 +263,29 @@ class Execution:
         }
 
     def openShell(self, proto: Any) -> None:
-        """There is none."""
+        """Raise NotImplementedError: there is no shell."""
         raise NotImplementedError
 
     def getPty(self, term: Any, windowSize: Any, modes: Any) -> None:
-        """There is none."""
+        """Raise NotImplementedError: there is no terminal."""
         raise NotImplementedError
 
     def windowChanged(self, newWindowSize: Any) -> None:
-        """There is none."""
+        """Do nothing: there is no terminal."""
 
     def eofReceived(self) -> None:
-        """The client sends no more."""
+        """Close the worker's input at the client's end of file."""
         if self._transport is not None:
             self._transport.closeStdin()
 
     def closed(self) -> None:
-        """The client has gone, or has all that it wanted."""
+        """Close the connection to the worker at the end of the session."""
         if self._transport is not None:
             self._transport.loseConnection()
 
 
 class Recorder(ProcessProtocol):
-    """Passes all on to *proto*, and writes down what is logged."""
+    """Forwards everything to *proto*, and fills in the `Record`."""
 
     def __init__(self, proto: Any, session: Session):
         self._proto = proto
@@ -306,7 +312,7 @@ class Recorder(ProcessProtocol):
         record.exit = f"signal {value.signal}" if value.signal else str(value.exitCode)
         record.served = "process" if transport.fallback else "worker"
         record.served += f" {transport.pid}"
-        # The reactor's clock need not be that of the log.
+        # The reactor's clock may differ from `time.time`.
         if transport.started is not None:
             passed = self._session.conn.transport.factory.server.reactor.seconds()
             record.ready = time.time() - (passed - transport.started)

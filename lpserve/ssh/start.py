@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Starts the SSH server: from a command line to a running reactor."""
+"""Starts the SSH server: reads the settings and runs the reactor."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ log = logging.getLogger("lpserve")
 
 
 def run_server(chosen: dict[str, Any], runtime_dir: str | None, brz: list[str]) -> None:
-    """Run the server until it is told to stop.
+    """Run the server until a signal stops it.
 
     :param chosen: settings from the command line, None for those not given.
-    :param runtime_dir: what ``--runtime-dir`` says, or None.
-    :param brz: the words that run Breezy.
-    :raises ConfigurationError: if it cannot be started.
+    :param runtime_dir: the value of ``--runtime-dir``, or None.
+    :param brz: the command that runs Breezy, a list of words.
+    :raises ConfigurationError: if the server cannot be started.
     """
     from twisted.internet import reactor
 
-    # Whatever we were started with.
+    # Our parent may have blocked signals.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     log_file = LogFile(None)
@@ -70,9 +70,9 @@ def run_server(chosen: dict[str, Any], runtime_dir: str | None, brz: list[str]) 
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """The address and the port of ``HOST:PORT``; a name is looked up.
+    """Parse ``HOST:PORT`` and resolve HOST; the address and the port.
 
-    :raises ConfigurationError: if it is none.
+    :raises ConfigurationError: if *text* is invalid, or there is no such host.
     """
     host, separator, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -96,7 +96,7 @@ def _is_port(text: str) -> bool:
 
 
 def _log() -> None:
-    """What Twisted has to say only where something is wrong; we all that we say."""
+    """Log to standard error: our own records, and warnings of Twisted."""
     log_to_stderr()
     observer = STDLibLogObserver("lpserve")
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A connection to the SSH server: its packets, its login, and the limits of both."""
+"""A connection to the SSH server: its packets and login, with limits on both."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from .record import Record
 
 log = logging.getLogger("lpserve")
 
-#: The largest packet of somebody who has not logged in (:rfc:`4253`, section 6.1),
-#: and of others (OpenSSH's PACKET_MAX_SIZE), in bytes.
+#: The largest packet in bytes before the login (:rfc:`4253`, section 6.1), and after it
+#: (OpenSSH's PACKET_MAX_SIZE).
 _MAX_FIRST_PACKET = 35000
 _MAX_PACKET = 256 << 10
-#: Packets with which somebody has to have logged in: OpenSSH takes five, and two for
-#: each key that it tries.
+#: The most packets up to the login. OpenSSH sends five, and two for each key that it
+#: tries.
 _MAX_FIRST_PACKETS = 128
-#: Bytes that may wait to be sent, beside those for which there is room, until the
-#: client is not listened to any more: what ten sessions may still have to say.
+#: Bytes that may be queued while the send buffer is full, before the server stops
+#: reading from the client; enough for the output of ten sessions.
 _MAX_OWED = 2 << 20
 
 
 class Authentication(SSHUserAuthServer):
-    """The ``ssh-userauth`` service; the transport looks after time and tries."""
+    """The ``ssh-userauth`` service; the transport limits time and attempts."""
 
     transport: ServerTransport
     loginTimeout = attemptsBeforeDisconnect = 1 << 30
 
     def ssh_USERAUTH_REQUEST(self, packet: bytes) -> None:
-        """Try to log in; what comes after it waits until that is decided."""
+        """Try to log in; further packets wait until that is decided."""
         if getNS(packet, 2)[1] != b"ssh-connection":
             self.transport.give_up("it wants to log in to another service")
             return
@@ -61,19 +61,19 @@ class Authentication(SSHUserAuthServer):
         return tried.addErrback(self._failed, kind, account)
 
     def _failed(self, reason: Failure, kind: bytes, account: str) -> Failure:
-        # To ask whether a key would do is no failure.
+        # A query whether a key is acceptable is not a failure.
         if not reason.check(IgnoreAuthentication):
             self.transport.login_failed(kind, account)
             if self.transport.cut:
-                # It has been told so, and nothing more.
+                # The client has been sent a disconnect message.
                 raise IgnoreAuthentication
         return reason
 
     def auth_publickey(self, packet: bytes) -> Any:
-        """Have no key parsed that is nobody's.
+        """Refuse unknown keys before Twisted parses them.
 
-        Twisted's parser takes private keys and certificates as well, which may take
-        seconds, and the names of algorithms go into the log as formats.
+        Twisted's parser also accepts private keys and certificates, which may take
+        seconds. And Twisted uses the names of algorithms as format strings for its log.
         """
         algorithm, blob, _ = getNS(packet[1:], 2)
 
@@ -90,21 +90,21 @@ class Authentication(SSHUserAuthServer):
 class ServerTransport(SSHServerTransport):
     """A connection of a client.
 
-    :ivar record: what is known of it.
-    :ivar full: whether nothing more should be written for now.
-    :ivar sessions: how many there have been.
-    :ivar cut: why it was cut, if it was.
-    :ivar tries: how often it has tried to log in.
-    :ivar fault: what it has done wrong if it does not log in: one of
+    :ivar record: its data for the log.
+    :ivar full: whether the sessions should pause their output.
+    :ivar sessions: how many sessions it has had.
+    :ivar cut: why the server has aborted it; "" if it has not.
+    :ivar tries: how often the client has tried to log in.
+    :ivar fault: the reason for a penalty if it ends without a login: one of
         `loginrules.REASONS`.
     """
 
-    #: An `server.Factory`.
+    #: A `server.Factory`.
     factory: Any
     ourVersionString = b"SSH-2.0-lpserve"
-    # What it inflates has no limit, and needs no login.
+    # Compression is off: Twisted inflates without a limit, even before a login.
     supportedCompressions = [b"none"]
-    # As sshd has them, without those that have become weak.
+    # The algorithms of sshd, without weak ones.
     supportedCiphers = [
         name
         for name in SSHServerTransport.supportedCiphers
@@ -148,10 +148,10 @@ class ServerTransport(SSHServerTransport):
         self.give_up(f"no login within {grace:g} seconds")
 
     def dataReceived(self, data: bytes) -> None:
-        """Acknowledge at once what has come.
+        """Acknowledge the data at once, and handle it.
 
-        A client that sends two small packets in a row keeps the second back
-        until the first is acknowledged, for which TCP takes 40 ms otherwise.
+        A client that sends two small packets in a row holds the second back until
+        the first is acknowledged (Nagle's algorithm). TCP delays that by 40 ms.
         """
         handle = self.transport.getHandle()
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -162,7 +162,7 @@ class ServerTransport(SSHServerTransport):
         try:
             super().dataReceived(data)
         except Exception as fault:
-            # Twisted's parsers raise whatever they stumble over.
+            # Twisted's parsers raise various exceptions.
             self.give_up(f"it sent what cannot be understood: {fault!r}")
 
     def getPacket(self) -> bytes | None:
@@ -170,13 +170,13 @@ class ServerTransport(SSHServerTransport):
         if self.cut or self.transport.disconnecting:
             return None
         if self._held:
-            # `release` goes on with it.
+            # `release` continues.
             self._listen(False)
             return None
         packet: bytes | None = super().getPacket()
         size = 0 if packet is None else len(packet)
         if packet is None and hasattr(self, "first"):
-            # Its beginning is there, and says how long it is.
+            # Its first block has arrived, which begins with its length.
             size = int.from_bytes(self.first[:4], "big")
         if size > (_MAX_PACKET if self._connection else _MAX_FIRST_PACKET):
             self.give_up(f"it sent a packet of {size} bytes")
@@ -184,7 +184,7 @@ class ServerTransport(SSHServerTransport):
         return packet
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
-        """Do what a packet says."""
+        """Handle a packet."""
         if self._connection is None:
             self._first_packets += 1
             if self._first_packets > _MAX_FIRST_PACKETS:
@@ -193,7 +193,7 @@ class ServerTransport(SSHServerTransport):
         super().dispatchMessage(messageNum, payload)
 
     def ssh_SERVICE_REQUEST(self, packet: bytes) -> None:
-        """The client wants to log in, once, and not without keys."""
+        """Start the login; refused without encryption, or for the second time."""
         if not self.isEncrypted("both"):
             self.give_up("it asks for a service without keys")
             return
@@ -203,13 +203,13 @@ class ServerTransport(SSHServerTransport):
         super().ssh_SERVICE_REQUEST(packet)
 
     def receiveUnimplemented(self, seqnum: int) -> None:
-        """There is nothing that a client would have to know."""
+        """Ignore it: the server sends no optional packets."""
 
     def sendExtInfo(self, extensions: Any) -> None:
-        """Say which signatures of users are verified (:rfc:`8308`, section 3.1).
+        """Send the signature algorithms that are accepted (:rfc:`8308`, section 3.1).
 
-        Twisted says which ones the host key can make, so that OpenSSH would not
-        use a key of another kind.
+        Twisted would send those of the host key. OpenSSH would then not offer keys of
+        other types.
         """
         super().sendExtInfo([(b"server-sig-algs", b",".join(SIGNATURES))])
 
@@ -223,12 +223,12 @@ class ServerTransport(SSHServerTransport):
         self.factory.logged_in(self)
 
     def login_failed(self, kind: bytes, account: str) -> None:
-        """It has not logged in as *account* by the method *kind*."""
+        """A login as *account* by the method *kind* has failed."""
         if kind != b"none":
             known = self.factory.checker.has_account(account)
             self.fault = "authfail" if known else "invaliduser"
         elif self.tries == 1:
-            return  # it only asks which methods there are
+            return  # the client asks for the list of methods
         self._failures += 1
         if self._failures >= self.factory.server.settings.max_auth_tries:
             text = "too many authentication failures"
@@ -236,11 +236,11 @@ class ServerTransport(SSHServerTransport):
             self.cut = self.cut or text
 
     def hold(self) -> None:
-        """Let what comes next wait for `release`."""
+        """Let further packets wait for `release`."""
         self._held = True
 
     def release(self) -> None:
-        """Go on with what has come meanwhile."""
+        """Handle the packets that have waited."""
         self._held = False
         if self._receiving_stopped and not self._lost:
             self._listen(True)
@@ -251,20 +251,20 @@ class ServerTransport(SSHServerTransport):
             self._grace.cancel()
 
     def give_up(self, why: str) -> None:
-        """Cut the connection."""
+        """Abort the connection; *why* goes to the log."""
         self.cut = self.cut or why
         self.transport.abortConnection()
 
     def receiveError(self, reasonCode: int, description: bytes) -> None:
-        """The client says goodbye, which is no error for the log."""
+        """Do not log a disconnect message of the client as an error."""
 
     def session_closed(self) -> None:
-        """A session is over: maybe it was what a stop waits for."""
+        """A session has ended: a stop may have waited for it."""
         if self.factory.server.stopping:
             self.end_if_idle()
 
     def end_if_idle(self) -> None:
-        """Disconnect, unless there is a session."""
+        """Disconnect if there is no session."""
         if self._connection is None or not self._connection.channels:
             self.loseConnection()
 
@@ -282,26 +282,26 @@ class ServerTransport(SSHServerTransport):
             log.info("%s", self.record.line())
         self.factory.lost(self)
 
-    # -- whether there is room for what is to be written -----------------------
+    # -- flow control ----------------------------------------------------------
 
     def pauseProducing(self) -> None:
-        """The client does not read fast enough."""
+        """The send buffer is full."""
         self._socket_full = True
         self._update()
 
     def resumeProducing(self) -> None:
-        """It has read."""
+        """The send buffer has room again."""
         self._socket_full = False
         self._update()
         if self.transport.disconnecting:
-            # A transport that has a producer does not end by itself.
+            # Twisted does not close a transport that has a producer.
             self.transport.unregisterProducer()
 
     def stopProducing(self) -> None:
         """The connection is lost."""
 
     def ssh_KEXINIT(self, packet: bytes) -> Any:
-        """The client wants new keys; until they are there, all has to be kept."""
+        """Begin a key exchange, during which all output is queued."""
         if self._connection is None and self.sessionID is not None:
             self.give_up("it exchanges keys again without a login")
             return None
@@ -310,9 +310,9 @@ class ServerTransport(SSHServerTransport):
         return super().ssh_KEXINIT(packet)
 
     def ssh_KEX_DH_GEX_REQUEST_OLD(self, packet: bytes) -> Any:
-        """The client's half of the keys, once, or once more if it has guessed wrong.
+        """Handle the client's half of a key exchange, once; twice after a wrong guess.
 
-        Each takes as long as everything else of a login together.
+        Each costs as much as the rest of the login.
         """
         if not self._half_expected:
             self.give_up("it sends keys that nobody has asked for")
@@ -321,16 +321,16 @@ class ServerTransport(SSHServerTransport):
         return super().ssh_KEX_DH_GEX_REQUEST_OLD(packet)
 
     def ssh_NEWKEYS(self, packet: bytes) -> None:
-        """They are there."""
+        """End the key exchange."""
         super().ssh_NEWKEYS(packet)
         self._exchanging_keys = False
         self._update()
 
     def sendPacket(self, messageType: int, payload: bytes) -> None:
-        """Send a packet, and listen to no more that wants an answer if many wait."""
+        """Send a packet; stop reading from the client if too many are queued."""
         super().sendPacket(messageType, payload)
         if self.full:
-            # With its head, padding and checksum, and what keeps it here.
+            # Plus its header, padding and MAC, and the memory of the queue.
             self._owed += len(payload) + 100
             if self._owed > _MAX_OWED and self._exchanging_keys:
                 self.give_up("it does not come to an end of a key exchange")
@@ -347,7 +347,7 @@ class ServerTransport(SSHServerTransport):
             self._connection.update()
 
     def _listen(self, wanted: bool) -> None:
-        """Read from the client, or do not."""
+        """Resume or pause reading from the client."""
         if self._receiving_stopped == wanted and not self._lost:
             self._receiving_stopped = not wanted
             if wanted:
@@ -357,6 +357,6 @@ class ServerTransport(SSHServerTransport):
 
 
 def join_address(address: Any) -> str:
-    """The host and the port of an address of Twisted's, as one word."""
+    """The ``HOST:PORT`` of an address object of Twisted."""
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"{host}:{address.port}"
