@@ -266,7 +266,7 @@ class RepositoryCache:
         """The nodes of the index file *path* that this connection has read.
 
         :param size: of the index, as in the list of packs.
-        :returns: {number: node}, for look-ups and `add_node`; None if the cache is full.
+        :returns: {number: node}, for look-ups and `add_node`; None without room.
         """
         try:
             key = (path, size, identity(path))
@@ -278,7 +278,7 @@ class RepositoryCache:
         return found
 
     def add_node(self, nodes: dict[Any, Any], number: int, node: Any) -> None:
-        """Add a node to the dict that `nodes` has returned, unless the cache is full."""
+        """Add a node to the dict that `nodes` has returned, if there is room."""
         if self._node_count < MOST_NODES:
             self._node_count += 1
             nodes[number] = node

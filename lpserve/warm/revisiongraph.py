@@ -12,7 +12,7 @@ order, are::
     header    struct _HEADER
     lines     of each revision: REVISION PARENT..., separated by newlines
     starts    uint32 for each revision, and one more: where its line starts
-    first     uint32: the number of its first parent; without one, that of revisions
+    first     uint32: the number of its first parent; the count of revisions if none
     more      uint32, and one more: where its further parents start in `others`
     others    uint32: numbers of further parents
     table     uint32: 1 + number, at the hash of the id; 0 in empty slots
@@ -220,7 +220,7 @@ class RevisionGraph:
         return None
 
     def parents(self, revision: bytes) -> tuple[bytes, ...] | None:
-        """The parents of *revision*, ghosts included; None if it is not in the graph."""
+        """The parents of *revision*, ghosts included; None if it is not known."""
         found = self._find(revision)
         return None if found is None else tuple(found[1][1:])
 
