@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * lp-serve-client: ask the lpserve fork service for a worker, and be its stdio.
+ * lp-serve-client: asks the lpserve fork service for a worker, and relays stdio to it.
  *
- * 'brz help lp-serve-client' says what it does, ../lpserve/client/client.py does the same.
+ * 'brz help lp-serve-client' describes it; ../lpserve/client/client.py does the same.
  */
 
 #include "client.h"
@@ -35,18 +35,18 @@ struct options {
     enum door door;
 };
 
-/* Descriptors that are not open are as good as /dev/null. */
+/* Open descriptors 0 to 2 on /dev/null if they are closed. */
 static void open_stdio(void)
 {
     struct pollfd each[3] = {{.fd = 0}, {.fd = 1}, {.fd = 2}};
     poll(each, 3, 0);
     for (int number = 0; number < 3; number++)
-        /* It gets the lowest number: this one. */
+        /* open() uses the lowest free number, which is this one. */
         if ((each[number].revents & POLLNVAL) && open("/dev/null", O_RDWR) != number)
             _exit(EX_UNAVAILABLE);
 }
 
-/* Write TEXT for the user who asked for it, and end. */
+/* Write TEXT to standard output, and exit. */
 static void show(const char *text)
 {
     _exit(write(STDOUT_FILENO, text, strlen(text)) < 0 ? 1 : 0);
@@ -69,8 +69,8 @@ static bool read_door(const char *name, enum door *door, struct fault *fault)
         || fail(fault, EX_USAGE, "--door must be fifo or socket, not %s", name);
 }
 
-/* The value of the option NAME if *WORDS is that, as --NAME=VALUE or in the next
- * word; then *WORDS is the last word of it. Else NULL. */
+/* The value of the option NAME if *WORDS is that option, else NULL. The value is
+ * --NAME=VALUE or the next word; *WORDS is advanced to the last word of the option. */
 static const char *option(char ***words, const char *name)
 {
     size_t size = strlen(name);
@@ -105,8 +105,7 @@ static bool parse(char **words, struct options *options, struct fault *fault)
     return read_door(door, &options->door, fault);
 }
 
-/* The exit status that the LAST answer stands for; -1 with a fault if there is
- * more to say. */
+/* The exit status for the LAST answer; -1 with a fault if a message is due. */
 static int conclude(const struct conversation *conversation, const struct answer *last,
                     bool told, struct fault *fault)
 {
@@ -121,7 +120,7 @@ static int conclude(const struct conversation *conversation, const struct answer
         not_understood(conversation, EX_UNAVAILABLE, fault);
         return -1;
     }
-    /* 3 and 4: the worker has told why itself. At the FIFO we know if it has. */
+    /* With 3 and 4 the worker has written an error itself. At the FIFO we know. */
     if (status == 0 || (conversation->by_socket ? status == 3 || status == 4 : told))
         return (int)status;
     fail(fault, (int)status,
@@ -129,8 +128,7 @@ static int conclude(const struct conversation *conversation, const struct answer
     return -1;
 }
 
-/* Serve one connection with a worker of the service; the exit status, or -1 with a
- * fault. */
+/* Serve one connection with a worker; the exit status, or -1 with a fault. */
 static int ask_service(const struct options *options, const struct settings *settings,
                        const char *directory, const struct signals *signals,
                        double deadline, struct fault *fault)
@@ -149,7 +147,7 @@ static int ask_service(const struct options *options, const struct settings *set
     return status;
 }
 
-/* Become what serves the connection without the service. */
+/* Execute "brz lp-serve --inet", which serves the connection without the service. */
 static void fall_back(const char *user, const struct signals *signals,
                       struct fault *fault)
 {
@@ -166,7 +164,7 @@ static void fall_back(const char *user, const struct signals *signals,
     free(program);
 }
 
-/* Whether it is one that we serve. */
+/* Whether USER and the command of the client may be served. */
 static bool is_served(const char *user, struct fault *fault)
 {
     if (!is_user(user))
@@ -179,8 +177,8 @@ static bool is_served(const char *user, struct fault *fault)
     return false;
 }
 
-/* Serve one connection with the service in DIRECTORY, which is started if need be,
- * or without; the exit status, or -1 with a fault. */
+/* Serve one connection with the service in DIRECTORY, after an autostart if that is
+ * set, or without it; the exit status, or -1 with a fault. */
 static int serve(const struct options *options, const struct settings *settings,
                  const char *directory, struct fault *fault)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * What the parts of lp-serve-client have of each other. It does what the modules
- * of the same names in ../lpserve do, in C; doc/protocol.txt is what it speaks.
+ * The declarations that the files of lp-serve-client share. The program does the
+ * same as the modules of ../lpserve/client, in C. doc/protocol.txt describes the
+ * control protocol.
  */
 
 #ifndef LPSERVE_CLIENT_H
@@ -13,10 +14,10 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Of a fault: there is no service, and another way may be tried. */
+/* The status of a fault: there is no service, and the fallback may be tried. */
 enum { NO_SERVICE = -1 };
 
-/* Why a connection is not served: the exit status and a line for a person. */
+/* Why a connection is not served: the exit status and one line of text. */
 struct fault {
     int status;
     char *text;
@@ -25,24 +26,24 @@ struct fault {
 /* The names as in doc/protocol.txt; ANY: the socket, else the FIFO. */
 enum door { ANY, FIFO, SOCKET };
 
-/* What breezy.conf says; see read_configuration. */
+/* The settings of breezy.conf; see read_configuration. */
 struct settings {
     const char *runtime_dir; /* or NULL */
     const char *service_user; /* a name or uid, or NULL */
     const char *const *environment; /* names, then NULL */
     bool autostart;
     double connect_timeout; /* in seconds */
-    char *text; /* of breezy.conf, into which they point, or NULL */
+    char *text; /* of breezy.conf, into which the strings point, or NULL */
 };
 
-/* The signals that are passed on, as a descriptor. */
+/* The signals that are forwarded, as a signalfd(2). */
 struct signals {
     int descriptor;
     sigset_t before; /* the mask that we were started with */
 };
 
-/* One answer, or -1 for COUNT if it cannot be understood. Word after word, each
- * with its NUL; valid until the next one is read. */
+/* One answer: COUNT words, one after the other, each with its NUL. COUNT is -1 if
+ * the answer is invalid. WORDS is valid until the next answer is read. */
 struct answer {
     int count;
     char *words;
@@ -54,18 +55,18 @@ enum arrival { ARRIVED, NOT_YET, NO_MORE };
 struct conversation {
     const char *directory;
     const char *service_user; /* of the settings */
-    const struct signals *signals; /* that end the waiting */
+    const struct signals *signals; /* that interrupt a wait */
     bool by_socket;
-    bool connected; /* at the socket; or it is to be tried again */
-    int control; /* the FIFO: when the service dies, it has no reader; or -1 */
+    bool connected; /* to the socket; if not, connect again */
+    int control; /* the FIFO, which has no reader once the service ends; or -1 */
     int answers; /* the reply FIFO or the socket */
     char *reply; /* path of the reply FIFO */
-    size_t start, end; /* of what has been read and is no answer yet */
+    size_t start, end; /* of the bytes that were read and not handled yet */
     char buffer[65536];
 };
 
-/* A request that is being put together. ROOM is for the verb, its words and its
- * variables; the rest for the name of the reply FIFO and the newlines. */
+/* A request that is being composed. ROOM bytes are for the verb, its words and
+ * variables; the rest is for the name of the reply FIFO and the newlines. */
 enum { MAX_REQUEST = 4096, ROOM = 4000 };
 struct line {
     size_t size;
@@ -73,7 +74,7 @@ struct line {
     char bytes[MAX_REQUEST];
 };
 
-/* text.c: faults, and what is text. */
+/* text.c: faults, memory and text. */
 bool fail(struct fault *fault, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void tell(const char *text);
@@ -89,12 +90,12 @@ void add_quoted(struct line *line, const char *word);
 int split_words(char *line);
 bool number(const char *text, long least, long most, long *found);
 
-/* config.c: where service and client find each other. */
+/* config.c: breezy.conf and the runtime directory. */
 bool read_configuration(struct settings *settings, struct fault *fault);
 char *runtime_directory(const char *chosen, const char *configured);
 bool is_trusted(uid_t uid, const char *service_user);
 
-/* place.c: how a directory is called. */
+/* place.c: the name of a directory in messages. */
 bool is_remote(void);
 const char *at(const char *directory);
 const char *place(const char *directory);
@@ -103,7 +104,7 @@ const char *place(const char *directory);
 bool compose(struct line *line, const char *user, const char *const *names,
              const char *reply, struct fault *fault);
 
-/* command.c: who and what is served. */
+/* command.c: checks USER and SSH_ORIGINAL_COMMAND. */
 bool is_user(const char *text);
 char *command_fault(void);
 
@@ -126,13 +127,13 @@ const char *word_of(const struct answer *answer, int number);
 bool not_understood(const struct conversation *conversation, int status,
                     struct fault *fault);
 
-/* relay.c: a connection, from the "ok" to its end. */
+/* relay.c: relays a connection, from the "ok" to its end. */
 bool relay(struct conversation *conversation, const struct answer *ok,
            struct answer *last, bool *told, struct fault *fault);
 bool follow(struct conversation *conversation, const struct answer *ok,
             struct answer *last, struct fault *fault);
 
-/* start.c: autostart, and where Breezy is. */
+/* start.c: starts the service; finds Breezy. */
 char *find_breezy(void);
 bool start_service(const char *directory, const struct signals *signals,
                    double deadline, struct fault *fault);

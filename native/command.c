@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* Who is served, and which commands of an ssh client are. */
+/* Checks USER, and accepts only the commands of Bazaar clients. */
 
 #include "client.h"
 
@@ -25,7 +25,7 @@ static bool is_word(const char *text, size_t size, const char *word)
     return strlen(word) == size && strncmp(text, word, size) == 0;
 }
 
-/* Whether one of the words of COMMAND, which single spaces separate, is WORD. */
+/* Whether WORD is one of the words of COMMAND, which single spaces separate. */
 static bool has_word(const char *command, const char *word)
 {
     for (;; command++) {
@@ -38,7 +38,7 @@ static bool has_word(const char *command, const char *word)
     }
 }
 
-/* Whether COMMAND is that of a Bazaar client. */
+/* Whether COMMAND is one that a Bazaar client sends. */
 static bool is_bazaar(const char *command)
 {
     if (command[strspn(command, LETTERS DIGITS "@%_-+=:,./~ ")] != '\0')
@@ -60,8 +60,8 @@ static bool is_bazaar(const char *command)
     return is_word(program, size, "lp-serve-client");
 }
 
-/* Why what an ssh client asked for is not to be served, or NULL. sshd runs us in
- * place of that and leaves it in SSH_ORIGINAL_COMMAND; it is never executed. */
+/* Why the command of an ssh client is refused, or NULL. With a forced command, sshd
+ * puts it into SSH_ORIGINAL_COMMAND; it is never executed. */
 char *command_fault(void)
 {
     const char *command = getenv("SSH_ORIGINAL_COMMAND");
@@ -73,7 +73,7 @@ char *command_fault(void)
     }
     if (is_bazaar(command))
         return NULL;
-    /* The first 80 characters, so that they cannot do anything to a terminal. */
+    /* The first 80 characters, without control characters for a terminal. */
     char shown[81];
     size_t size = 0, left = strlen(command);
     for (; size < 80 && left > 0; size++) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* What the client needs of breezy.conf, and where the runtime directory is. */
+/* Reads what the client needs of breezy.conf, and finds the runtime directory. */
 
 #include "client.h"
 
@@ -22,7 +22,7 @@ static const char *const environment[] = {
     NULL,
 };
 
-/* The options that are looked for, and their texts, or NULL where not set. */
+/* The options that are read, and their texts; NULL if not set. */
 enum { RUNTIME_DIR, SERVICE_USER, ENVIRONMENT, AUTOSTART, CONNECT_TIMEOUT, OPTIONS };
 static const char *const names[OPTIONS] = {
     "runtime_dir", "service_user", "environment", "autostart", "connect_timeout",
@@ -33,8 +33,9 @@ static char *copied(const char *text)
     return joined(text, "");
 }
 
-/* The account NAME, or ours for NULL; NULL if there is none. By /etc/passwd: a
- * static program cannot load what else libc would ask. Valid until the next one. */
+/* The account NAME, or our own for NULL; NULL if there is none. It reads /etc/passwd,
+ * because a static program cannot load other sources (nsswitch.conf(5)). Valid until
+ * the next call. */
 static const struct passwd *account(const char *name)
 {
     FILE *accounts = fopen("/etc/passwd", "re");
@@ -48,7 +49,7 @@ static const struct passwd *account(const char *name)
     return each;
 }
 
-/* The home of the account NAME, or of ours for NULL; NULL if there is none. */
+/* The home of the account NAME, or of our own for NULL; NULL if there is none. */
 static char *home_of(const char *name)
 {
     const struct passwd *found = account(name);
@@ -97,7 +98,7 @@ static char *expanded(const char *path)
     return whole;
 }
 
-/* PATH as os.path.abspath gives it; NULL where we do not know where we are. */
+/* PATH as os.path.abspath returns it; NULL if getcwd(3) fails. */
 static char *absolute(const char *path)
 {
     char *whole;
@@ -112,7 +113,7 @@ static char *absolute(const char *path)
         free(below);
         free(here);
     }
-    /* Two slashes in front, and no more, are something else to POSIX. */
+    /* Exactly two slashes in front have a special meaning in POSIX. */
     char *root = whole + (whole[1] == '/' && whole[2] != '/');
     char *in = root, *out = root;
     while (*(in += strspn(in, "/")) != '\0') {
@@ -170,7 +171,7 @@ static const char *const *values(char *text)
     return found;
 }
 
-/* Where the line that TEXT begins with ends, and its length; as str.splitlines. */
+/* The end and the length of the first line of TEXT, as str.splitlines has it. */
 static char *line_end(char *text, size_t *length)
 {
     static const char *const wide[] = {"\302\205", "\342\200\250", "\342\200\251"};
@@ -187,7 +188,7 @@ static char *line_end(char *text, size_t *length)
     }
 }
 
-/* One line of breezy.conf; *OURS is whether it is in the section [DEFAULT]. */
+/* Parse one line of breezy.conf; *OURS is whether it is in the section [DEFAULT]. */
 static void read_line(char *line, bool *ours, char **options)
 {
     line = strip(line);
@@ -209,7 +210,7 @@ static void read_line(char *line, bool *ours, char **options)
             options[each] = strip(text);
 }
 
-/* All of the file PATH, as clean UTF-8; NULL if it cannot be read. */
+/* The content of the file PATH, as valid UTF-8; NULL if it cannot be read. */
 static char *read_file(const char *path)
 {
     size_t room = 8192, size = 0;
@@ -242,8 +243,8 @@ static char *read_file(const char *path)
     return clean;
 }
 
-/* The texts of our options in breezy.conf, which is looked for where Breezy does.
- * They are parts of what is returned, if anything. */
+/* Read the texts of our options from breezy.conf, which is looked for where Breezy
+ * does. They point into the result, which is NULL if there is no file. */
 static char *read_options(char **options)
 {
     const char *base = getenv("BRZ_HOME");
@@ -276,7 +277,7 @@ static bool is_one_of(const char *text, const char *const *words)
     return *words != NULL;
 }
 
-/* The digits that TEXT begins with; underscores may be between them. */
+/* The end of the digits that TEXT begins with; underscores may separate them. */
 static char *take_digits(char *text, char **out)
 {
     char *first = *out;
@@ -289,7 +290,7 @@ static char *take_digits(char *text, char **out)
     return text;
 }
 
-/* Seconds, of what float() understands; changed in place, -1 where it does not. */
+/* Parse seconds, as float() does; TEXT is changed in place. -1 if it is invalid. */
 static double seconds(char *text)
 {
     char *in = text, *out = text;
@@ -319,7 +320,7 @@ static double seconds(char *text)
     return found >= 0 && !isinf(found) ? found : -1;
 }
 
-/* What breezy.conf says, or else is as it is everywhere. */
+/* Read the settings of breezy.conf, or the defaults. */
 bool read_configuration(struct settings *settings, struct fault *fault)
 {
     static const char *const yes[] = {"1", "true", "yes", "on", "y", NULL};
@@ -353,8 +354,8 @@ static bool given(const char *text)
     return text != NULL && *text != '\0';
 }
 
-/* The absolute path of the runtime directory; see doc/protocol.txt. NULL, with
- * errno, where it cannot be told. CHOSEN and CONFIGURED may be NULL. */
+/* The absolute path of the runtime directory; see doc/protocol.txt. NULL with errno
+ * if getcwd(3) fails. CHOSEN and CONFIGURED may be NULL. */
 char *runtime_directory(const char *chosen, const char *configured)
 {
     char *path = NULL;

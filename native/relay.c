@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* A connection: bytes between our stdio and the worker's FIFOs, or just waiting. */
+/* Copies bytes between our stdio and the worker's FIFOs, or waits for the worker. */
 
 #include "client.h"
 
@@ -17,13 +17,13 @@
 #include <unistd.h>
 
 enum { CHUNK = 1 << 20, TURNS = 16, BROKEN = POLLERR | POLLHUP | POLLNVAL };
-/* What a pipe holds, and what one holds that much goes through. */
+/* The size of a pipe, and of one that was enlarged for a large transfer. */
 enum { FULL = 1 << 16, LARGE = 1 << 18 };
 
-/* How to write to a sink without waiting. */
+/* How to write to a sink without blocking. */
 enum writing {
     PLAIN,
-    /* It waits if it must, but PIPE_BUF bytes fit into what poll calls writable. */
+    /* It may block, but a pipe that poll(2) calls writable takes PIPE_BUF bytes. */
     A_LITTLE,
     BY_SEND,
 };
@@ -33,12 +33,12 @@ enum writing {
 struct flow {
     int source, sink;
     bool done;
-    bool moved; /* whether anything came through */
+    bool moved; /* whether any bytes were copied */
     bool room_wanted;
     bool splices;
-    bool grown; /* whether our pipe has been made larger */
+    bool grown; /* whether the pipe was enlarged */
     enum writing writing;
-    size_t start, end; /* of what was read and is not written */
+    size_t start, end; /* of the bytes that were read and not written yet */
     char pending[65536];
 };
 
@@ -60,7 +60,7 @@ static void begin_flow(struct flow *flow, int source, int sink)
         flow->writing = BY_SEND;
     else if (into != S_IFREG && !(fcntl(sink, F_GETFL) & O_NONBLOCK))
         flow->writing = A_LITTLE;
-    /* Into a socket or a terminal splice(2) blocks whatever flags it is given. */
+    /* Into a socket or a terminal splice(2) blocks, with any flags. */
     flow->splices = into == S_IFIFO ? type_of(source) != S_IFCHR : into == S_IFREG;
 }
 
@@ -71,7 +71,7 @@ static void finish(struct flow *flow)
         return;
     flow->done = true;
     close(flow->source);
-    /* sshd gives one socket for stdin and stdout, which is open twice. */
+    /* close(2) alone may not end it: sshd passes one socket as stdin and stdout. */
     if (flow->writing == BY_SEND)
         shutdown(flow->sink, SHUT_WR);
     close(flow->sink);
@@ -83,8 +83,8 @@ static bool has_input(const struct flow *flow)
     return poll(&source, 1, 0) > 0;
 }
 
-/* Make our pipe larger, now that much goes through it. Not before: a user may have
- * only so many pages in pipes (pipe(7)). It is as good if it cannot be. */
+/* Enlarge the pipe, once a transfer has filled it: the pages of a user's pipes are
+ * limited (pipe(7)). A failure is ignored. */
 static void grow(struct flow *flow)
 {
     flow->grown = true;
@@ -92,11 +92,11 @@ static void grow(struct flow *flow)
     fcntl(flow->sink, F_SETPIPE_SZ, LARGE);
 }
 
-/* Move by splice(2); 0, or why not. */
+/* Copy by splice(2); 0 or an errno. */
 static int splice_some(struct flow *flow)
 {
     flow->room_wanted = false;
-    /* Not for ever: there are signals and the other direction. */
+    /* A bounded number: signals and the other direction have their turn. */
     for (int turn = 0; turn < TURNS; turn++) {
         ssize_t moved = splice(flow->source, NULL, flow->sink, NULL, CHUNK,
                                SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
@@ -124,7 +124,7 @@ static ssize_t write_pending(const struct flow *flow)
     return write(flow->sink, bytes, size);
 }
 
-/* Move by way of our memory; 0, or why not. */
+/* Copy by read(2) and write(2); 0 or an errno. */
 static int copy_some(struct flow *flow)
 {
     if (flow->start == flow->end) {
@@ -147,7 +147,7 @@ static int copy_some(struct flow *flow)
     return 0;
 }
 
-/* What to poll for: two places in POLLED. */
+/* Fill in what to poll for: two entries of POLLED. */
 static void want(const struct flow *flow, struct pollfd *polled)
 {
     polled[0] = polled[1] = (struct pollfd){.fd = -1};
@@ -162,7 +162,7 @@ static void want(const struct flow *flow, struct pollfd *polled)
     }
 }
 
-/* Move what can be moved, by what poll found. */
+/* Copy what can be copied, by the result of poll(2). */
 static void step(struct flow *flow, const struct pollfd *polled)
 {
     int error = EINVAL;
@@ -185,7 +185,7 @@ static void step(struct flow *flow, const struct pollfd *polled)
         finish(flow); /* a broken pipe or connection at either end */
 }
 
-/* Deliver what the worker wrote before it ended, unless a signal comes. */
+/* Copy the bytes that the worker wrote before it ended, unless a signal arrives. */
 static void drain(struct flow *flow, const struct signals *signals)
 {
     while (!flow->done && (flow->start < flow->end || has_input(flow))) {
@@ -206,8 +206,7 @@ static void drain(struct flow *flow, const struct signals *signals)
 
 /* -- the worker --------------------------------------------------------------- */
 
-/* A descriptor of the worker, which cannot become that of another process; -1 if
- * it has ended already: the next answer says how. */
+/* A pidfd of the worker; -1 if it has ended: the next answer tells how. */
 static int open_worker(const struct answer *ok)
 {
     long pid = 0;
@@ -216,7 +215,7 @@ static int open_worker(const struct answer *ok)
     return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
 }
 
-/* Pass the signals on that came; false with a fault where we may not. */
+/* Forward the signals that have arrived; false with a fault if that is not allowed. */
 static bool pass_on(const struct signals *signals, int worker, struct fault *fault)
 {
     int signal;
@@ -228,7 +227,7 @@ static bool pass_on(const struct signals *signals, int worker, struct fault *fau
     return true;
 }
 
-/* Our own standard input and output become those of nobody. */
+/* Replace our standard input and output by /dev/null. */
 static bool let_go(struct fault *fault)
 {
     close(STDIN_FILENO);
@@ -238,7 +237,7 @@ static bool let_go(struct fault *fault)
     return fail(fault, EX_UNAVAILABLE, "cannot open /dev/null: %s", strerror(errno));
 }
 
-/* At the socket: the worker has our stdio. Wait for how it ends. */
+/* At the socket, where the worker has our stdio: wait for the last answer. */
 bool follow(struct conversation *conversation, const struct answer *ok,
             struct answer *last, struct fault *fault)
 {
@@ -266,9 +265,8 @@ bool follow(struct conversation *conversation, const struct answer *ok,
 
 /* -- the relay ---------------------------------------------------------------- */
 
-/* A new descriptor for what NUMBER is open on, non-blocking where it can be:
- * O_NONBLOCK belongs to the open file description, which we share with whoever
- * started us. */
+/* A new descriptor for the file of NUMBER, non-blocking if possible. O_NONBLOCK
+ * belongs to the open file description, which other processes share. */
 static int own_description(int number)
 {
     mode_t type = type_of(number);
@@ -282,10 +280,10 @@ static int own_description(int number)
     return fcntl(number, F_DUPFD_CLOEXEC, 0);
 }
 
-/* Open the worker's FIFOs; false if it died before it served. */
+/* Open the worker's FIFOs; false if it ended before it served. */
 static bool open_fifos(const struct answer *ok, int *ends)
 {
-    /* The service has opened the read end of stdin before it answered. */
+    /* The service opens the read end of stdin before it answers. */
     ends[0] = open(word_of(ok, 2), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
     for (int each = 1; each < 3; each++)
         ends[each] = ends[each - 1] < 0
@@ -299,8 +297,8 @@ static bool open_fifos(const struct answer *ok, int *ends)
     return false;
 }
 
-/* Put the flows between our stdio and ENDS, which they alone hold from now on, so
- * that closing them is seen. */
+/* Set up the flows between our stdio and ENDS. Only they keep stdio open from now
+ * on, so that a close takes effect. */
 static bool begin_flows(struct flow *flows, const int *ends, struct fault *fault)
 {
     int ours[3] = {fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0)};
@@ -314,7 +312,7 @@ static bool begin_flows(struct flow *flows, const int *ends, struct fault *fault
     return let_go(fault);
 }
 
-/* Relay until the worker has ended; LAST becomes the answer that says how. */
+/* Relay until the worker has ended; set LAST to the last answer. */
 static bool run(struct conversation *conversation, struct flow *flows, int worker,
                 struct answer *last, struct fault *fault)
 {
@@ -332,7 +330,7 @@ static bool run(struct conversation *conversation, struct flow *flows, int worke
         for (int each = 0; each < 3; each++)
             want(&flows[each], polled + 3 + 2 * each);
         look = false;
-        /* Gone, both of them: no answer will come that is not there. */
+        /* Service and worker have ended: no further answer will arrive. */
         if (poll(polled, 9, service_gone && worker < 0 ? 0 : -1) < 0)
             continue;
         look = polled[0].revents != 0;
@@ -344,12 +342,12 @@ static bool run(struct conversation *conversation, struct flow *flows, int worke
             return read_answer(conversation, last) == ARRIVED
                 || fail(fault, EX_UNAVAILABLE,
                         "the service and the worker were killed");
-        /* The worker goes on without it, and says itself how it ended. */
+        /* The worker goes on, and writes the last answer itself. */
         service_gone = service_gone || polled[2].revents != 0;
     }
 }
 
-/* Relay what the "ok" of the FIFO names. TOLD becomes whether the worker wrote to
+/* Relay the FIFOs that the answer OK names. Set TOLD to whether the worker wrote to
  * its standard error. */
 bool relay(struct conversation *conversation, const struct answer *ok,
            struct answer *last, bool *told, struct fault *fault)

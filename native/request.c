@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* One request to the service, at either door, and the answers to it. */
+/* Sends one request to the service, through either door, and reads the answers. */
 
 #include "client.h"
 
@@ -43,7 +43,7 @@ bool not_understood(const struct conversation *conversation, int status,
                 at(conversation->directory));
 }
 
-/* Whether DIRECTORY can be trusted: if nobody but OWNER can write there. */
+/* Whether DIRECTORY can be trusted: only OWNER can write to it. */
 static bool is_safe(const char *directory, uid_t owner, struct fault *fault)
 {
     struct stat found;
@@ -61,8 +61,8 @@ static bool is_safe(const char *directory, uid_t owner, struct fault *fault)
     return true;
 }
 
-/* Poll for EVENTS at DESCRIPTOR; *READY becomes how much was found. False with a
- * fault for a signal, or when the service has ended. */
+/* Poll for EVENTS at DESCRIPTOR; set *READY to the result of poll(2). False with a
+ * fault after a signal, or when the service has ended. */
 static bool poll_for(const struct conversation *conversation, int descriptor,
                      short events, int milliseconds, int *ready, struct fault *fault)
 {
@@ -77,7 +77,7 @@ static bool poll_for(const struct conversation *conversation, int descriptor,
         return errno == EINTR || errno == EAGAIN
             || fail(fault, EX_UNAVAILABLE, "cannot wait: %s", strerror(errno));
     if (wanted[0].revents != 0)
-        return true; /* a signal is passed on to the worker then */
+        return true; /* the answer first: a signal may be for the worker */
     int signal = wanted[1].revents != 0 ? next_signal(signals) : 0;
     if (signal != 0)
         return fail(fault, 128 + signal, "ended by signal %d", signal);
@@ -95,7 +95,8 @@ static bool wait_for(const struct conversation *conversation, int descriptor,
 
 /* -- the socket --------------------------------------------------------------- */
 
-/* Where the socket in DIRECTORY is: by way of *OPENED if its path is too long. */
+/* The address of the socket in DIRECTORY; by way of the descriptor *OPENED if its
+ * path is too long. */
 static int find_socket(const char *directory, struct sockaddr_un *address, int *opened)
 {
     const size_t room = sizeof address->sun_path;
@@ -123,7 +124,7 @@ static int connect_to(const struct conversation *conversation)
     return error;
 }
 
-/* Connect to the socket, unless too many others are about to. */
+/* Connect to the socket, unless its backlog is full. */
 static bool try_to_connect(struct conversation *conversation, struct fault *fault)
 {
     struct ucred peer;
@@ -155,7 +156,7 @@ static bool open_socket(struct conversation *conversation, struct fault *fault)
                                       : no_service(conversation->directory, fault);
 }
 
-/* Wait until the service lets us in. Nobody tells when it can. */
+/* Retry to connect while the backlog is full; nothing reports when it is not. */
 static bool be_connected(struct conversation *conversation, double deadline,
                          struct fault *fault)
 {
@@ -189,7 +190,7 @@ static bool send_descriptors(struct conversation *conversation, struct line *lin
     attached->cmsg_len = CMSG_LEN(sizeof ours);
     memcpy(CMSG_DATA(attached), ours, sizeof ours);
     ssize_t sent = sendmsg(conversation->answers, &message, MSG_NOSIGNAL);
-    /* Whoever closed it may have said why: then the answer is there already. */
+    /* The service may have closed after an answer, which can still be read. */
     if (sent == (ssize_t)line->size || (sent < 0 && errno == EPIPE))
         return true;
     return fail(fault, NO_SERVICE, "%s: %s", place(conversation->directory),
@@ -209,14 +210,14 @@ static bool open_fifo(struct conversation *conversation, struct fault *fault)
     free(path);
     if (conversation->control < 0 || fstat(conversation->control, &found) < 0)
         return no_service(directory, fault);
-    /* Whoever could put another directory in place cannot make one of ours. */
+    /* Nobody else can create a FIFO that belongs to our user. */
     if (!S_ISFIFO(found.st_mode) || found.st_uid != geteuid())
         return fail(fault, NO_SERVICE, "control in %s is not a FIFO of ours",
                     place(directory));
     return true;
 }
 
-/* A name for a reply FIFO; the service removes those whose process is gone. */
+/* A name for a reply FIFO; the service removes those whose process has ended. */
 static bool name_reply(char *name, size_t size, struct fault *fault)
 {
     unsigned char bytes[4];
@@ -237,7 +238,7 @@ static bool make_reply(struct conversation *conversation, const char *name,
         free(path);
     } else {
         conversation->reply = path;
-        /* For both, so that it has no end of file. */
+        /* For reading and writing: with a writer open there is no end of file. */
         conversation->answers = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     }
     return conversation->answers >= 0
@@ -261,7 +262,7 @@ static bool write_request(struct conversation *conversation, const struct line *
 
 /* -- both --------------------------------------------------------------------- */
 
-/* Get to where requests can be made; close_door undoes it, also where it fails. */
+/* Open the door for a request; close_door has to be called, also after a failure. */
 bool open_door(struct conversation *conversation, const char *directory,
                enum door door, const char *service_user,
                const struct signals *signals, struct fault *fault)
@@ -284,7 +285,7 @@ bool open_door(struct conversation *conversation, const char *directory,
     return open_fifo(conversation, fault);
 }
 
-/* Leave nothing of it behind. */
+/* Close the conversation and remove its reply FIFO. */
 void close_door(struct conversation *conversation)
 {
     if (conversation->control >= 0)
@@ -316,7 +317,7 @@ static bool send_request(struct conversation *conversation, const char *user,
         && write_request(conversation, &line, deadline, fault);
 }
 
-/* The next line that has been read whole, or NULL. */
+/* The next complete line, or NULL. */
 static char *next_line(struct conversation *conversation, size_t *size)
 {
     char *line = conversation->buffer + conversation->start;
@@ -329,7 +330,7 @@ static char *next_line(struct conversation *conversation, size_t *size)
     return line;
 }
 
-/* The next answer if it is there, without waiting. */
+/* Read the next answer, without waiting. */
 enum arrival read_answer(struct conversation *conversation, struct answer *answer)
 {
     size_t size;
@@ -380,7 +381,7 @@ static bool wait_answer(struct conversation *conversation, double deadline,
     return false;
 }
 
-/* Whether ANSWER is "ok" as this door gives it. */
+/* Whether ANSWER is a valid "ok" of this door. */
 static bool is_ok(const struct conversation *conversation, const struct answer *answer)
 {
     long pid;
@@ -389,7 +390,7 @@ static bool is_ok(const struct conversation *conversation, const struct answer *
         && number(word_of(answer, 1), 1, INT_MAX, &pid);
 }
 
-/* What "error CODE TEXT" means for us. */
+/* Set the fault for an answer "error CODE TEXT". */
 static bool refused(const struct conversation *conversation,
                     const struct answer *answer, struct fault *fault)
 {
@@ -405,7 +406,7 @@ static bool refused(const struct conversation *conversation,
     if (answer->count < 3 || strcmp(first, "error") != 0)
         return not_understood(conversation, NO_SERVICE, fault);
     const char *code = word_of(answer, 1), *said = word_of(answer, 2);
-    /* What is left are words, one after the other: make one of them. */
+    /* Join the remaining words of the answer. */
     char *text = answer->words + (said - answer->words);
     for (int each = answer->count - 3; each > 0; each--)
         text[strlen(text)] = ' ';
@@ -416,8 +417,8 @@ static bool refused(const struct conversation *conversation,
                 at(conversation->directory), code, said);
 }
 
-/* Nobody waits any longer: a worker that cannot say "ok" from now on leaves our
- * stdio alone. Unless it has just said it. */
+/* Stop waiting for an answer: a worker that cannot write its "ok" does not use our
+ * stdio. An "ok" may have arrived just before. */
 static bool stop_waiting(struct conversation *conversation, struct fault *fault)
 {
     struct answer late;
@@ -429,7 +430,7 @@ static bool stop_waiting(struct conversation *conversation, struct fault *fault)
     return false;
 }
 
-/* Ask for a worker that serves USER; ANSWER becomes the "ok". */
+/* Ask for a worker that serves USER; set ANSWER to the "ok". */
 bool ask_for_worker(struct conversation *conversation, const char *user,
                     const struct settings *settings, double deadline,
                     struct answer *answer, struct fault *fault)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * The request for a worker. A user of ssh may choose what is in some variables, but
- * not that they do not fit: what only says how text is shown is left out then, and
- * the command is cut.
+ * Composes the request for a worker. A remote user chooses the values of some
+ * variables, and must not be able to make the request too long. If they do not fit,
+ * locale and time zone are left out, and the command is cut.
  */
 
 #include "client.h"
@@ -13,9 +13,9 @@
 #include <string.h>
 #include <sysexits.h>
 
-/* Longest value that is taken for the name of a locale or a time zone. */
+/* The longest name of a locale or a time zone, in bytes. */
 enum { LONGEST_LABEL = 255 };
-/* Variables, in the order in which they get their places. */
+/* Kinds of variables, in the order in which they are added. */
 enum kind { NEEDED, LABEL, COMMAND, KINDS };
 
 static enum kind kind_of(const char *name)
@@ -26,7 +26,7 @@ static enum kind kind_of(const char *name)
     return strcmp(name, "SSH_ORIGINAL_COMMAND") == 0 ? COMMAND : NEEDED;
 }
 
-/* Whether VALUE can be what a locale or a time zone is called. */
+/* Whether VALUE can be the name of a locale or a time zone. */
 static bool is_label(const char *value)
 {
     size_t size = 0;
@@ -82,16 +82,16 @@ static void add_beginning(struct line *line, const char *name, const char *value
     add_variable(line, name, kept, limit);
 }
 
-/* Put "spawn USER env.NAME=VALUE..." into LINE, with the variables of our
- * environment that have NAMES, and what else the door wants: the name of the REPLY
- * FIFO, or NULL. False with a fault if it does not fit. */
+/* Compose "spawn USER env.NAME=VALUE..." in LINE, with the variables NAMES of our
+ * environment. REPLY is the name of the reply FIFO, or NULL at the socket. False with
+ * a fault if the request does not fit. */
 bool compose(struct line *line, const char *user, const char *const *names,
              const char *reply, struct fault *fault)
 {
     size_t limit = ROOM + (reply != NULL);
     line->size = 0;
     line->fits = true;
-    /* The newline in front ends half a line that somebody else may have left. */
+    /* The newline in front ends an incomplete line of another writer. */
     if (reply != NULL)
         add_bytes(line, "\n", 1);
     add_bytes(line, "spawn ", 6);
@@ -99,7 +99,7 @@ bool compose(struct line *line, const char *user, const char *const *names,
     for (enum kind kind = NEEDED; kind < KINDS; kind++) {
         for (const char *const *name = names; *name != NULL; name++) {
             const char *value = strchr(*name, '=') == NULL ? getenv(*name) : NULL;
-            /* Only the worker knows who is served, and tells it to hooks. */
+            /* The worker sets it for hooks; no request can. */
             if (value == NULL || strcmp(*name, "LPSERVE_USER") == 0
                 || kind_of(*name) != kind || (kind == LABEL && !is_label(value))
                 || add_variable(line, *name, value, limit))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* Autostart: a client starts the service, once, however many find none. */
+/* Starts the service, once for all clients that find none running; finds Breezy. */
 
 #include "client.h"
 
@@ -18,10 +18,10 @@
 
 extern char **environ;
 
-/* Milliseconds between two looks at whether it has been started. */
+/* Milliseconds between two checks whether the service has been started. */
 enum { PAUSE = 20 };
 
-/* How to run Breezy: what is beside us, else what is on PATH. */
+/* The path of "brz" beside this program if there is one, else "brz" for PATH. */
 char *find_breezy(void)
 {
     char self[PATH_MAX];
@@ -38,7 +38,7 @@ char *find_breezy(void)
     return joined("brz", "");
 }
 
-/* Make DIRECTORY for us alone, and what is missing above it; 0 or an errno. */
+/* Create DIRECTORY with mode 0700, and its missing parents; 0 or an errno. */
 static int make_directory(const char *directory)
 {
     struct stat found;
@@ -105,7 +105,7 @@ static char *last_line(char *said, size_t size)
     }
 }
 
-/* What is written into DESCRIPTOR until its end; the last of it, if it is long. */
+/* Read DESCRIPTOR to its end; the last part of the text, if it is long. */
 static size_t read_last(int descriptor, char *said, size_t room)
 {
     size_t size = 0;
@@ -121,8 +121,8 @@ static size_t read_last(int descriptor, char *said, size_t room)
     return size;
 }
 
-/* Start WORDS with standard error into ERRORS and nothing else of ours; 0 or an
- * errno. */
+/* Start the command WORDS with ERRORS as standard error, and without our stdio; 0 or
+ * an errno. */
 static int launch(char *const *words, const struct signals *signals, int errors,
                   pid_t *pid)
 {
@@ -148,7 +148,7 @@ static int launch(char *const *words, const struct signals *signals, int errors,
     return error;
 }
 
-/* Run what starts the service to its end; why it failed, or NULL. */
+/* Run the command that starts the service to its end; why it failed, or NULL. */
 static char *run(const char *directory, const struct signals *signals)
 {
     char *program = find_breezy(), *where = joined(directory, "");
@@ -182,7 +182,7 @@ static char *run(const char *directory, const struct signals *signals)
     return why;
 }
 
-/* Start it unless it is there, while we hold the directory locked. */
+/* Start the service unless it is running; the caller holds the directory locked. */
 static bool start_locked(const char *directory, const struct signals *signals,
                          double deadline, struct fault *fault)
 {
@@ -194,21 +194,21 @@ static bool start_locked(const char *directory, const struct signals *signals,
             return true;
         if (!is_held(directory))
             break;
-        /* It is being started, by a client that was killed meanwhile. */
+        /* A client that was killed meanwhile has started it; it is not ready. */
         if (!take_a_pause(deadline, fault))
             return false;
     }
     char *why = run(directory, signals);
     if (why == NULL)
         return true;
-    /* It may be about any path. */
+    /* The text may name any path, so it is not public. */
     fail(fault, NO_SERVICE, "the service cannot be started%s%s",
          is_remote() ? "" : ": ", is_remote() ? "" : why);
     free(why);
     return false;
 }
 
-/* Start the service unless another client is at it; wait until it is ready. */
+/* Start the service unless another client does so; wait until it is ready. */
 bool start_service(const char *directory, const struct signals *signals,
                    double deadline, struct fault *fault)
 {
@@ -220,8 +220,8 @@ bool start_service(const char *directory, const struct signals *signals,
     if (error != 0)
         return fail(fault, NO_SERVICE, "cannot make %s: %s", place(directory),
                     strerror(error));
-    /* One start however many ask: the first holds the directory locked until the
-     * service is ready, the others find it running. */
+    /* The first client holds the directory locked until the service is ready; the
+     * others then find it running. */
     bool fine = true;
     while (fine && !take_lock(guard))
         fine = take_a_pause(deadline, fault);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* Faults, memory, UTF-8, and the words of requests and answers. */
+/* Faults, memory, UTF-8, and quoting of words in requests and answers. */
 
 #include "client.h"
 
@@ -16,23 +16,23 @@
 static const char safe[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%_-+=:,./~";
 
-/* Whether a word of such bytes needs no quotes. */
+/* Whether BYTE needs no quotes in a word. */
 bool is_plain(char byte)
 {
     return byte != '\0' && strchr(safe, byte) != NULL;
 }
 
-/* The end; the service removes a reply FIFO whose client is gone. */
+/* Out of memory: exit. The service removes the reply FIFO of an ended client. */
 static _Noreturn void out_of_memory(void)
 {
     static const char line[] = "lp-serve-client: out of memory\n";
     if (write(STDERR_FILENO, line, sizeof line - 1) < 0) {
-        /* Nobody can be told. */
+        /* There is nowhere to report it. */
     }
     _exit(EX_UNAVAILABLE);
 }
 
-/* Say what is wrong in FAULT; false, for the caller to return. */
+/* Fill in FAULT; false, for the caller to return. */
 bool fail(struct fault *fault, int status, const char *format, ...)
 {
     char *text;
@@ -46,7 +46,7 @@ bool fail(struct fault *fault, int status, const char *format, ...)
     return false;
 }
 
-/* One line on standard error, whatever TEXT is made of. */
+/* Write TEXT to standard error as one line. */
 void tell(const char *text)
 {
     char *line = joined("lp-serve-client: ", text);
@@ -58,10 +58,10 @@ void tell(const char *text)
         at += (size_t)length;
     }
     line[size] = '\n'; /* in place of the NUL */
-    /* Whoever started us may not listen any more. */
+    /* The reader of standard error may have gone. */
     signal(SIGPIPE, SIG_IGN);
     if (write(STDERR_FILENO, line, size + 1) < 0) {
-        /* Nobody can be told. */
+        /* There is nowhere to report it. */
     }
     free(line);
 }
@@ -83,8 +83,8 @@ char *joined(const char *first, const char *second)
     return both;
 }
 
-/* How many bytes the character that TEXT begins with has; if it is none in
- * UTF-8, how many to leave out for that, negative. LEFT is not 0. */
+/* The number of bytes of the first character of TEXT. If it is not valid UTF-8, the
+ * negative number of bytes to skip. LEFT is not 0. */
 int character(const char *text, size_t left)
 {
     const unsigned char *byte = (const unsigned char *)text;
@@ -96,7 +96,7 @@ int character(const char *text, size_t left)
         return -1;
     length = byte[0] < 0xe0 ? 2 : byte[0] < 0xf0 ? 3 : 4;
     if (byte[0] == 0xe0)
-        least = 0xa0; /* else two bytes would have done */
+        least = 0xa0; /* not overlong */
     else if (byte[0] == 0xed)
         most = 0x9f; /* no surrogates */
     else if (byte[0] == 0xf0)
@@ -123,8 +123,8 @@ bool is_utf8(const char *text, size_t size)
     return true;
 }
 
-/* Copy TEXT with U+FFFD for what is not UTF-8 or a NUL, and a NUL at the end; how
- * many bytes that are. OUT has room for three times as many, and one. */
+/* Copy TEXT to OUT, with U+FFFD in place of invalid UTF-8 and NUL, and a NUL at the
+ * end; the number of bytes without that. OUT has room for 3 * SIZE + 1 bytes. */
 size_t clean_utf8(const char *text, size_t size, char *out)
 {
     char *end = out;
@@ -142,7 +142,7 @@ size_t clean_utf8(const char *text, size_t size, char *out)
     return (size_t)(end - out);
 }
 
-/* The length of the blank that TEXT begins with, or 0: what Python strips. */
+/* The length of the white space (as of str.strip) that TEXT begins with, or 0. */
 static size_t blank(const char *text)
 {
     static const char *const wide[] = {
@@ -164,7 +164,7 @@ static size_t blank(const char *text)
     return 0;
 }
 
-/* TEXT, which is UTF-8, without the blanks around it; changed in place. */
+/* TEXT, which is UTF-8, without white space around it; changed in place. */
 char *strip(char *text)
 {
     size_t length;
@@ -212,13 +212,13 @@ void add_quoted(struct line *line, const char *word)
     add_bytes(line, "'", 1);
 }
 
-/* What is between the quotes QUOTE, from IN on, to *OUT; where it ends, or NULL. */
+/* Copy a quoted text from IN to *OUT, up to QUOTE; its end, or NULL without one. */
 static char *quoted(char *in, char quote, char **out)
 {
     while (*in != quote) {
         if (*in == '\0')
             return NULL;
-        /* In double quotes a backslash is one, but before another or a quote. */
+        /* In double quotes a backslash escapes only a backslash or a quote. */
         if (quote == '"' && *in == '\\' && (in[1] == '"' || in[1] == '\\'))
             in++;
         *(*out)++ = *in++;
@@ -226,8 +226,8 @@ static char *quoted(char *in, char quote, char **out)
     return in + 1;
 }
 
-/* Split LINE as a POSIX shell does, in place: word after word, each with its NUL.
- * How many there are; -1 if it cannot be split. */
+/* Split LINE in place as a POSIX shell does, into words with a NUL each; their
+ * number, or -1 if a quotation is not closed. */
 int split_words(char *line)
 {
     char *in = line, *out = line;
@@ -245,7 +245,7 @@ int split_words(char *line)
                 return -1;
             *out++ = *in++;
         }
-        /* The NUL takes the place of the blank, or of the one at the end. */
+        /* The NUL replaces the blank, or the NUL at the end. */
         bool more = *in != '\0';
         *out++ = '\0';
         in += more;
@@ -256,7 +256,7 @@ int split_words(char *line)
     return count;
 }
 
-/* Whether TEXT is a number of decimal digits from LEAST to MOST, and which. */
+/* Whether TEXT is a decimal number from LEAST to MOST; set *FOUND to it. */
 bool number(const char *text, long least, long most, long *found)
 {
     size_t digits = strspn(text, "0123456789");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* Signals and time: what ends the waiting. */
+/* Signals and deadlines. */
 
 #include "client.h"
 
@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Seconds of a clock that only goes on. */
+/* Seconds of a monotonic clock. */
 double now(void)
 {
     struct timespec time;
@@ -20,7 +20,7 @@ double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-/* How long poll(2) may wait: up, so that the deadline is over when it returns. */
+/* The time-out for poll(2), rounded up, so that the deadline has passed after it. */
 int poll_milliseconds(double deadline)
 {
     double left = (deadline - now()) * 1000;
@@ -29,8 +29,8 @@ int poll_milliseconds(double deadline)
     return left < INT_MAX - 1 ? (int)left + 1 : INT_MAX;
 }
 
-/* From now on HUP, TERM and INT do not end us, but can be read. One that was
- * ignored when we were started (nohup) stays ignored. */
+/* Block HUP, TERM and INT, and read them from a descriptor. A signal that was ignored
+ * at the start (nohup) stays ignored. */
 bool open_signals(struct signals *signals, struct fault *fault)
 {
     static const int passed_on[] = {SIGHUP, SIGTERM, SIGINT};
@@ -49,7 +49,7 @@ bool open_signals(struct signals *signals, struct fault *fault)
     return true;
 }
 
-/* The next signal that came, or 0. */
+/* The next signal that has arrived, or 0. */
 int next_signal(const struct signals *signals)
 {
     struct signalfd_siginfo found;
