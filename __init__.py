@@ -2,12 +2,11 @@
 
 """Start bzr+ssh connections at once, from one process that has Breezy loaded.
 
-Every bzr+ssh connection makes its server start Breezy anew, which takes longer
-than what most connections are for. lpserve keeps one process that has it
-loaded and forks a worker for each connection.
+Without lpserve, a server starts Breezy for each bzr+ssh connection, which takes
+longer than the work of most connections. lpserve keeps one process that has
+Breezy loaded, and forks a worker from it for each connection.
 
-What is served is said in breezy.conf, for the service, and for a client that
-has to do without one::
+breezy.conf says what the service serves, and a client without a service::
 
     [DEFAULT]
     lpserve.directory = /srv/bzr
@@ -17,24 +16,24 @@ The service::
 
     brz lp-serve --fork-server
 
-The client, which OpenSSH runs instead of 'bzr serve --inet'; a line of
-~/.ssh/authorized_keys of the account that hosts the branches (with the full
-path of the program: sshd looks for it in few places)::
+OpenSSH runs the client instead of 'bzr serve --inet'. A line for it in
+~/.ssh/authorized_keys of the account that hosts the branches (if sshd's PATH
+does not have the program, give its full path)::
 
     command="lp-serve-client alice",restrict ssh-ed25519 AAAA... alice
 
-Without OpenSSH, or beside it, there is an SSH server that asks the service
-itself, for users that need no account of their own (it needs Twisted)::
+Without OpenSSH, or beside it, lpserve has an SSH server that asks the service
+itself. Its users need no accounts on the system. It needs Twisted::
 
     brz lp-serve-ssh --listen=0.0.0.0:5022 --authorized-keys=/etc/lpserve/keys
 
-And the administrator's view of it::
+The administrator sees the state of the service with::
 
     brz lp-serve-control status
 
-Everything can be set in breezy.conf of the account that runs it, which is also
-how the client finds the service. Command-line options go before it, and so do
-settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
+All options can be set in breezy.conf of the account that runs the service;
+clients read it, too, to find the service. Options on the command line take
+precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 
 :lpserve.runtime_dir:
     Where service and clients meet. The default is $LPSERVE_RUNTIME_DIR, else
@@ -45,10 +44,10 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.allow_writes:
     Whether clients may change it (False).
 :lpserve.client_timeout:
-    Seconds until an idle client is given up (serve.client_timeout: 300).
+    Seconds until an idle client is disconnected (serve.client_timeout: 300).
 :lpserve.request_timeout:
-    Seconds in the middle of a request without a byte from the client, or
-    without room for its answer, until it is given up (60; 0 means never).
+    Seconds within a request without a byte from the client, or without room
+    for its answer, until it is disconnected (60; 0 means never).
 :lpserve.connect_timeout:
     Seconds that client and worker wait for each other (30).
 :lpserve.shutdown_timeout:
@@ -66,42 +65,45 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.spare_workers:
     Workers that wait for connections, already forked (2).
 :lpserve.max_spare_workers:
-    As many at most when many connections arrive (16).
+    The most workers that wait when many connections arrive (16).
 :lpserve.allowed_peers:
-    Users whose processes may ask at the socket, beside root and the service's
-    own (none).
+    Users whose processes may use the socket, besides root and the user of the
+    service (none).
 :lpserve.service_user:
-    Whose service a client trusts at the socket, beside root's and its own
-    user's: a name in /etc/passwd, or a uid (none).
+    A user whose service a client trusts at the socket, besides root and its
+    own user: a name in /etc/passwd, or a uid (none).
 :lpserve.hangup_timeout:
-    Seconds that a worker may go on without its client at the socket (60).
+    Seconds that a worker may go on after its client has gone, at the socket
+    (60).
 :lpserve.worker_memory:
-    MiB that one connection may take beside what all share (0: no limit).
+    MiB of memory of one connection, besides what all share (0: no limit).
 :lpserve.sandbox:
-    What the kernel (Landlock, Linux 5.19) keeps workers from. "writes": from
-    changing anything but what is served, and what a worker needs (brz.log,
-    temporary files). "strict": from reading anything else, too, but programs,
-    /etc and breezy.conf; with %u in lpserve.directory each reaches its user's
-    only. "off". The default, "auto", is "writes", but "off" with plug-ins that
-    do not come with Breezy: what they run gets no privileges as setuid, and a
-    mail sent with sendmail needs them (so does one of Breezy's own email
-    plug-in, unless post_commit_mailer = smtplib). The modes and times of
-    files, the network and sockets that have a path are not the kernel's
-    business here.
+    What the kernel denies workers (Landlock, Linux 5.19). "writes": to change
+    files other than what is served and what a worker needs (brz.log, temporary
+    files). "strict": also to read other files than these, programs, /etc and
+    breezy.conf; with %u in lpserve.directory a worker reaches only the
+    directory of its user. "off": nothing. The default, "auto", is "writes", but
+    "off" with plug-ins that do not come with Breezy. In the sandbox setuid has
+    no effect, so that a plug-in cannot send mail with sendmail (nor can
+    Breezy's email plug-in, unless post_commit_mailer = smtplib). The sandbox
+    does not restrict changes of the modes and times of files, the network, and
+    sockets that have a path.
 :lpserve.sandbox_paths:
-    Absolute paths that they may use besides: where links lead that leave
-    lpserve.directory, where plug-ins write. "/srv/notes, /opt/hooks:ro": the
-    first may be written, the second only read (none).
+    Further absolute paths that workers may use: the targets of links that leave
+    lpserve.directory, files that plug-ins write. In "/srv/notes, /opt/hooks:ro"
+    the first is writable, the second read-only (none).
 :lpserve.warm_repositories:
-    Repositories that are kept in memory, those used last (16; 0 means none).
+    The number of repositories that are kept in memory, those used last (16; 0
+    means none).
 :lpserve.warm_memory:
-    MiB that they may take in all (256).
+    MiB of memory for all of them (256).
 :lpserve.warm_preload:
     Repositories, as real absolute paths, that are kept from the start (none).
 :lpserve.warm_interval:
-    Seconds from one loading of what was used or has changed to the next (10).
+    Seconds between two rounds of loading repositories that were used or have
+    changed (10).
 :lpserve.warm_report_interval:
-    Seconds between a worker's reports of what it uses (60).
+    Seconds between a worker's reports of the repositories that it uses (60).
 :lpserve.environment:
     Variables that a request may set in its worker (BRZ_EMAIL, LANG, LC_ALL,
     LC_CTYPE, TZ, SSH_CLIENT, SSH_CONNECTION, SSH_ORIGINAL_COMMAND).
@@ -111,13 +113,12 @@ settings as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     Whether a client serves the connection itself where there is no service
     (True); --no-fallback goes before it.
 :lpserve.log_file:
-    Where a service in the background logs (lpserve.log beside brz.log). One
-    that was moved away is made anew at a reload.
+    The log file of a service in the background (lpserve.log beside brz.log). A
+    reload opens it again after it was moved away.
 
-Hooks and plug-ins find out for whom they run from LPSERVE_USER in the
-environment, which no request can set. BRZ_EMAIL is what a commit is labelled
-with: USER unless the request says something else, so nothing should be allowed
-because of it.
+For hooks and plug-ins, LPSERVE_USER in the environment is the user of the
+connection; no request can set it. BRZ_EMAIL, the author of commits, is USER
+unless the request sets it; do not use it to grant access.
 
 And for 'brz lp-serve-ssh':
 
@@ -129,27 +130,27 @@ And for 'brz lp-serve-ssh':
     A directory with an authorized_keys file for each user
     (lpserve/authorized_keys beside breezy.conf).
 :lpserve.shared_account:
-    The account as which everybody may log in, to be known by the key (bzr).
+    The account as which every user may log in; the key tells which user it is
+    (bzr).
 :lpserve.login_grace_time:
     Seconds that a client has to log in (60).
 :lpserve.max_startups:
-    Clients that may be about to log in at once; start:rate:full as in
-    sshd_config (10:30:500: of more than 10 about every third is dropped, of 500
-    everyone).
+    Clients that may be logging in at once, as start:rate:full of sshd_config
+    (10:30:500: from 10 on 30% of new ones are dropped, from 500 on all).
 :lpserve.per_source_max_startups:
-    Of these from one source (one fewer than the start of max_startups).
+    The same from one source (one fewer than the start of max_startups).
 :lpserve.per_source_netblock_size:
     Bits of an address of IPv4 and IPv6 that make a source (32:128).
 :lpserve.per_source_penalties:
-    How long a source is refused that does not log in; words as in sshd_config
-    (authfail:5s invaliduser:5s grace-exceeded:10s noauth:1s min:15s max:10m),
-    or no.
+    How long a source whose clients do not log in is refused; words as in
+    sshd_config (authfail:5s invaliduser:5s grace-exceeded:10s noauth:1s min:15s
+    max:10m), or no.
 :lpserve.per_source_penalty_exempt_list:
     Addresses and networks that get no penalties (none).
 :lpserve.max_auth_tries:
-    How often a client may fail to log in until it is disconnected (6).
+    Failed logins after which a client is disconnected (6).
 :lpserve.keepalive_interval:
-    Seconds between two questions whether a client is still there (60).
+    Seconds between two keepalive messages to a client (60).
 """
 
 from breezy import config

@@ -3,8 +3,8 @@
 
 """Installs the plug-in as ``breezy.plugins.lpserve``.
 
-Where there is a C compiler, the program ``lp-serve-client`` is the native one,
-else that in Python. LPSERVE_NATIVE=no asks for the latter, CC for a compiler.
+The program ``lp-serve-client`` is the native one if there is a C compiler, else the
+Python one. LPSERVE_NATIVE=no selects the Python one; CC selects a compiler.
 """
 
 import glob
@@ -19,7 +19,7 @@ _here = os.path.dirname(os.path.abspath(__file__))
 
 
 def _version():
-    """The version that ``__init__.py`` states; it cannot be imported here."""
+    """The version in ``__init__.py``, which cannot be imported without Breezy."""
     with open(os.path.join(_here, "__init__.py"), encoding="utf-8") as source:
         return re.search(r'^__version__ = "(.*)"', source.read(), re.M).group(1)
 
@@ -33,9 +33,9 @@ brz_maximum_version = None
 _package = "breezy.plugins.lpserve"
 _client = "lp-serve-client"
 
-#: What the native client cannot be compiled without.
+#: The flags without which the native client does not compile.
 _NEEDED = ("-std=c11", "-D_GNU_SOURCE", f'-DVERSION="{brz_plugin_version}"')
-#: What compilers are asked for, as far as they take it.
+#: The flags that are used if the compiler supports them.
 _WANTED = (
     "-O2",
     "-Wall",
@@ -61,11 +61,11 @@ _FORTIFIED = (
 
 
 class BuildError(Exception):
-    """The native client cannot be built; ``str()`` says why."""
+    """The native client cannot be built; ``str()`` tells why."""
 
 
 def find_compiler():
-    """The words that run the C compiler.
+    """The command that runs the C compiler, a list of words.
 
     :raises BuildError: if there is none.
     """
@@ -89,7 +89,7 @@ def build_client(target, *flags, static=True):
     sources = sorted(glob.glob(os.path.join(_here, "native", "*.c")))
     if not sources:
         raise BuildError("its sources are not there")
-    # Most take all of it; only where one does not we look at what it takes.
+    # Most compilers support all flags; each flag is tried only if one does not.
     linking = ["-static-pie"] if static else ["-pie"]
     said = _compile(
         compiler,
@@ -109,7 +109,7 @@ def build_client(target, *flags, static=True):
 
 
 def _compile(compiler, sources, target, flags):
-    """None if it can be compiled and was, else what the compiler says."""
+    """Compile; None on success, else the messages of the compiler."""
     done = subprocess.run(
         [*compiler, *_NEEDED, *flags, "-o", target, *sources],
         stdin=subprocess.DEVNULL,
@@ -121,7 +121,7 @@ def _compile(compiler, sources, target, flags):
 
 
 def _taken(compiler, static):
-    """The flags of those that we want that *compiler* takes."""
+    """The flags of `_WANTED` and `_FORTIFIED` that *compiler* supports."""
     with tempfile.TemporaryDirectory() as directory:
         source = os.path.join(directory, "empty.c")
         with open(source, "w") as file:
@@ -129,7 +129,7 @@ def _taken(compiler, static):
 
         def takes(*flags):
             target = os.path.join(directory, "empty")
-            # clang only warns of a flag that it does not know.
+            # clang only warns about an unknown flag.
             return _compile(compiler, [source], target, [*flags, "-Werror"]) is None
 
         taken = [flag for flag in _WANTED if takes(flag)]
@@ -145,7 +145,7 @@ def _taken(compiler, static):
 
 
 def _native_client():
-    """The bytes of the native client, or None where the Python one has to do.
+    """The bytes of the native client; None if the Python one is installed instead.
 
     Says which on standard output, for whoever installs it.
     """
@@ -171,7 +171,7 @@ def _native_client():
 
 
 def _packages():
-    """The plug-in, and the folders of modules in it."""
+    """The packages: the plug-in and its folders of modules."""
     found = [_package]
     for top in ("lpserve", "tests"):
         for path in glob.glob(f"{top}/**/__init__.py", root_dir=_here, recursive=True):
@@ -181,7 +181,7 @@ def _packages():
 
 
 def _commands():
-    """What setuptools has to do differently for the native client.
+    """The commands of setuptools, adapted to the native client.
 
     :returns: a class of distributions and a dict of commands.
     """
@@ -190,18 +190,18 @@ def _commands():
 
     build_scripts = Distribution().get_command_class("build_scripts")
     try:
-        # Of setuptools, or before 70.1 of wheel, where that is installed.
+        # Part of setuptools since 70.1, and of wheel before.
         bdist_wheel = Distribution().get_command_class("bdist_wheel")
     except ModuleError:
         bdist_wheel = None
 
     class WithClient(Distribution):
-        #: The native client, once somebody has built it.
+        #: The native client, once it is built.
         native = None
         built = False
 
         def build_native(self):
-            """Build it, at the first call; whether there is one."""
+            """Build the native client at the first call; whether there is one."""
             if not self.built:
                 self.native = _native_client()
                 self.built = True
@@ -224,7 +224,7 @@ def _commands():
 
         class BdistWheel(bdist_wheel):
             def run(self):
-                # Not earlier: most commands do not need it.
+                # Built late: most commands do not need it.
                 self.root_is_pure = not self.distribution.build_native()
                 super().run()
 
@@ -232,7 +232,7 @@ def _commands():
                 python, abi, platform = super().get_tag()
                 if self.root_is_pure:
                     return python, abi, platform
-                return "py3", "none", platform  # the program is not Python's
+                return "py3", "none", platform  # it has a program, but no extension
 
         commands["bdist_wheel"] = BdistWheel
     return WithClient, commands
