@@ -2,9 +2,9 @@
 
 """Start bzr+ssh connections at once, from one process that has Breezy loaded.
 
-Without lpserve, a server starts Breezy for each bzr+ssh connection, which takes
-longer than the work of most connections. lpserve keeps one process that has
-Breezy loaded, and forks a worker from it for each connection.
+Without lpserve, a server starts Breezy for each bzr+ssh connection, which
+takes longer than the work of most connections. lpserve keeps one process that
+has Breezy loaded, and forks a worker from it for each connection.
 
 breezy.conf says what the service serves, and a client without a service::
 
@@ -73,7 +73,7 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     A user whose service a client trusts at the socket, besides root and its
     own user: a name in /etc/passwd, or a uid (none).
 :lpserve.hangup_timeout:
-    Seconds that a worker may go on after its client has gone, at the socket
+    Seconds that a worker may go on after its client at the socket has gone
     (60).
 :lpserve.worker_memory:
     MiB of memory of one connection, besides what all share (0: no limit).
@@ -82,16 +82,17 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     files other than what is served and what a worker needs (brz.log, temporary
     files). "strict": also to read other files than these, programs, /etc and
     breezy.conf; with %u in lpserve.directory a worker reaches only the
-    directory of its user. "off": nothing. The default, "auto", is "writes", but
-    "off" with plug-ins that do not come with Breezy. In the sandbox setuid has
-    no effect, so that a plug-in cannot send mail with sendmail (nor can
+    directory of its user. "off": nothing. The default, "auto", is "writes",
+    but "off" with plug-ins that do not come with Breezy. In the sandbox setuid
+    has no effect, so that a plug-in cannot send mail with sendmail (nor can
     Breezy's email plug-in, unless post_commit_mailer = smtplib). The sandbox
     does not restrict changes of the modes and times of files, the network, and
     sockets that have a path.
 :lpserve.sandbox_paths:
-    Further absolute paths that workers may use: the targets of links that leave
-    lpserve.directory, files that plug-ins write. In "/srv/notes, /opt/hooks:ro"
-    the first is writable, the second read-only (none).
+    Further absolute paths that workers may use: the targets of links that
+    leave lpserve.directory, files that plug-ins write. In
+    "/srv/notes, /opt/hooks:ro" the first is writable, the second read-only
+    (none).
 :lpserve.warm_repositories:
     The number of repositories that are kept in memory, those used last (16; 0
     means none).
@@ -143,8 +144,8 @@ And for 'brz lp-serve-ssh':
     Bits of an address of IPv4 and IPv6 that make a source (32:128).
 :lpserve.per_source_penalties:
     How long a source whose clients do not log in is refused; words as in
-    sshd_config (authfail:5s invaliduser:5s grace-exceeded:10s noauth:1s min:15s
-    max:10m), or no.
+    sshd_config (authfail:5s invaliduser:5s grace-exceeded:10s noauth:1s
+    min:15s max:10m), or no.
 :lpserve.per_source_penalty_exempt_list:
     Addresses and networks that get no penalties (none).
 :lpserve.max_auth_tries:

@@ -49,10 +49,10 @@ class TestOptions(TestCase):
         help = " ".join(PLUGIN_HELP.split())
         settings = read_settings()
         for text in (
-            "given up (serve.client_timeout: 300).",
-            f"given up ({settings.request_timeout:.0f}; 0 means never).",
+            "idle client is disconnected (serve.client_timeout: 300).",
+            f"is disconnected ({settings.request_timeout:.0f}; 0 means never).",
             f"wait for each other ({settings.connect_timeout:.0f}).",
-            f"beside what all share ({settings.worker_memory}: no limit).",
+            f"besides what all share ({settings.worker_memory}: no limit).",
             f"running connections ({settings.shutdown_timeout:.0f})",
             f"open at once ({settings.max_workers};",
             f"already forked ({settings.spare_workers})",
