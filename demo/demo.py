@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The main job, before and after: 'make demo'.
+"""Compares connections with and without the fork service: 'make demo'.
 
-Real ``brz`` commands over bzr+ssh to 'brz lp-serve-ssh', which starts a Breezy
-process for every connection or has the fork service do so, in turn. All of it is
-on loopback, as the user who runs this, and in a temporary directory: nothing is
-left of it.
+It runs ``brz`` commands over bzr+ssh against two servers ('brz lp-serve-ssh') in turn:
+one starts a Breezy process for every connection, the other has the fork service
+serve it. Everything runs on loopback, as the user who runs this, and in a temporary
+directory that is removed at the end.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def table(times: dict[str, dict[str, list[float]]]) -> None:
 
 def row(name: str, before: float, after: float) -> None:
     """Print a row of the table."""
-    # On a machine that is busy with other things a difference may be anything.
+    # On a busy machine the difference is unreliable.
     ratio = f"{before / after:.1f} times" if min(before, after) > 0 else "?"
     say(f"  {name:30}{before:>7.0f} ms{after:>7.0f} ms{ratio:>14}")
 
 
 def show(demo: Demo, words: str) -> None:
-    """Run a ``brz`` command aloud."""
+    """Print a ``brz`` command and run it."""
     say(f"  $ {words}")
     _, text = demo.run(brz(*words.split()[1:]), "after")
     for line in text.splitlines()[:6]:
@@ -65,7 +65,7 @@ def show(demo: Demo, words: str) -> None:
 
 
 def perform(demo: Demo) -> None:
-    """The whole of it."""
+    """Run all parts of the demonstration."""
     say("lpserve: bzr+ssh connections that start at once")
     say()
     say("Whenever 'brz' talks to a server over ssh, that server starts Breezy anew,")
@@ -94,7 +94,7 @@ def perform(demo: Demo) -> None:
     show(demo, f"brz push -d source {url}/trunk")
     show(demo, "brz pull -d mine")
     show(demo, f"brz revno {url}/trunk")
-    # The other side has to have the same to begin with.
+    # Both sides have to start with the same revisions.
     trunk = f"{demo.urls['before']}/trunk"
     demo.run(brz("branch", "-q", trunk, "mine"), "before")
     say()
@@ -109,7 +109,7 @@ def perform(demo: Demo) -> None:
 
 
 def main() -> int:
-    """Run it; the exit status."""
+    """Run the demonstration; the exit status."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     demo = Demo(tempfile.mkdtemp(prefix="lpserve-demo-"))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A place with branches, the fork service, an SSH server and a client for it.
+"""Sets up branches, the fork service, an SSH server and a client in one directory.
 
-Everything is in one directory and on loopback, as the user who runs it.
+Everything runs on loopback, as the user who runs it.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ Host *
 
 
 class DemoError(Exception):
-    """The demonstration cannot go on; ``str()`` says why, in a line."""
+    """The demonstration has failed; ``str()`` tells why, in one line."""
 
 
 def brz(*words: str) -> list[str]:
-    """The words that run ``brz`` with these."""
+    """The command line that runs ``brz`` with *words*."""
     return [sys.executable, "-m", "breezy", *words]
 
 
 class Place:
-    """See the module.
+    """A directory with branches, servers and a client.
 
-    :param directory: where everything is.
-    :param extra: more for the environment of everything that is started.
+    :param directory: its path.
+    :param extra: further variables for the environment of all processes.
     """
 
     def __init__(self, directory: str, extra: dict[str, str] | None = None):
@@ -61,13 +61,13 @@ class Place:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of everything that is started."""
+        """The environment of all processes."""
         env = {
             "HOME": self.path("home"),
             "BRZ_HOME": self.path("home"),
             "XDG_CACHE_HOME": self.path("home"),
             "BRZ_EMAIL": "Demo <demo@example.com>",
-            # Breezy has paramiko where a system has no ssh.
+            # Without ssh, Breezy uses paramiko.
             "BRZ_SSH": self.path("ssh") if self.ssh else "paramiko",
             "LPSERVE_RUNTIME_DIR": self.path("run"),
             "LANG": "C.UTF-8",
@@ -83,11 +83,11 @@ class Place:
     # -- setting up ------------------------------------------------------------
 
     def make_client(self) -> None:
-        """A key, and what ``ssh`` needs to use it."""
+        """Create a key, and the configuration for ``ssh`` to use it."""
         from cryptography.hazmat.primitives.asymmetric import rsa
         from twisted.conch.ssh.keys import Key
 
-        # The one kind of key that Breezy looks for where it uses paramiko.
+        # The only type of key that Breezy looks for with paramiko.
         key = Key(rsa.generate_private_key(public_exponent=65537, key_size=2048))
         os.makedirs(self.path("home", ".ssh"), 0o700)
         self._write(key.toString("OPENSSH"), 0o600, "home", ".ssh", "id_rsa")
@@ -109,7 +109,7 @@ class Place:
             file.write(data)
 
     def make_branch(self, revisions: int, *names: str) -> None:
-        """A branch with a history, at ``names``."""
+        """Create a branch with a history at the path *names*."""
         os.environ.update(self.env)
         import breezy.bzr
         from breezy.controldir import ControlDir, format_registry
@@ -135,7 +135,7 @@ class Place:
                 tree.commit(f"Revision {number}", reporter=_Silence())
 
     def copy_branch(self, *names: str) -> None:
-        """A copy of the branch, without working tree, for a server."""
+        """Copy the branch, without its working tree, for a server."""
         target = self.path(*names, ".bzr")
         shutil.copytree(os.path.join(self.tree.basedir, ".bzr"), target)
         shutil.rmtree(os.path.join(target, "checkout"))
@@ -143,7 +143,7 @@ class Place:
     # -- servers ---------------------------------------------------------------
 
     def start_service(self, served: str) -> subprocess.Popen[bytes]:
-        """Start the fork service for what is in *served*; when it listens."""
+        """Start the fork service for the directory *served*; return once it listens."""
         options = ["--directory", served, "--allow-writes"]
         words = brz("lp-serve", "--fork-server", *options)
         return self._start(words, self.path("service.log"))[0]
@@ -151,7 +151,7 @@ class Place:
     def start_ssh_server(
         self, name: str, port: int = 0, *options: str
     ) -> tuple[subprocess.Popen[bytes], int]:
-        """Start an SSH server; when it listens, with the port."""
+        """Start an SSH server; its port, once it listens."""
         words = brz(
             *options,
             "lp-serve-ssh",
@@ -191,7 +191,7 @@ class Place:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a server: gracefully, and if that takes long, at once."""
+    """Stop a server gracefully; kill it if that takes long."""
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             process.send_signal(number)
@@ -202,7 +202,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _plugins() -> str | None:
-    """What BRZ_PLUGINS_AT has to be: the plug-in may not be installed."""
+    """The value of BRZ_PLUGINS_AT, because the plug-in may not be installed."""
     if "BRZ_PLUGINS_AT" in os.environ:
         return os.environ["BRZ_PLUGINS_AT"]
     import breezy.plugins

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A server to try things on: 'make serve' and 'make stop'.
+"""Runs a server for experiments: 'make serve' and 'make stop'.
 
-The fork service and an SSH server on loopback, which go on running, with a branch
-and a key in a directory that stays.
+It starts the fork service and an SSH server on loopback, which go on running, with a
+branch and a key in a directory that stays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REVISIONS = 300
 
 
 def serve(place: Place, port: int) -> None:
-    """Start what is not running, and say how to use it.
+    """Start the servers that are not running, and print how to use them.
 
     :raises DemoError: if it cannot be started.
     """
@@ -58,7 +58,7 @@ def serve(place: Place, port: int) -> None:
 
 
 def pids(place: Place) -> list[int]:
-    """The servers that run; none where one of them does not."""
+    """The pids of the servers; if one is not running, the others are stopped."""
     try:
         with open(place.path("running")) as file:
             found = [int(each) for each in file.read().split()[:-1]]
@@ -72,7 +72,7 @@ def pids(place: Place) -> list[int]:
 
 
 def _is_server(pid: int) -> bool:
-    """Whether it is one of ours, and no other process that got the same pid."""
+    """Whether *pid* is one of our servers, and was not reused."""
     try:
         with open(f"/proc/{pid}/comm") as comm:
             return comm.read().startswith("lp-serve")
@@ -81,7 +81,7 @@ def _is_server(pid: int) -> bool:
 
 
 def _end(running: list[int]) -> None:
-    # The one that was started last is the first to stop.
+    # In the reverse order of their start.
     for pid in reversed(running):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + DEADLINE
@@ -90,7 +90,7 @@ def _end(running: list[int]) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Run it; the exit status.
+    """Run the command; the exit status.
 
     :param words: ``serve DIRECTORY PORT`` or ``stop DIRECTORY``.
     """

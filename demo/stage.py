@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The stage of the demonstration: a server before and after, and what they do."""
+"""Runs the two servers of the demonstration, and measures their connections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERVE = "bzr serve --inet --directory=/ --allow-writes"
 
 
 class Demo(Place):
-    """The stage, and everything on it.
+    """The servers, branches and clients of the demonstration.
 
     :param stage: an empty directory.
     """
@@ -40,7 +40,7 @@ class Demo(Place):
     # -- setting up ------------------------------------------------------------
 
     def make_branches(self) -> None:
-        """A branch with a history, and the same again."""
+        """Create a branch with a history, and copies of it for both sides."""
         os.mkdir(self.path("home"))
         self.make_client()
         self.make_branch(REVISIONS, "source")
@@ -49,8 +49,8 @@ class Demo(Place):
             shutil.copytree(self.path("source"), self.path(side, "source"))
 
     def start_servers(self) -> None:
-        """Start the service, and an SSH server with and one without it."""
-        # What a process of its own serves is said in breezy.conf.
+        """Start the service, and two SSH servers, one with and one without it."""
+        # The processes of the server without the service read breezy.conf.
         os.makedirs(self.path("home", "breezy"), exist_ok=True)
         with open(self.path("home", "breezy", "breezy.conf"), "w") as config:
             config.write(
@@ -68,7 +68,7 @@ class Demo(Place):
             self._ports[side] = port
             self.urls[side] = f"bzr+ssh://{USER}@127.0.0.1:{port}"
 
-    # -- what is measured ------------------------------------------------------
+    # -- measurements ----------------------------------------------------------
 
     def run(self, words: list[str], side: str = "") -> tuple[float, str]:
         """Run a program to its end; the seconds it took and what it printed."""
@@ -91,9 +91,9 @@ class Demo(Place):
         return seconds, text
 
     def execute(self, side: str, command: str, until: bytes) -> float:
-        """Seconds from the start of an ssh client until the server says *until*.
+        """Seconds from the start of an ssh client until the server answers *until*.
 
-        It says what it has to say to ``hello``, or why it does not want to.
+        *until* is part of its answer to ``hello``, or of an error.
         """
         start = time.perf_counter()
         said = b""
@@ -125,7 +125,7 @@ class Demo(Place):
                 channel = transport.open_session()
                 channel.set_combine_stderr(True)
                 channel.exec_command(command)
-                with contextlib.suppress(OSError):  # it may be closed already
+                with contextlib.suppress(OSError):  # it may be closed
                     channel.sendall(b"hello\n")
                 while not said.endswith(b"\n") and (more := channel.recv(100)):
                     said += more
@@ -135,7 +135,7 @@ class Demo(Place):
         return seconds
 
     def jobs(self) -> dict[str, Callable[[str], float]]:
-        """What is measured: for each line of the table how to measure a side."""
+        """A function for each line of the table, which measures one side."""
 
         def command(*words: str) -> Callable[[str], float]:
             return lambda side: self.run(
@@ -161,7 +161,7 @@ class Demo(Place):
         }
 
     def measure(self) -> dict[str, dict[str, list[float]]]:
-        """All jobs at both sides in turn: seconds by job and side."""
+        """Measure all jobs at both sides in turn; seconds by job and side."""
         times: dict[str, dict[str, list[float]]] = {"ssh alone": {"both": []}}
         times["brz alone"] = {"both": []}
         jobs = self.jobs()
@@ -174,7 +174,7 @@ class Demo(Place):
             alone, _ = self.run(brz("revno", self.path("source")))
             times["brz alone"]["both"].append(alone)
             for name, job in jobs.items():
-                # Whoever is first in one round is second in the next.
+                # The order of the sides alternates.
                 for side in SIDES if turn % 2 else SIDES[::-1]:
                     kept = times.setdefault(name, {each: [] for each in SIDES})
                     kept[side].append(job(side))
@@ -183,7 +183,7 @@ class Demo(Place):
         return times
 
     def compare(self) -> str:
-        """What the two servers now have, which has to be the same."""
+        """The last revisions at the two servers, which have to be the same."""
         from breezy.branch import Branch
 
         found = []
@@ -196,7 +196,7 @@ class Demo(Place):
             self.run(brz("check", self.path("server", side, "trunk")))
         return f"revision {found[0][0]}"
 
-    # -- afterwards ------------------------------------------------------------
+    # -- cleanup ---------------------------------------------------------------
 
     def clear(self) -> None:
         """End every process and remove every file."""
@@ -212,7 +212,7 @@ class Demo(Place):
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _processes(self) -> list[int]:
-        """What we have started, directly or not: it has our token."""
+        """The processes that we have started, directly or not, by their token."""
         found = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             path = f"/proc/{name}/environ"
