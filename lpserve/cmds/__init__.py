@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The commands: parse what was typed, call what does it, report."""
+"""Defines the commands: parses their options, runs them and reports errors."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the commands share."""
+"""The base classes and options that the commands share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ runtime_dir_option = Option(
 
 
 class LpserveCommand(Command):
-    """Turns the plug-in's errors into Breezy's."""
+    """Base of the commands; turns `LpserveError` into Breezy's CommandError."""
 
     def run(self, *args: Any, **kwargs: Any) -> int | None:
         open_standard_descriptors()
@@ -37,7 +37,10 @@ class LpserveCommand(Command):
 
 
 class ClientCommand(LpserveCommand):
-    """A client of the service; what it needs is not there on every system."""
+    """Base of the commands that ask the service.
+
+    The module `client` is imported late: it does not work on every system.
+    """
 
     def run(self, *args: Any, **kwargs: Any) -> int | None:
         from ..client import conversation

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""``brz lp-serve-client``: one connection, served by a worker of the service."""
+"""``brz lp-serve-client``: serves one connection by a worker of the service."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class cmd_lp_serve_client(ClientCommand):
 
         command="lp-serve-client alice",restrict ssh-ed25519 AAAA... alice
 
-    Where there is no service it starts one if lpserve.autostart is set, and
-    otherwise serves the connection itself, as 'brz lp-serve --inet USER'.
+    If no service is running, this starts one if lpserve.autostart is set, and
+    otherwise serves the connection itself, as 'brz lp-serve --inet USER' does.
 
     :Exit values:
-        That of the worker; 128+N if signal N ended it; 64 for a command that is
-        not 'bzr serve --inet' or another wrong use, 69 if there is no service
-        (and no fallback), 75 if it is busy, 77 if the request was denied.
+        That of the worker; 128+N if signal N ended the worker; 64 for wrong
+        usage, or a command other than 'bzr serve --inet'; 69 if there is no
+        service (and no fallback); 75 if it is busy; 77 if it denies the request.
     """
 
     takes_args = ["user"]
@@ -73,4 +73,4 @@ class cmd_lp_serve_client(ClientCommand):
             door=door,
         )
         sys.stderr.flush()
-        os._exit(status)  # stdin and stdout are not ours any more
+        os._exit(status)  # stdin and stdout belong to the worker now

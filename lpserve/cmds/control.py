@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""``brz lp-serve-control``: what administrators ask of the service."""
+"""``brz lp-serve-control``: asks the service for its status, to reload or to stop."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""``brz lp-serve``: one connection, or the service."""
+"""``brz lp-serve``: serves one connection, or runs the service."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ class cmd_lp_serve(LpserveCommand):
     loaded and gives every connection a forked worker, at once. It listens at
     the named pipe RUNTIME_DIR/control; clients are 'lp-serve-client', which
     sshd runs, and 'brz lp-serve-control'. It runs in the foreground, and logs
-    to standard error, until it is told to stop:
+    to standard error, until it is stopped:
 
     * SIGTERM, SIGINT, 'brz lp-serve-control shutdown': running connections
-      finish; told again, or with --now, it ends them. SIGINT stays ignored
-      where it was, as by "&" in a script.
+      finish; the second time, or with --now, it ends them. SIGINT stays
+      ignored if it was ignored at the start, as by "&" in a script.
     * SIGHUP, 'brz lp-serve-control reload': reads configuration, plug-ins and
-      code afresh for the connections to come.
+      code afresh, for new connections.
 
     What is served is read-only without --allow-writes. All options can be set
     in breezy.conf: see 'brz help lpserve'.
 
     :Examples:
-        Serve /srv/bzr to those who may log in as this user::
+        Serve /srv/bzr to everyone who may log in as this user::
 
             brz lp-serve --fork-server --directory=/srv/bzr --allow-writes
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""``brz lp-serve-ssh``: the SSH server in front of the service."""
+"""``brz lp-serve-ssh``: runs the SSH server in front of the service."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class cmd_lp_serve_ssh(LpserveCommand):
     """Be an SSH server in front of the fork service.
 
     It serves Bazaar and nothing else: no shell, no files, no forwarding. Users
-    need no account on this system. Who may log in is in a directory with a file
-    of public keys, as authorized_keys of sshd, for each user, whose name is that
-    of the file. It is read at every login. Who logs in under a name needs a key
-    that is in the file of that name; as 'bzr@host' everybody may log in, and is
-    known by the key.
+    need no account on this system. A directory has a file of public keys for
+    each user, in the format of sshd's authorized_keys and named like the user.
+    It is read at every login. To log in as NAME@host, a user needs a key from
+    the file NAME. Every user may also log in as bzr@host: the key then tells
+    which user it is.
 
-    Connections are served by workers of the service that 'brz lp-serve
-    --fork-server' is; where it is not running, it is started if
-    lpserve.autostart is set, or each connection gets a process of its own.
+    Workers of the service ('brz lp-serve --fork-server') serve the connections.
+    If the service is not running, it is started if lpserve.autostart is set;
+    otherwise each connection gets a process of its own.
 
     It runs in the foreground, and logs a line for every connection to standard
     error. SIGTERM and SIGINT let connections finish, and end them when sent
-    again (SIGINT not where it was ignored, as by "&" in a script); SIGHUP reads
-    breezy.conf afresh.
+    again. SIGINT stays ignored if it was ignored at the start, as by "&" in a
+    script. SIGHUP reads breezy.conf afresh.
 
     It needs Twisted: pip install 'brz-lpserve[ssh]'.
 

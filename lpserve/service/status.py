@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the service answers to ``status``; ``doc/protocol.txt`` lists the fields."""
+"""Collects the answer to ``status``; ``doc/protocol.txt`` lists the fields."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .pool import Pool
 from .warmer import Warmer
 from .zygotes import Zygotes
 
-#: The totals that are shown, also those that are 0.
+#: The totals in the answer, even if they are 0.
 _TOTALS = ("requests", "spawned", "ended", "gone", "failed", "faults")
 
 
 class Status:
     """Collects the answer from the parts of the service.
 
-    :param totals: counts of what has happened since the service started.
+    :param totals: the counts of events since the service started.
     :param refused: counts of refused requests, by the code of the error.
     """
 
