@@ -147,7 +147,7 @@ def _taken(compiler, static):
 def _native_client():
     """The bytes of the native client; None if the Python one is installed instead.
 
-    Says which on standard output, for whoever installs it.
+    It prints which one is installed, and why.
     """
     if os.environ.get("LPSERVE_NATIVE") == "no":
         print(f"{_client}: Python (LPSERVE_NATIVE=no)", flush=True)
