@@ -18,7 +18,6 @@ from typing import Any
 import twisted.internet
 from breezy.tests import TestCaseInTempDir
 from twisted.internet import process
-from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.pollreactor import PollReactor
 from twisted.internet.protocol import ProcessProtocol
@@ -115,22 +114,6 @@ class Producer:
         self.told.append("stop")
 
 
-class PullProducer(Producer):
-    """Writes a part each time it is asked, and leaves after the last."""
-
-    def __init__(self, writer: Any, parts: list[bytes]):
-        super().__init__()
-        self.writer = writer
-        self.parts = parts
-
-    def resumeProducing(self) -> None:
-        super().resumeProducing()
-        if self.parts:
-            self.writer.write(self.parts.pop(0))
-        else:
-            self.writer.unregisterProducer()
-
-
 class ReactorMixin:
     """For a `TestCase`: a reactor, and at the end a look at what is left of it.
 
@@ -181,15 +164,6 @@ class ReactorMixin:
         """Let the reactor do what there is to do at once, and what comes of that."""
         for _ in range(turns):
             self.reactor.iterate(0)
-
-    def result_of(self, deferred: Deferred[Any], what: str = "a result") -> Any:
-        """Run the reactor until *deferred* has a result; its, or what it raises."""
-        results: list[Any] = []
-        deferred.addBoth(results.append)
-        self.run_until(lambda: results, what)
-        if isinstance(results[0], Failure):
-            results[0].raiseException()
-        return results[0]
 
     def run_to_end(self, *protocols: Recorder) -> None:
         """Run the reactor until the processes of all *protocols* have ended."""

@@ -5,6 +5,7 @@
 For the other end, `fifos.Writer`, see ``test_pipes.py``.
 """
 
+import contextlib
 import os
 
 from breezy.tests.scenarios import load_tests_apply_scenarios
@@ -21,15 +22,28 @@ load_tests = load_tests_apply_scenarios
 class TestReader(FifoTestCase):
     def setUp(self):
         super().setUp()
+        self.make()
+
+    def make(self):
+        """A reader that has not opened its FIFO yet."""
         self.got = b""
         self.reader = Reader(self.reactor, 1, self.received, self.lost.append)
+
+    def make_again(self):
+        """Another one, after the test has closed the last; with a new FIFO."""
+        self.close_far()
+        self.lost.clear()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        os.mkfifo(self.path)
+        self.make()
 
     def received(self, number, data):
         self.assertEqual(1, number)
         self.got += data
 
     def open(self, far=True):
-        """We open it, then the other side."""
+        """Open our end, then, if *far*, that of the worker."""
         self.reader.open(self.open_fifo(os.O_RDONLY), self.path)
         if far:
             self.open_far(os.O_WRONLY)
@@ -38,7 +52,7 @@ class TestReader(FifoTestCase):
         os.write(self.far, data)
 
     def fill(self):
-        """Write until nothing more fits in; how much that was."""
+        """Fill the FIFO; the count of bytes."""
         written = 0
         while True:
             try:
@@ -64,15 +78,10 @@ class TestReader(FifoTestCase):
         self.close_far()
         self.wait_lost(1)
 
-    def test_written_and_closed_before_we_look(self):
-        self.open()
-        self.write(b"all")
-        self.close_far()
-        self.wait_lost(1)
-        self.assertEqual(b"all", self.got)
-
     def test_other_end_is_not_open_yet(self):
-        """That nobody has opened it is no end of file."""
+        """A FIFO that the worker has not opened yet is not at its end."""
+        self.reader.stopReading()
+        self.reader.startReading()
         self.open(far=False)
         self.turn(10)
         self.assertEqual([], self.lost)
@@ -105,16 +114,8 @@ class TestReader(FifoTestCase):
         self.wait_got(b"patience")
         self.reader.drain()
 
-    def test_resumed_before_open(self):
-        self.reader.stopReading()
-        self.reader.startReading()
-        self.open()
-        self.write(b"here")
-        self.wait_got(b"here")
-        self.reader.drain()
-
     def test_paused_stops_the_other_side(self):
-        """What nobody takes stays in the FIFO, and that is all there is of it."""
+        """A paused reader reads nothing, so that the worker has to wait."""
         self.open()
         self.reader.stopReading()
         written = self.fill()
@@ -134,7 +135,7 @@ class TestReader(FifoTestCase):
         self.assertEqual([1], self.lost)
 
     def test_other_end_closed_while_paused(self):
-        """Nothing of it is lost, and the end is noticed afterwards."""
+        """After it is resumed, the data and the end of file arrive."""
         self.open()
         self.reader.stopReading()
         self.write(b"kept")
@@ -145,18 +146,8 @@ class TestReader(FifoTestCase):
         self.wait_lost(1)
         self.assertEqual(b"kept", self.got)
 
-    def test_drained(self):
-        """The worker has ended, and everybody who had the FIFO."""
-        self.open()
-        written = self.fill()
-        self.close_far()
-        self.reader.drain()
-        self.assertEqual([], self.lost)
-        self.wait_lost(1)
-        self.assertEqual(written, len(self.got))
-
     def test_drained_with_a_writer_left_behind(self):
-        """What the worker has started has it open: nobody waits for that."""
+        """A process that the worker has started keeps the FIFO open."""
         self.open()
         written = self.fill()
         self.reader.drain()
@@ -164,13 +155,16 @@ class TestReader(FifoTestCase):
         self.assertEqual(written, len(self.got))
         self.assertRaises(BrokenPipeError, self.write, b"x")
 
-    def test_drained_with_nothing_there(self):
-        self.open()
+    def test_drained_while_empty(self):
+        for far in (True, False):
+            self.open(far)
+            self.reader.drain()
+            self.assertEqual([1], self.lost)
+            self.make_again()
         self.reader.drain()
-        self.assertEqual([1], self.lost)
 
     def test_drained_while_paused(self):
-        """It is closed only when the rest has been taken."""
+        """It is closed after it was resumed and the rest has been read."""
         self.open()
         self.write(b"rest")
         self.reader.stopReading()
@@ -181,19 +175,13 @@ class TestReader(FifoTestCase):
         self.wait_lost(1)
         self.assertEqual(b"rest", self.got)
 
-    def test_drained_while_the_other_side_never_opened_it(self):
-        self.open(far=False)
-        self.reader.drain()
-        self.assertEqual([1], self.lost)
-
-    def test_drained_by_who_receives(self):
-        """What is passed on may be what tells of the end."""
+    def test_drained_by_the_receiver(self):
         self.open()
         self.write(b"last")
         self.received = self.reader._received = lambda *_: self.reader.drain()
         self.wait_lost(1)
 
-    def test_closed_by_who_receives(self):
+    def test_closed_by_the_receiver(self):
         for drained in (False, True):
             self.open()
             os.unlink(self.path)
@@ -209,57 +197,38 @@ class TestReader(FifoTestCase):
                 self.reader.drain()
             self.wait_lost(1)
             self.assertEqual([b"enough"], got)
-            self.close_far()
-            self.lost.clear()
-            os.mkfifo(self.path)
-            self.reader = Reader(self.reactor, 1, self.received, self.lost.append)
+            self.make_again()
+        self.reader.drain()
+
+    def test_closed_before_the_worker_opens(self):
+        """It stays open until the worker has opened it, which would block or fail."""
+        close = "loseConnection"
+        for calls in ((close, close), ("stopReading", close), (close, "startReading")):
+            self.open(far=False)
+            for each in calls:
+                getattr(self.reader, each)()
+            self.turn(10)
+            self.assertEqual([], self.lost)
+            self.open_far(os.O_WRONLY)
+            self.write(b"unwanted")
+            self.wait_lost(1)
+            self.assertEqual(b"", self.got)
+            self.make_again()
         self.reader.drain()
 
     def test_closed_before_open(self):
-        """It is closed once the worker is through with opening its FIFOs."""
+        """The same where the close came before our end was open."""
         self.reader.loseConnection()
         self.turn()
         self.assertEqual([], self.lost)
         self.open(far=False)
         self.turn(10)
         self.assertEqual([], self.lost)
-        self.open_far(os.O_WRONLY)  # would wait, or fail here, if nobody had it
+        self.open_far(os.O_WRONLY)
         self.write(b"unwanted")
         self.wait_lost(1)
         self.assertEqual(b"", self.got)
         self.assertRaises(BrokenPipeError, self.write, b"x")
-
-    def test_closed_before_the_other_side_opens(self):
-        self.open(far=False)
-        self.turn()
-        self.reader.loseConnection()
-        self.reader.loseConnection()
-        self.turn(10)
-        self.assertEqual([], self.lost)
-        self.open_far(os.O_WRONLY)
-        self.close_far()
-        self.wait_lost(1)
-
-    def test_closed_while_paused_before_the_other_side_opens(self):
-        self.open(far=False)
-        self.reader.stopReading()
-        self.reader.loseConnection()
-        self.turn()
-        self.assertEqual([], self.lost)
-        self.open_far(os.O_WRONLY)
-        self.write(b"unwanted")
-        self.wait_lost(1)
-        self.assertEqual(b"", self.got)
-
-    def test_resumed_after_it_was_closed(self):
-        """As a consumer may that does not know."""
-        self.open(far=False)
-        self.reader.loseConnection()
-        self.reader.startReading()
-        self.open_far(os.O_WRONLY)
-        self.write(b"unwanted")
-        self.wait_lost(1)
-        self.assertEqual(b"", self.got)
 
     def test_closed_and_drained_before_the_other_side_opens(self):
         self.open(far=False)
@@ -269,7 +238,7 @@ class TestReader(FifoTestCase):
         self.wait_lost(1)
 
     def test_closed_while_the_worker_writes(self):
-        """The FIFOs are gone by then, so both sides have it open."""
+        """The worker has removed its FIFOs, so both sides have opened them."""
         self.open()
         os.unlink(self.path)
         self.write(b"before")
@@ -280,15 +249,6 @@ class TestReader(FifoTestCase):
         self.assertEqual(b"before", self.got)
         self.assertRaises(BrokenPipeError, self.write, b"x")
 
-    def test_closed_while_nothing_was_read(self):
-        self.open()
-        os.unlink(self.path)
-        written = self.fill()
-        self.assertTrue(written > 0)
-        self.reader.loseConnection()
-        self.wait_lost(1)
-        self.assertEqual(b"", self.got)
-
     def test_cannot_be_read(self):
         self.reader.stopReading()
         self.reader.open(os.open(self.test_dir, os.O_RDONLY), self.path)
@@ -297,7 +257,7 @@ class TestReader(FifoTestCase):
         self.assertEqual([1], self.lost)
 
     def test_number_of_one_that_was_closed(self):
-        """What a reactor has still to say of that is not said of its successor."""
+        """A late event of the reactor for a closed descriptor is not the next one's."""
         lost, readers = [], []
 
         def make(name):
@@ -323,7 +283,7 @@ class TestReader(FifoTestCase):
         readers[3].drain()
 
     def test_read_without_need(self):
-        """A reactor may err: nothing is there, but it is open."""
+        """A reactor may call doRead when there is no data."""
         self.open()
         self.assertIs(None, self.reader.doRead())
         self.assertEqual((b"", []), (self.got, self.lost))
@@ -341,19 +301,6 @@ class TestWatch(FifoTestCase):
             self.reactor, self.far, lambda: self.told.append("event"), room
         )
 
-    def test_event(self):
-        watch = self.watch()
-        verifyObject(IReadDescriptor, watch)
-        self.turn()
-        self.assertEqual([], self.told)
-        os.write(self.far, b"x")
-        self.run_until(lambda: self.told, "it is told of")
-        self.assertEqual({"event"}, set(self.told))
-        watch.stop()
-        self.told.clear()
-        self.turn()
-        self.assertEqual([], self.told)
-
     def test_room(self):
         rooms = []
 
@@ -368,19 +315,6 @@ class TestWatch(FifoTestCase):
         self.turn(5)
         self.assertEqual(3, len(rooms))
         watch.stop()
-        watch.stop()
-
-    def test_other_end_closed(self):
-        """A FIFO that is only written is an event when nobody reads any more."""
-        writer = self.open_fifo(os.O_WRONLY)
-        self.addCleanup(os.close, writer)
-        watch = DescriptorWatcher(
-            self.reactor, writer, lambda: self.told.append("event")
-        )
-        self.turn()
-        self.assertEqual([], self.told)
-        self.close_far()
-        self.run_until(lambda: self.told, "it is told of")
         watch.stop()
 
     def test_stopped_by_the_event(self):

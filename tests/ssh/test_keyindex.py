@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How keys are found among many files, and how that is renewed."""
+"""How keys are found among many files, and how the index is renewed."""
 
 import errno
 import os
@@ -44,10 +44,10 @@ class ManyFilesCase(KeyDirectoryCase):
 
 
 class TestIndex(ManyFilesCase):
-    """FAULT 40: what has been read is known, and is not read again."""
+    """FAULT 40: a file that has not changed is not read again."""
 
     def test_nothing_read_again(self):
-        """Neither for those who may log in nor for the others."""
+        """Neither for a known key nor for an unknown one."""
         for number in range(0, COUNT, 10):
             user = f"user{number}"
             for account in ("bzr", user):
@@ -84,12 +84,12 @@ class TestIndex(ManyFilesCase):
             self.write("user2", make_line("key2"))
             self.assertEqual("user1", self.found("bzr", "key1"))
             self.write("user2", make_line("key1"))
-            # As soon as anybody has looked at all files.
+            # A search for an unknown key looks at all files, and finds both.
             self.assertIs(None, self.found("bzr", "nobody's"))
             self.assertIs(None, self.found("bzr", "key1"))
 
     def test_steps(self):
-        """All files are looked at in steps, each of which is short."""
+        """A renewal looks at a bounded number of files in each step."""
         looks, real = [], self.keys._look_at
 
         def look_at(user):
@@ -109,7 +109,7 @@ class TestIndex(ManyFilesCase):
         self.assertIs(None, next(steps, None))
 
     def test_same_size_and_time(self):
-        """A file that was just changed is read again, however alike it looks."""
+        """A file that was just changed is read again, even with the same stat."""
         keydirectory._SETTLED = 60
         path = self.write("user1", make_line("old"))
         self.assertEqual("user1", self.found("bzr", "old"))
@@ -117,7 +117,7 @@ class TestIndex(ManyFilesCase):
         self.write("user1", make_line("new"))
 
         def stat(name, *args, **keywords):
-            # As coarse as the clock of some file systems.
+            # Some file systems have a coarse clock.
             return before if name == path else real(name, *args, **keywords)
 
         self.overrideAttr(os, "stat", stat)
@@ -125,7 +125,7 @@ class TestIndex(ManyFilesCase):
         self.assertEqual("user1", self.found("user1", "new"))
 
     def test_unreadable_for_once(self):
-        """What could not be read is not taken for empty when it can be."""
+        """A file that could not be read once is read at the next login."""
         self.write("user1", make_line("new"))
         real = keydirectory.open
 
@@ -139,7 +139,7 @@ class TestIndex(ManyFilesCase):
 
 
 class TestWaiting(ManyFilesCase):
-    """FAULT 40: who has a key that is nobody's waits, and nobody else does."""
+    """FAULT 40: only a client with an unknown key waits for a renewal."""
 
     def setUp(self):
         super().setUp()
@@ -155,14 +155,14 @@ class TestWaiting(ManyFilesCase):
         self.keys.renew = renew
 
     def begin(self, name, account=b"bzr"):
-        """Look for the key *name*: what comes of it is in a list when it has."""
+        """Look for the key *name*; a list, which gets the result when there is one."""
         outcome = []
         found = defer.maybeDeferred(self.checker.find, account, make_blob(name))
         found.addBoth(outcome.append)
         return outcome
 
     def end(self):
-        """Let all steps be done; how many there were."""
+        """Let all steps be done; their number."""
         steps = 0
         while self.clock.getDelayedCalls():
             self.clock.advance(1)
@@ -170,7 +170,7 @@ class TestWaiting(ManyFilesCase):
         return steps
 
     def test_known(self):
-        """Who is known does not wait, whoever else does."""
+        """A client with a known key does not wait for the others."""
         waiting = self.begin("nobody's")
         for account in (b"bzr", b"user7"):
             ((found,), nobody) = self.begin("key7", account), self.begin("x", b"user7")
@@ -180,9 +180,9 @@ class TestWaiting(ManyFilesCase):
         self.assertEqual(([None], []), (waiting, self.opened))
 
     def test_added(self):
-        """A key that is there when it is asked for is found."""
+        """A key that is added during a renewal is found by the next one."""
         first = self.begin("new")
-        # Perhaps this file has been passed already.
+        # The renewal may be past this file.
         for number in range(COUNT):
             self.write(f"user{number}", make_line("other"))
         self.write("user150", make_line("new"))
@@ -193,7 +193,7 @@ class TestWaiting(ManyFilesCase):
         self.assertEqual(2, self.renewals)
 
     def test_many(self):
-        """However many ask: the files are looked at once more for all of them."""
+        """One more renewal serves all who ask during the first."""
         waiting = [self.begin(f"x{number}") for number in range(100)]
         self.clock.advance(1)
         waiting += [self.begin(f"y{number}") for number in range(100)]
@@ -205,7 +205,7 @@ class TestWaiting(ManyFilesCase):
         self.assertEqual(3, self.renewals)
 
     def test_failing(self):
-        """If it fails nobody waits for ever."""
+        """A renewal that fails leaves nobody waiting."""
         self.keys._look_at = None
         self.assertEqual([], self.begin("nobody's")[1:])
         self.end()
