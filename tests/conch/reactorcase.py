@@ -127,7 +127,6 @@ class ReactorMixin:
         super().setUp()
         self._descriptors = descriptors_of(os.getpid())
         self.logged: list[LogEvent] = []
-        self._flushed: list[LogEvent] = []
         # Instead of others, which would write to standard error.
         self.overrideAttr(globalLogPublisher, "_observers", [self.logged.append])
         self.addCleanup(self._check_log)
@@ -175,24 +174,8 @@ class ReactorMixin:
     # -- what was logged -------------------------------------------------------
 
     def failures(self) -> list[Failure]:
-        """The failures that were logged and not flushed."""
-        return [
-            event["log_failure"]
-            for event in self.logged
-            if "log_failure" in event and event not in self._flushed
-        ]
-
-    def flush_failures(self, *kinds: type[BaseException]) -> list[Failure]:
-        """The failures of these *kinds* (all if none), which were expected."""
-        found = [
-            event
-            for event in self.logged
-            if "log_failure" in event
-            and event not in self._flushed
-            and (not kinds or event["log_failure"].check(*kinds))
-        ]
-        self._flushed += found
-        return [event["log_failure"] for event in found]
+        """The failures that were logged; a test that expects them clears `logged`."""
+        return [event["log_failure"] for event in self.logged if "log_failure" in event]
 
     def log_lines(self, namespace: str = "lpserve") -> list[str]:
         """What was logged under *namespace*, formatted."""

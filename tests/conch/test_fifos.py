@@ -10,10 +10,10 @@ import os
 
 from breezy.tests.scenarios import load_tests_apply_scenarios
 from twisted.internet import main
-from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from zope.interface.verify import verifyObject
 
-from ...lpserve.conch.fifos import DescriptorWatcher, Reader
+from ...lpserve.conch.fifos import Reader
 from .reactorcase import FifoTestCase
 
 load_tests = load_tests_apply_scenarios
@@ -113,26 +113,6 @@ class TestReader(FifoTestCase):
         self.assertFalse(self.reader.paused)
         self.wait_got(b"patience")
         self.reader.drain()
-
-    def test_paused_stops_the_other_side(self):
-        """A paused reader reads nothing, so that the worker has to wait."""
-        self.open()
-        self.reader.stopReading()
-        written = self.fill()
-        self.turn(10)
-        self.assertEqual(0, self.fill())
-        self.assertEqual(b"", self.got)
-        self.reader.startReading()
-        self.run_until(lambda: len(self.got) == written, "all of it came")
-        self.assertTrue(self.fill() > 0)
-        self.reader.stopReading()
-        self.reader.loseConnection()
-        self.wait_lost_after_removal()
-
-    def wait_lost_after_removal(self):
-        os.unlink(self.path)
-        self.run_until(lambda: self.reader.fileno() < 0 or self.turn(), "closed")
-        self.assertEqual([1], self.lost)
 
     def test_other_end_closed_while_paused(self):
         """After it is resumed, the data and the end of file arrive."""
@@ -237,18 +217,6 @@ class TestReader(FifoTestCase):
         self.reader.drain()
         self.wait_lost(1)
 
-    def test_closed_while_the_worker_writes(self):
-        """The worker has removed its FIFOs, so both sides have opened them."""
-        self.open()
-        os.unlink(self.path)
-        self.write(b"before")
-        self.wait_got(b"before")
-        self.reader.loseConnection()
-        self.write(b"after")
-        self.wait_lost(1)
-        self.assertEqual(b"before", self.got)
-        self.assertRaises(BrokenPipeError, self.write, b"x")
-
     def test_cannot_be_read(self):
         self.reader.stopReading()
         self.reader.open(os.open(self.test_dir, os.O_RDONLY), self.path)
@@ -288,44 +256,3 @@ class TestReader(FifoTestCase):
         self.assertIs(None, self.reader.doRead())
         self.assertEqual((b"", []), (self.got, self.lost))
         self.reader.drain()
-
-
-class TestWatch(FifoTestCase):
-    def setUp(self):
-        super().setUp()
-        self.told = []
-        self.open_far(os.O_RDWR)
-
-    def watch(self, room=None):
-        return DescriptorWatcher(
-            self.reactor, self.far, lambda: self.told.append("event"), room
-        )
-
-    def test_room(self):
-        rooms = []
-
-        def room():
-            rooms.append(len(rooms))
-            if len(rooms) == 3:
-                watch.no_more_room_wanted()
-
-        watch = self.watch(room)
-        verifyObject(IWriteDescriptor, watch)
-        self.run_until(lambda: len(rooms) == 3, "there is room")
-        self.turn(5)
-        self.assertEqual(3, len(rooms))
-        watch.stop()
-        watch.stop()
-
-    def test_stopped_by_the_event(self):
-        watch = self.watch(lambda: None)
-
-        def event():
-            self.told.append("event")
-            watch.stop()
-
-        watch._event = event
-        os.write(self.far, b"x")
-        self.run_until(lambda: self.told, "it is told of")
-        self.turn()
-        self.assertEqual(["event"], self.told)

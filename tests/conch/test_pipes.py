@@ -111,22 +111,6 @@ class TestWriter(FifoTestCase):
         self.assertEqual(data + b"end", got + self.writer.take())
         self.writer.drain()
 
-    def test_producer_is_paused_before_open(self):
-        """This bounds the data that is kept until then."""
-        producer = Producer()
-        self.writer.registerProducer(producer, True)
-        self.writer.write(b"x" * self.writer.bufferSize)
-        self.assertEqual([], producer.told)
-        self.writer.write(b"x")
-        self.assertEqual(["pause"], producer.told)
-        self.open()
-        self.read(self.writer.bufferSize + 1)
-        self.run_until(lambda: len(producer.told) > 1, "it may go on")
-        self.assertEqual(["pause", "resume"], producer.told)
-        self.writer.unregisterProducer()
-        self.writer.drain()
-        self.assertEqual(["pause", "resume"], producer.told)
-
     def test_producer_is_stopped_when_the_other_end_is_closed(self):
         producer = Producer()
         self.open()
