@@ -9,16 +9,16 @@ A connection that the test is about, and others that go on whatever is done to i
 import contextlib
 import os
 import signal
-from collections import Counter
 
 from twisted.internet import process
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.error import ProcessDone
 from twisted.internet.task import LoopingCall
 
 from ....lpserve.conch.transport import ForkService, WorkerTransport
-from ...conch.reactorcase import LiveReactorTestCase, Recorder
+from ...conch.reactorcase import Recorder
 from ...harness import DEADLINE, wait_until
-from ..client.fake_service import HELLO, pattern
+from ..client.fake_service import HELLO
+from .transportcase import ConnectionTestCase
 
 #: More than a pipe and the reactor's buffers hold together.
 PLENTY = 1 << 20
@@ -51,7 +51,7 @@ class Talker(Recorder):
                 self.transport.write(b"hello\n")
 
 
-class TransportTestCase(LiveReactorTestCase):
+class TransportTestCase(ConnectionTestCase):
     """With transports that no process takes the place of.
 
     :ivar talker, ticks: the others; see `start_others`.
@@ -94,18 +94,13 @@ class TransportTestCase(LiveReactorTestCase):
     def connected(self, user="alice", **options):
         """A connection that has been answered."""
         protocol = self.spawn(user, **options)
-        self.say_hello(protocol)
+        self.hello(protocol)
         return protocol
-
-    def say_hello(self, protocol):
-        protocol.out = b""
-        protocol.transport.write(b"hello\n")
-        self.run_until(lambda: protocol.out == HELLO, f"an answer {protocol.events}")
 
     def assertServed(self, *protocols):
         """They are answered, and end well when their input does."""
         for each in protocols:
-            self.say_hello(each)
+            self.hello(each)
             each.transport.closeStdin()
         self.assertEndWell(*protocols)
 
@@ -139,17 +134,6 @@ class TransportTestCase(LiveReactorTestCase):
         )
         self.assertEqual(b"", protocol.err)
         self.check_end(protocol)
-
-    def check_end(self, protocol):
-        """The protocol was told everything once; the transport knows it is over."""
-        told = Counter(protocol.events)
-        for event in ("made", "lost 0", "lost 1", "lost 2", "exited", "ended"):
-            self.assertEqual(1, told[event], protocol.events)
-        self.assertIs(protocol.ended, protocol.exited)
-        self.assertIs(None, protocol.transport.pid)
-        self.assertRaises(
-            ProcessExitedAlready, protocol.transport.signalProcess, "TERM"
-        )
 
     # -- the others ------------------------------------------------------------
 
@@ -274,38 +258,6 @@ class FallbackTestCase(TransportTestCase):
         protocol.transport.closeStdin()
         self.assertEnds(protocol, out=b"before after")
         self.assertLogged(*texts)
-
-
-class Producer:
-    """Writes `PLENTY`, as much as the transport takes at a time, and ends."""
-
-    def __init__(self, transport, streaming):
-        self.data = pattern(PLENTY)
-        self.sent = 0
-        self._transport = transport
-        self._streaming = streaming
-        self._paused = False
-        transport.registerProducer(self, streaming)
-        if streaming:
-            self.resumeProducing()
-
-    def resumeProducing(self):
-        self._paused = False
-        while not self._paused:
-            self._transport.write(self.data[self.sent : self.sent + 10000])
-            self.sent += 10000
-            if self.sent >= PLENTY:
-                self._transport.unregisterProducer()
-                self._transport.closeStdin()
-                return
-            if not self._streaming:
-                return
-
-    def pauseProducing(self):
-        self._paused = True
-
-    def stopProducing(self):
-        raise AssertionError("it was not given up")
 
 
 def state_of(pid):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A worker as a process of the reactor's: what Twisted says of those holds here.
+"""A worker behaves as a process of the reactor does.
 
 See ``ProcessTestsBuilder`` in ``twisted.internet.test.test_process``.
 """
@@ -27,7 +27,7 @@ ORDERS = list(itertools.permutations(range(3)))
 
 
 class TestShape(ReactorTestCase):
-    """How it is called; there is no service."""
+    """The parameters; no service runs."""
 
     def setUp(self):
         super().setUp()
@@ -96,7 +96,7 @@ class TestShape(ReactorTestCase):
 
 
 class TestWorker(TransportTestCase):
-    """What has to be so on each kind of reactor."""
+    """The behaviour on each kind of reactor."""
 
     scenarios = REACTORS
 
@@ -107,7 +107,7 @@ class TestWorker(TransportTestCase):
         self.check_statuses()
 
     def check_connection(self):
-        """Many requests, one after the other; the pid before, meanwhile and after."""
+        """Many requests in a row; the pid before, during and after the connection."""
         protocol = self.spawn()
         self.assertEqual((["made"], {"made": None}), (protocol.events, protocol.pids))
         self.assertIs(None, protocol.transport.started)
@@ -152,7 +152,7 @@ class TestWorker(TransportTestCase):
             self.assertEnded(each)
 
     def check_statuses(self):
-        """All that was said comes before the end, and the status is the worker's."""
+        """All output comes before the end, with the worker's exit status."""
         statuses = (0, 1, 7, 255) * 5
         started = [(status, self.spawn(f"exit-{status}")) for status in statuses]
         for status, each in started:
@@ -160,7 +160,7 @@ class TestWorker(TransportTestCase):
             self.assertEqual((b"output", b"error"), (each.out, each.err))
 
     def test_signals(self):
-        """By name and number; once the worker is there, and asked for before."""
+        """By name and by number; sent before the worker is there, and after."""
         self.start_service()
         for given in ("TERM", "KILL", "USR2", 15, signal.SIGKILL):
             number = getattr(signal, f"SIG{given}") if isinstance(given, str) else given
@@ -170,7 +170,7 @@ class TestWorker(TransportTestCase):
             for each in (early, late):
                 each.transport.signalProcess(given)
                 self.assertEnded(each, number=number)
-        # These two are a request to end: what comes of it depends on the moment.
+        # SIGHUP and SIGINT ask a worker to end; the status depends on the moment.
         for name, number, served in (("HUP", 1, (0, b"")), ("INT", 2, (3, b"lp-"))):
             lates = [self.spawn_hello() for _ in range(2)]
             for each, given in zip(lates, (name, number), strict=True):
@@ -207,7 +207,7 @@ class TestWorker(TransportTestCase):
             self.assertEqual(HELLO, late.out)
 
     def check_closed_by_the_worker(self):
-        """In every order; and it is not taken for its end."""
+        """In every order; the worker still runs then."""
         for order in ORDERS:
             protocol = self.spawn_until(b"here", "close-" + "-".join(map(str, order)))
             for number in order:
@@ -222,7 +222,7 @@ class TestWorker(TransportTestCase):
             self.assertEqual(["exited", "ended"], protocol.events[-2:])
 
     def check_connection_lost(self):
-        """At every moment; a worker ends by itself when it notices."""
+        """At each stage of a connection; the worker ends by itself."""
 
         class Leaver(Recorder):
             def connectionMade(self):
@@ -245,10 +245,10 @@ class TestWorker(TransportTestCase):
 
 
 class TestLife(TransportTestCase):
-    """A worker and the others."""
+    """What a worker gets, and what is left of it."""
 
     def test_environment(self):
-        """Of what is given, a worker gets what a request may set."""
+        """A worker gets the variables that a request may set."""
         self.start_service()
         given = {b"LANG": "C", "BRZ_EMAIL": "Zoë <z@x>", "SSH_CLIENT": b"1 2 3"}
         with_env = self.spawn("env", env={**given, "HOME": "/", "PATH": ""})
@@ -271,7 +271,7 @@ class TestLife(TransportTestCase):
         self.check_what_was_left_behind()
 
     def check_death_that_is_not_known_yet(self):
-        """FAULT 9: a pid that is nobody's, or another's by now, gets no signal."""
+        """FAULT 9: no signal goes to a pid that has been reaped."""
         protocol = self.spawn_hello()
         pid = protocol.transport.pid
         self.kill(pid)
@@ -284,7 +284,7 @@ class TestLife(TransportTestCase):
         self.assertEnded(protocol, number=signal.SIGKILL)
 
     def check_siblings(self):
-        """FAULT 10: nobody has the ends of another's connection."""
+        """FAULT 10: no worker holds the descriptors of another's connection."""
         one, *others = (self.spawn_hello(user) for user in ("one", "two", "three"))
         one.transport.signalProcess("KILL")
         self.assertEnded(one, number=signal.SIGKILL)
@@ -294,7 +294,7 @@ class TestLife(TransportTestCase):
             self.assertEnded(each)
 
     def check_what_was_left_behind(self):
-        """A process of the worker's that has the pipes does not delay its end."""
+        """A process that the worker leaves behind does not delay the end."""
         protocol = self.spawn("leave")
         self.run_until(lambda: protocol.out.endswith(b"\n"), "its pid")
         protocol.transport.signalProcess("USR1")
@@ -302,7 +302,7 @@ class TestLife(TransportTestCase):
         self.kill(int(protocol.out))
 
     def test_descriptors(self):
-        """After fifty connections there are as many as before, here and there."""
+        """Fifty connections leave none open, here and in the service."""
         self.start_service()
         theirs = self.rest()
         ours = descriptors_of(os.getpid())
@@ -322,7 +322,7 @@ class TestLife(TransportTestCase):
         self.rest(descriptors=theirs)
 
     def test_protocol_that_raises(self):
-        """It is logged; nothing else comes of it."""
+        """The exception is logged, and the connection goes on."""
 
         class Broken(Recorder):
             def _note(self, event):
@@ -334,7 +334,8 @@ class TestLife(TransportTestCase):
         protocol.transport.write(b"hello\n")
         protocol.transport.closeStdin()
         self.run_until(lambda: "ended" in protocol.events, "its end")
-        told = [str(each.value) for each in self.flush_failures(RuntimeError)]
+        told = [str(each.value) for each in self.failures()]
+        self.logged.clear()
         self.assertEqual(
             ["ended", "exited", "lost 0", "lost 1", "lost 2", "made", "out"],
             sorted(told),

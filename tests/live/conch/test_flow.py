@@ -17,7 +17,7 @@ from ....lpserve.conch.transport import ForkService
 from ...conch.reactorcase import REACTORS, LiveReactorTestCase, Recorder
 from ...harness import wait_until
 from ..client.fake_service import FakeService
-from .transportcase import TransportTestCase
+from .transportcase import PullSource, Source, TransportTestCase
 
 load_tests = load_tests_apply_scenarios
 
@@ -30,53 +30,11 @@ def pattern(size):
     return b"".join(parts)
 
 
-class Source:
-    """A producer of so many parts that counts what has been asked of it.
-
-    :ivar parts: how many it has left.
-    """
-
-    def __init__(self, transport, parts):
-        self.transport = transport
-        self.parts = parts
-        self.going = True
-        self.stopped = False
-        self.seen = hashlib.sha256()
-
-    def pauseProducing(self):
-        self.going = False
-
-    def stopProducing(self):
-        self.going = False
-        self.stopped = True
-
-    def resumeProducing(self):
-        """As many as are wanted; the last also ends the standard input."""
-        self.going = True
-        while self.going and self.parts:
-            self.produce()
-
-    def produce(self):
-        self.parts -= 1
-        part = b"%d" % self.parts * 10_000
-        self.seen.update(part)
-        self.transport.write(part)
-        if not self.parts:
-            self.transport.unregisterProducer()
-            self.transport.closeStdin()
-
-
-class PullSource(Source):
-    """It produces one part each time it is asked."""
-
-    resumeProducing = Source.produce
-
-
 class TestFlow(TransportTestCase):
     scenarios = REACTORS
 
     def test_worker_waits_for_who_reads(self):
-        """What nobody takes is in the FIFO: the server does not hold it."""
+        """Data that is not read stays in the FIFO, and not in this process."""
         self.start_service()
         size = 8 * MEGABYTE
         protocol = self.spawn(f"flood-{size}")
@@ -95,7 +53,7 @@ class TestFlow(TransportTestCase):
         self.assertEqual(pattern(size), protocol.out)
 
         class Slow(Recorder):
-            """One that takes a piece, and then nothing for a turn."""
+            """Pauses for a turn after each piece."""
 
             def outReceived(self, data):
                 super().outReceived(data)
@@ -107,7 +65,7 @@ class TestFlow(TransportTestCase):
         self.assertEqual(pattern(MEGABYTE), slow.out)
 
     def test_producer_waits_for_the_worker(self):
-        """While that reads nothing, no more is asked of it than it takes to begin."""
+        """While the worker reads nothing, the producer is paused."""
         self.start_service()
         for kind, streaming in ((Source, True), (PullSource, False)):
             protocol = self.spawn("deaf")
@@ -123,12 +81,12 @@ class TestFlow(TransportTestCase):
             protocol.transport.signalProcess("USR1")
             self.assertEnded(protocol)
             self.assertEqual((0, False), (source.parts, source.stopped))
-            seen = source.seen.hexdigest().encode()
+            seen = hashlib.sha256(source.written).hexdigest().encode()
             self.assertEqual(b"here" + seen, protocol.out)
         self.check_producer_of_a_worker_that_ends()
 
     def check_producer_of_a_worker_that_ends(self):
-        """It is told to stop; so is one that comes too late."""
+        """It is told to stop; so is one that is registered afterwards."""
         protocol = self.spawn_until(b"here", "deaf")
         first, late = (Source(protocol.transport, 200) for _ in range(2))
         protocol.transport.registerProducer(first, True)
@@ -148,7 +106,7 @@ def waiting(descriptor):
 
 
 class TestBesideProcess(TransportTestCase):
-    """What a protocol is told is what it is told of a process of the reactor's."""
+    """A protocol gets the same calls as from a process of the reactor."""
 
     def hang_up(self, transport):
         transport.loseConnection()
@@ -197,7 +155,7 @@ class TestBesideProcess(TransportTestCase):
             self.assertEqual(self.told(process), self.told(worker), way.__name__)
 
     def told(self, protocol):
-        """All that does not depend on what the system does first."""
+        """What the protocol was told, without the order that may differ."""
         ended = protocol.ended
         events = protocol.events
         return {
@@ -211,10 +169,10 @@ class TestBesideProcess(TransportTestCase):
 
 
 class TestUntold(LiveReactorTestCase):
-    """A service that is in the hands of the test."""
+    """The test plays the service."""
 
     def test_worker_and_service_gone_before_anything_was_opened(self):
-        """There is a pid of nobody, and nobody who will say how it ended."""
+        """The pid is nobody's, and nobody tells how the worker ended."""
         fake = FakeService(self)
         protocol = Recorder()
         service = ForkService(self.reactor, self.runtime)

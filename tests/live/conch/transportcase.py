@@ -5,13 +5,12 @@
 import os
 import signal
 
-from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 
 from ....lpserve.conch.transport import ForkService
 from ...conch.reactorcase import LiveReactorTestCase, Recorder
 from ...harness import wait_until
-
-HELLO = b"ok\x012\n"
+from ..client.fake_service import HELLO
 
 #: What a worker does by its USER, as ``exit-7``; others serve as ever.
 ROLES = """
@@ -89,7 +88,36 @@ serving.serve_and_report = serve_and_report
 """
 
 
-class TransportTestCase(LiveReactorTestCase):
+class ConnectionTestCase(LiveReactorTestCase):
+    """What the protocol and the transport of a connection know of it."""
+
+    def hello(self, protocol):
+        """One request, and its answer."""
+        protocol.out = b""
+        protocol.transport.write(b"hello\n")
+        self.wait_out(protocol, HELLO)
+
+    def wait_out(self, protocol, said):
+        """Wait until the worker has said this, and nothing else."""
+        self.run_until(
+            lambda: protocol.out == said or protocol.ended,
+            f"{said!r} comes: {protocol.events}",
+        )
+        self.assertEqual((said, b""), (protocol.out, protocol.err))
+
+    def check_end(self, protocol):
+        """The protocol was told each event once; the transport knows of the end."""
+        for event in ("made", "lost 0", "lost 1", "lost 2", "exited", "ended"):
+            self.assertEqual(1, protocol.events.count(event), protocol.events)
+        self.assertEqual("ended", protocol.events[-1])
+        self.assertIs(protocol.ended, protocol.exited)
+        self.assertIs(None, protocol.transport.pid)
+        self.assertRaises(
+            ProcessExitedAlready, protocol.transport.signalProcess, "TERM"
+        )
+
+
+class TransportTestCase(ConnectionTestCase):
     """With a service whose workers have `ROLES`, and transports to them."""
 
     def setUp(self):
@@ -117,31 +145,16 @@ class TransportTestCase(LiveReactorTestCase):
         self.hello(protocol)
         return protocol
 
-    def hello(self, protocol):
-        protocol.out = b""
-        protocol.transport.write(b"hello\n")
-        self.wait_out(protocol, HELLO)
-
-    def wait_out(self, protocol, said):
-        self.run_until(
-            lambda: protocol.out == said or protocol.ended,
-            f"{said!r} comes: {protocol.events}",
-        )
-        self.assertEqual((said, b""), (protocol.out, protocol.err))
-
     def wait_pid(self, protocol):
         return self.run_until(lambda: protocol.transport.pid, "it has a worker")
 
     def assertEnded(self, protocol, status=0, number=None):
-        """Until it has ended so; and everything that is to come had come then."""
+        """Wait for the end, with this exit status or signal, after all other events."""
         self.run_to_end(protocol)
         self.turn()
-        events = protocol.events
-        self.assertEqual(["made", "ended"], [events[0], events[-1]])
-        for each in ("made", "lost 0", "lost 1", "lost 2", "exited", "ended"):
-            self.assertEqual(1, events.count(each), events)
+        self.check_end(protocol)
+        self.assertEqual("made", protocol.events[0])
         ended = protocol.ended
-        self.assertIs(ended, protocol.exited)
         self.assertEqual(
             (status if number is None else None, number, number or status << 8),
             (ended.exitCode, ended.signal, ended.status),
@@ -149,7 +162,6 @@ class TransportTestCase(LiveReactorTestCase):
         )
         kind = ProcessTerminated if status or number else ProcessDone
         self.assertIs(kind, type(ended))
-        self.assertIs(None, protocol.transport.pid)
         self.assertFalse(protocol.transport.fallback)
         self.assertEqual({}, protocol.transport.pipes)
 
@@ -161,3 +173,47 @@ class TransportTestCase(LiveReactorTestCase):
         """Kill a worker; the reactor does not notice yet."""
         os.kill(pid, signal.SIGKILL)
         self.wait_reaped(pid)
+
+
+class Source:
+    """A producer of numbered parts, which closes standard input after the last.
+
+    :ivar parts: how many it has left.
+    :ivar written: all that it has produced.
+    :ivar stopped: whether it was told to stop.
+    """
+
+    def __init__(self, transport, parts):
+        self.transport = transport
+        self.parts = parts
+        self.going = True
+        self.stopped = False
+        self.written = b""
+
+    def pauseProducing(self):
+        self.going = False
+
+    def stopProducing(self):
+        self.going = False
+        self.stopped = True
+
+    def resumeProducing(self):
+        """Produce until it is paused."""
+        self.going = True
+        while self.going and self.parts:
+            self.produce()
+
+    def produce(self):
+        self.parts -= 1
+        part = b"%d" % self.parts * 10_000
+        self.written += part
+        self.transport.write(part)
+        if not self.parts:
+            self.transport.unregisterProducer()
+            self.transport.closeStdin()
+
+
+class PullSource(Source):
+    """It produces one part each time it is asked."""
+
+    resumeProducing = Source.produce
