@@ -11,7 +11,6 @@ MODULES = (
     "test_flow",
     "test_load",
     "test_logins",
-    "test_paramiko",
     "test_server",
     "test_sshd",
     "test_stopping",

@@ -8,70 +8,32 @@ import contextlib
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 
 from ...harness import DEADLINE, descriptors_of, wait_until
 from .sshcase import ALICE, SshClientCase
-from .sshd import make_key
-
-_CLIENT = """\
-Host {name}
-    HostName 127.0.0.1
-    Port {port}
-    User {account}
-    IdentityFile "{key}"
-    HostKeyAlias lp-serve-ssh
-    UserKnownHostsFile "{known_hosts}"
-    GlobalKnownHostsFile /dev/null
-    StrictHostKeyChecking yes
-    IdentitiesOnly yes
-    IdentityAgent none
-    BatchMode yes
-    LogLevel ERROR
-"""
+from .sshd import SshHosts
 
 
-class ConchServer:
+class ConchServer(SshHosts):
     """A ``brz lp-serve-ssh``, all of whose files are in one directory.
 
-    :param directory: that directory; made here.
     :param brz: the words that run Breezy.
-    :ivar ssh: a program to use in place of ``ssh``, also as BRZ_SSH: to it, every
-        name that `allow` or `add_host` was given is a host.
-    :ivar known_hosts: a file with its host key, as that of a host ``lp-serve-ssh``.
     :ivar keys: the directory with a file of public keys for each user.
-    :ivar port: where it listens; 0 while it does not.
     :ivar process: the server, or None.
     """
 
     def __init__(self, directory: str, brz: list[str]):
-        self._directory = directory
+        super().__init__(directory)
         self._brz = brz
-        self._hosts: dict[str, tuple[str, str]] = {}
-        self._include = ""
         self._at_rest = 0
-        self._options: tuple[str, ...] = ()
-        self._env: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
-        self.port = 0
         self.host_key = os.path.join(directory, "host_key")
         self.keys = os.path.join(directory, "keys")
-        self.known_hosts = os.path.join(directory, "known_hosts")
-        self.log_path = os.path.join(directory, "log")
-        self.ssh = os.path.join(directory, "ssh")
-        os.mkdir(directory, 0o700)
         os.mkdir(self.keys, 0o755)
-        config = shlex.quote(os.path.join(directory, "ssh_config"))
-        real = shlex.quote(shutil.which("ssh") or "ssh")
-        self._write(self.ssh, f'#!/bin/sh\nexec {real} -F {config} "$@"\n', 0o700)
 
     # -- keys and hosts --------------------------------------------------------
-
-    def make_key(self, name: str, kind: str = "ed25519") -> str:
-        """Make a key that nobody knows yet; the path of its private half."""
-        return make_key(self._directory, name, kind)
 
     def add_key(self, user: str, key: str, options: str = "") -> None:
         """Let *user* log in with the key *key*, with these options in its line."""
@@ -79,7 +41,7 @@ class ConchServer:
         before = ""
         with contextlib.suppress(FileNotFoundError), open(path) as file:
             before = file.read()
-        self._write(path, before + self._line(key, options), 0o644)
+        self.write(path, before + self._line(key, options), 0o644)
 
     def remove_key(self, user: str, key: str) -> None:
         """Do not let *user* log in with the key *key* any more."""
@@ -87,7 +49,7 @@ class ConchServer:
         line = self._line(key)
         with open(path) as file:
             left = [each for each in file if not each.endswith(line)]
-        self._write(path, "".join(left), 0o644)
+        self.write(path, "".join(left), 0o644)
 
     @staticmethod
     def _line(key: str, options: str = "") -> str:
@@ -100,16 +62,6 @@ class ConchServer:
             ["ssh-keygen", "-l", "-f", key + ".pub"], capture_output=True, check=True
         )
         return done.stdout.decode().split()[1]
-
-    def add_host(self, name: str, account: str, key: str) -> None:
-        """Have ``ssh NAME`` log in to *account* with the key *key*."""
-        self._hosts[name] = (account, key)
-        self._write_client()
-
-    def include(self, path: str) -> None:
-        """Have ``ssh`` know also the hosts of this configuration."""
-        self._include = f'Host *\n    Include "{path}"\n'
-        self._write_client()
 
     def allow(
         self,
@@ -130,31 +82,6 @@ class ConchServer:
         self.add_host(name, account or user, key)
         return key
 
-    def _write_client(self) -> None:
-        if not self.port:
-            return
-        hosts = [
-            _CLIENT.format(
-                name=name,
-                account=account,
-                key=key.replace("%", "%%"),
-                port=self.port,
-                known_hosts=self.known_hosts.replace("%", "%%"),
-            )
-            for name, (account, key) in self._hosts.items()
-        ]
-        path = os.path.join(self._directory, "ssh_config")
-        self._write(path, "".join([*hosts, self._include]))
-
-    @staticmethod
-    def _write(path: str, text: str, mode: int = 0o600) -> None:
-        # Under a name first that can be no user's: it may be being read.
-        new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-        with open(new, "w") as file:
-            file.write(text)
-        os.chmod(new, mode)
-        os.rename(new, path)
-
     # -- the server ------------------------------------------------------------
 
     def start(self, *options: str, env: dict[str, str]) -> None:
@@ -162,7 +89,6 @@ class ConchServer:
 
         :param env: its environment.
         """
-        self._options, self._env = options, env
         words = [
             *("lp-serve-ssh", "--listen=127.0.0.1:0"),
             *(f"--host-key={self.host_key}", f"--authorized-keys={self.keys}"),
@@ -180,19 +106,13 @@ class ConchServer:
             )
         found = self.wait_for_log(r"Listening on 127\.0\.0\.1:(\d+)\n", start)
         self.port = int(found[1])
-        self._write(self.known_hosts, f"lp-serve-ssh {self.public_host_key()}")
-        self._write_client()
+        self.write_client(self.public_host_key())
         self._at_rest = len(self.descriptors())
 
     def public_host_key(self) -> str:
         """Its host key, as in a file of public keys."""
         words = ["ssh-keygen", "-y", "-f", self.host_key]
         return subprocess.run(words, capture_output=True, check=True).stdout.decode()
-
-    def restart(self) -> None:
-        """Stop it, letting sessions finish, and start it again as it was."""
-        self.stop()
-        self.start(*self._options, env=self._env)
 
     @property
     def pid(self) -> int:

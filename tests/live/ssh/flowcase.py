@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import select
@@ -18,11 +17,9 @@ import signal
 import socket
 import threading
 
-import paramiko
-
-from ...harness import DEADLINE, wait_until
-from .conchcase import ConchTestCase
-from .sshcase import SERVE
+from ...harness import DEADLINE, read_line, wait_until
+from .logincase import LoginCase
+from .sshcase import HELLO
 
 #: How much is sent through one connection.
 MEGABYTES = int(os.environ.get("LPSERVE_FLOW_MEGABYTES", "200"))
@@ -33,9 +30,6 @@ BOUND = 16 << 20
 # What a client writes, again and again: of a length that no buffer has, so that
 # nothing is lost or written twice without a trace.
 _BYTES = os.urandom(1048573)
-
-# It would write to standard error what is made to go wrong here.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 _PLUGIN = '''
 import hashlib
@@ -107,8 +101,8 @@ class GatedSocket:
     :ivar reading: set while it is open.
     """
 
-    def __init__(self, port: int):
-        self._socket = socket.create_connection(("127.0.0.1", port))
+    def __init__(self, made: socket.socket):
+        self._socket = made
         self.reading = threading.Event()
         self.reading.set()
 
@@ -123,7 +117,7 @@ class GatedSocket:
         return getattr(self._socket, name)
 
 
-class FlowCase(ConchTestCase):
+class FlowCase(LoginCase):
     """A service with the requests of the plug-in, and a server."""
 
     def start(self, *options: str, **configuration: object) -> None:
@@ -137,39 +131,23 @@ class FlowCase(ConchTestCase):
 
     # -- a client of ours ------------------------------------------------------
 
-    def connect_paramiko(self) -> paramiko.Transport:
-        """Log in, as alice, with paramiko; its ``sock`` is a `GatedSocket`."""
-        client = paramiko.Transport(GatedSocket(self.server.port))
-        self.addCleanup(self._close_paramiko, client)
-        client.start_client(timeout=DEADLINE)
-        key = paramiko.Ed25519Key.from_private_key_file(self.key)
-        client.auth_publickey("alice", key)
+    def connect(self):
+        """Log in as alice with paramiko; the ``sock`` is a `GatedSocket`."""
+        client = self.open_transport(GatedSocket(self.connect_raw()))
+        # What is not read any more is read at the end: the threads wait for it.
+        self.addCleanup(client.sock.reading.set)
+        self.present_key(client, "alice")
         return client
-
-    @staticmethod
-    def _close_paramiko(client) -> None:
-        client.sock.reading.set()
-        client.close()
-        client.join(DEADLINE)
-
-    def open_session(self, client, window=None) -> paramiko.Channel:
-        """A session that serves."""
-        opened = client.open_session(window, timeout=DEADLINE)
-        opened.settimeout(DEADLINE)
-        opened.exec_command(" ".join(SERVE))
-        return opened
 
     def hello(self, session) -> None:
         """One round trip through a session of paramiko's."""
         session.sendall(b"hello\n")
-        self.assertEqual(b"ok\x012\n", session.recv(6))
+        self.assertEqual(HELLO, session.recv(6))
 
     def end_session(self, session) -> None:
-        """Send no more, which ends it well, and with nothing more to read."""
+        """Send no more: it ends well, and nothing more comes."""
         session.shutdown_write()
-        self.assertEqual(b"", session.recv(1))
-        self.assertEqual(b"", session.recv_stderr(1))
-        self.assertEqual(0, session.recv_exit_status())
+        self.assertEqual((0, b"", ""), self.end(session))
 
     def end_well(self, process) -> None:
         """End a client by closing its stdin; it has nothing to complain of."""
@@ -183,6 +161,11 @@ class FlowCase(ConchTestCase):
         """The pid of the only worker that serves."""
         (pid,) = wait_until(lambda: self.workers_for("alice"), "there is a worker")
         return pid
+
+    def begin_sink(self, process, count: int) -> None:
+        """Have a worker take so many bytes from a client."""
+        os.write(process.stdin.fileno(), b"flow.sink\x01%d\n" % count)
+        self.assertEqual(b"go\n", read_line(process.stdout.fileno()))
 
     def written_by(self, pid: int) -> int:
         """How many bytes the process has written."""
@@ -218,6 +201,11 @@ class FlowCase(ConchTestCase):
             digest.update(block)
             done += len(block)
         return f"ok\x01{digest.hexdigest()}\n".encode()
+
+    def hold(self, pid: int) -> None:
+        """Stop a process until `wake`, or until the test ends."""
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(self.wake, pid)
 
     def wake(self, pid: int) -> None:
         """Have a stopped process go on, if it is still there."""

@@ -21,6 +21,7 @@ from ...processes import title_of
 from .sshd import Sshd, find_sshd
 
 ALICE = "Alice <alice@example.com>"
+HELLO = b"ok\x012\n"
 SERVE = ("bzr", "serve", "--inet", "--directory=/", "--allow-writes")
 
 
@@ -115,7 +116,7 @@ class SshClientCase(LiveTestCase):
     def say_hello(self, process):
         """One round trip on a connection that `start_ssh` has started."""
         os.write(process.stdin.fileno(), b"hello\n")
-        self.assertEqual(b"ok\x012\n", read_line(process.stdout.fileno()))
+        self.assertEqual(HELLO, read_line(process.stdout.fileno()))
 
     def workers_for(self, user):
         """The pids of workers that serve *user*."""
@@ -146,10 +147,6 @@ class SshTestCase(SshClientCase):
         """Have ``ssh`` know the host ``now``."""
         self.sshd.allow("now", "lp-serve-client alice")
 
-    def open_other(self, host, user, runtime):
-        """Have ``ssh`` know a host where *user* gets to another service."""
-        self.sshd.allow(host, f"lp-serve-client --runtime-dir={runtime} {user}")
-
     @property
     def ssh_program(self):
         return self.sshd.ssh
@@ -172,7 +169,7 @@ class SshTestCase(SshClientCase):
 
     # -- the same at both ------------------------------------------------------
 
-    def both(self, *words, status=0, hosts=("now", "before"), ordered=True):
+    def both(self, *words, status=0, ordered=True):
         """Run ``brz`` with *words* at both hosts: the same must come of it.
 
         In *words*, ``{url}`` is the server's root, ``{root}`` what that is on its
@@ -182,20 +179,16 @@ class SshTestCase(SshClientCase):
         :returns: standard output and standard error.
         """
         running = []
-        # Both at once: neither sees anything of the other.
-        for host, side in zip(hosts, self.roots, strict=True):
-            names = {
-                "url": f"bzr+ssh://{host}",
-                "root": self.roots[side],
-                "work": self.work(side),
-            }
+        for host, root in self.roots.items():
+            work = self.work(host)
+            names = {"url": f"bzr+ssh://{host}", "root": root, "work": work}
             process = subprocess.Popen(
                 self.brz(*(word.format(**names) for word in words)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=self.env,
-                cwd=self.work(side),
+                cwd=work,
             )
             self.addCleanup(self._end, process)
             running.append((process, names))

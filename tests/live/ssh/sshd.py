@@ -51,12 +51,13 @@ Subsystem sftp internal-sftp
 SetEnv {environment}
 """
 _CLIENT = """\
-Host *
+Host {name}
     HostName 127.0.0.1
     Port {port}
-    User {user}
+    User {account}
+    IdentityFile "{key}"
     HostKeyAlias lpserve
-    UserKnownHostsFile "{directory}/known_hosts"
+    UserKnownHostsFile "{known_hosts}"
     GlobalKnownHostsFile /dev/null
     StrictHostKeyChecking yes
     IdentitiesOnly yes
@@ -89,33 +90,97 @@ class SshdError(Exception):
     """It cannot be started; ``str()`` says why."""
 
 
-class Sshd:
+class SshHosts:
+    """The keys of clients of one server, and a configuration of ``ssh`` with them.
+
+    :param directory: where the files go; made here.
+    :ivar ssh: a program to use in place of ``ssh``; every name that `add_host` was
+        given is a host to it.
+    :ivar known_hosts: a file with the server's host key, as that of ``lpserve``.
+    :ivar config: the configuration file of ``ssh``.
+    :ivar log_path: where the server logs.
+    :ivar port: where it listens; 0 while it does not.
+    """
+
+    def __init__(self, directory: str):
+        self._directory = directory
+        self._hosts: dict[str, tuple[str, str]] = {}
+        self._include = ""
+        self.port = 0
+        self.ssh = os.path.join(directory, "ssh")
+        self.config = os.path.join(directory, "ssh_config")
+        self.known_hosts = os.path.join(directory, "known_hosts")
+        self.log_path = os.path.join(directory, "log")
+        os.mkdir(directory, 0o700)
+        config, real = (
+            shlex.quote(self.config),
+            shlex.quote(shutil.which("ssh") or "ssh"),
+        )
+        self.write(self.ssh, f'#!/bin/sh\nexec {real} -F {config} "$@"\n', 0o700)
+
+    def make_key(self, name: str, kind: str = "ed25519") -> str:
+        """Make a key that no server knows yet; the path of its private half."""
+        return make_key(self._directory, name, kind)
+
+    def add_host(self, name: str, account: str, key: str) -> None:
+        """Have ``ssh NAME`` log in to *account* with the key *key*."""
+        self._hosts[name] = (account, key)
+        self.write_client()
+
+    def include(self, path: str) -> None:
+        """Have ``ssh`` know also the hosts of this configuration."""
+        self._include = f'Host *\n    Include "{path}"\n'
+        self.write_client()
+
+    def write_client(self, public_key: str = "") -> None:
+        """Write the configuration of ``ssh``, if it is known where the server listens.
+
+        :param public_key: the host key of the server, where that is new.
+        """
+        if not self.port:
+            return
+        if public_key:
+            self.write(self.known_hosts, f"lpserve {public_key}")
+        hosts = [
+            _CLIENT.format(
+                name=name,
+                account=account,
+                key=key.replace("%", "%%"),
+                port=self.port,
+                known_hosts=self.known_hosts.replace("%", "%%"),
+            )
+            for name, (account, key) in self._hosts.items()
+        ]
+        self.write(self.config, "".join([*hosts, self._include]))
+
+    @staticmethod
+    def write(path: str, text: str, mode: int = 0o600) -> None:
+        """Replace a file, which somebody may be reading."""
+        # In a directory of keys, a name with a dot is no user's.
+        new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+        with open(new, "w") as file:
+            file.write(text)
+        os.chmod(new, mode)
+        os.rename(new, path)
+
+
+class Sshd(SshHosts):
     """See the module.
 
-    :param directory: where its files go; made here.
     :param environment: what the commands that it runs find in theirs.
-    :ivar ssh: a program to use in place of ``ssh``: to it, every name of a key
-        that was allowed is a host.
     """
 
     def __init__(self, directory: str, environment: dict[str, str]):
         program = find_sshd()
         if program is None:
             raise SshdError("there is no sshd on this system; install openssh-server")
+        super().__init__(directory)
         self._program = program
-        self._directory = directory
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
-        self._hosts = ""
-        self.port = 0
-        self.log_path = os.path.join(directory, "log")
-        self.ssh = os.path.join(directory, "ssh")
-        os.mkdir(directory, 0o700)
-        self._make_key("host_key")
-        self._write("authorized_keys", "")
-        config = shlex.quote(os.path.join(directory, "ssh_config"))
-        real = shlex.quote(shutil.which("ssh") or "ssh")
-        self._write("ssh", f'#!/bin/sh\nexec {real} -F {config} "$@"\n', 0o700)
+        self._authorized_keys = os.path.join(directory, "authorized_keys")
+        self.make_key("host_key")
+        self.write(self._authorized_keys, "")
 
     @property
     def user(self) -> str:
@@ -128,17 +193,14 @@ class Sshd:
         :param name: of the key, and the host name that ``ssh`` uses it for.
         :returns: the path of the private key.
         """
-        path = self._make_key(name, kind)
+        path = self.make_key(name, kind)
         with open(path + ".pub") as public:
             key = public.read()
         # Only quotes: sshd takes backslashes as they are.
         quoted = command.replace('"', '\\"')
-        with open(os.path.join(self._directory, "authorized_keys"), "a") as keys:
+        with open(self._authorized_keys, "a") as keys:
             keys.write(f'command="{quoted}",restrict {key}')
-        identity = path.replace("%", "%%")
-        self._hosts += f'Host {name}\n    IdentityFile "{identity}"\n'
-        if self.port:
-            self._write_client()
+        self.add_host(name, self.user, path)
         return path
 
     def start(self, env: dict[str, str] | None = None, seconds: float = 120.0) -> None:
@@ -158,8 +220,9 @@ class Sshd:
             text = _SERVER.format(
                 port=self.port, directory=self._directory, environment=environment
             )
-            self._write("sshd_config", text)
-            self._write_client()
+            self.write(os.path.join(self._directory, "sshd_config"), text)
+            with open(os.path.join(self._directory, "host_key.pub")) as public:
+                self.write_client(public.read())
             if self._started(env, time.monotonic() + seconds):
                 return
         raise SshdError(f"sshd did not start: {self.log().strip()}")
@@ -228,27 +291,6 @@ class Sshd:
             left += [each for each in _children_of(pid) if _is_sshd(each)]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def _make_key(self, name: str, kind: str = "ed25519") -> str:
-        return make_key(self._directory, name, kind)
-
-    def _write_client(self) -> None:
-        with open(os.path.join(self._directory, "host_key.pub")) as public:
-            self._write("known_hosts", f"lpserve {public.read()}")
-        text = _CLIENT.format(
-            port=self.port,
-            user=self.user,
-            directory=self._directory.replace("%", "%%"),
-        )
-        self._write("ssh_config", text + self._hosts)
-
-    def _write(self, name: str, text: str, mode: int = 0o600) -> None:
-        path = os.path.join(self._directory, name)
-        # Under another name first: a client may be reading it.
-        with open(path + ".new", "w") as file:
-            file.write(text)
-        os.chmod(path + ".new", mode)
-        os.rename(path + ".new", path)
 
 
 def _free_port() -> int:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What somebody who has not logged in, or does not read, can take of lp-serve-ssh."""
+"""Clients of lp-serve-ssh that do not log in, or do not read: what they can use up."""
 
 import contextlib
 import socket
@@ -12,22 +12,10 @@ import paramiko
 
 from ...harness import DEADLINE
 from .flowcase import SECONDS, FlowCase
-from .test_logins import LoginCase, string
-from .test_stopping import BANNER, EndCase, packet
+from .logincase import BANNER, KEXINIT, EndCase, LoginCase, packet, string
 
 #: Connections of one address that do not log in.
 MANY = 1000
-#: A KEXINIT that the server agrees with, and half a key.
-KEXINIT = packet(
-    b"\x14"
-    + b"\0" * 16
-    + string(b"curve25519-sha256")
-    + string(b"ssh-ed25519")
-    + b"".join(
-        string(each) * 2 for each in (b"aes256-ctr", b"hmac-sha2-256", b"none", b"")
-    )
-    + b"\0" * 5
-)
 HALF_A_KEY = packet(b"\x1e" + string(b"\x09" + b"\0" * 31))
 #: A global request that wants an answer.
 REQUEST = b"\x50" + string(b"whatever") + b"\1"
@@ -43,7 +31,7 @@ class TestStartups(EndCase):
         return made
 
     def test_half_open(self):
-        """FAULT 39: one address keeps all it can, and another one logs in."""
+        """FAULT 39: one address opens all it can, and another one logs in."""
         self.configure(max_startups="10:30:500", per_source_penalties="yes")
         self.start_server()
         for _ in range(MANY):
@@ -54,13 +42,13 @@ class TestStartups(EndCase):
         for _ in range(10):
             self.assertIn_("-b", "127.0.0.2", "now")
         self.log("%.3f s for a login", (time.monotonic() - before) / 10)
-        # The log has not got a line for each.
+        # The log has no line for each of them.
         log = self.server.log()
         self.assertLess(log.count("dropped") + log.count("drop connection"), 20)
         self.assertNotIn("not logged in", log)
 
     def test_penalties(self):
-        """FAULT 39: who does not log in is refused for a time; others are not."""
+        """FAULT 39: an address that does not log in is refused for a time."""
         words = "noauth:100s authfail:100s invaliduser:7s grace-exceeded:9s min:150s"
         self.configure(per_source_penalties=words)
         self.start_server()
@@ -85,7 +73,7 @@ class TestStartups(EndCase):
         self.assertIn_("now")
 
     def test_unauthenticated(self):
-        """So many may be about to log in; also if that is said while it runs."""
+        """max_startups bounds logins that are under way, also after a reload."""
         self.begin()
         process, inside = self.start_talking(), self.log_in()
         self.configure(max_startups=3, per_source_max_startups="none")
@@ -96,7 +84,7 @@ class TestStartups(EndCase):
         self.server.wait_for_log(
             r"drop connection #1 from 127\.0\.0\.1:\d+: past max_st"
         )
-        # Those inside do not notice; when one leaves there is room for one.
+        # Connections that have logged in go on, and do not count.
         self.finish(process)
         waiting.pop().close()
         self.server.wait_for_records(2)
@@ -111,7 +99,7 @@ class TestStartups(EndCase):
 
 
 class TestTries(LoginCase):
-    """Six failures, and a client is disconnected."""
+    """After six failed logins a client is disconnected."""
 
     def setUp(self):
         super().setUp()
@@ -132,17 +120,15 @@ class TestTries(LoginCase):
             self.assertRaises(refused, self.authenticate, transport, *words)
 
     def test_five(self):
+        """The sixth is a key that is known."""
         transport = self.open_transport()
-        self.fail(transport, 5)
+        for _ in range(5):
+            self.assertRaises(
+                self.paramiko.AuthenticationException,
+                *(self.present_key, transport, "alice", self.wrong),
+            )
         self.present_key(transport, "alice")
         self.assertRefuses(transport)
-
-    def test_six(self):
-        transport = self.open_transport()
-        self.fail(transport, 5)
-        with contextlib.suppress(self.paramiko.SSHException, EOFError):
-            self.fail(transport, 1)
-        self.assertCut(transport)
 
     def test_keys(self):
         transport = self.open_transport()
@@ -153,7 +139,7 @@ class TestTries(LoginCase):
         self.assertCut(transport)
 
     def test_none(self):
-        """To ask for the methods is no failure, once."""
+        """The first "none", which asks for the methods, is no failure."""
         transport = self.open_transport()
         self.fail(transport, 6, "alice", "none")
         with contextlib.suppress(self.paramiko.SSHException, EOFError):
@@ -161,7 +147,7 @@ class TestTries(LoginCase):
         self.assertCut(transport)
 
     def test_service_again(self):
-        """What counts the failures does not begin anew."""
+        """A client cannot begin the service again, and the count with it."""
         transport = self.open_transport()
         self.fail(transport, 5)
         message = self.paramiko.Message(b"\x05" + string(b"ssh-userauth"))
@@ -175,8 +161,10 @@ class TestTries(LoginCase):
         self.assertCut(transport, "it wants to log in to another service")
 
     def test_endless_questions(self):
-        """Whether a key would do can be asked often, but not for ever."""
+        """The number of questions whether a key would be accepted is bounded."""
         transport = self.open_transport()
+        # paramiko takes the answers for something else, and would close.
+        transport.auth_handler._parse_userauth_info_request = lambda message: None
         key = self.paramiko.PKey.from_path(self.key).asbytes()
         fields = (b"alice", b"ssh-connection", b"publickey")
         question = b"\x32" + b"".join(map(string, fields)) + b"\0"
@@ -188,7 +176,7 @@ class TestTries(LoginCase):
 
 
 class TestBeforeLogin(LoginCase):
-    """FAULT 42: the little that a login takes, and no more."""
+    """FAULT 42: before the login, packets are few and short."""
 
     def setUp(self):
         super().setUp()
@@ -212,7 +200,7 @@ class TestBeforeLogin(LoginCase):
         self.assertRegex(record["exit"], exit)
 
     def test_packets(self):
-        """They are not even waited for when they are too long."""
+        """A packet that is too long is refused before it has arrived."""
         ignore = b"\x02" + string(b"x" * 34900)
         self.assertCut(packet(ignore) + b"\xff" * 100, "^not logged in$")
         for length in (35001, 1 << 20):
@@ -226,12 +214,12 @@ class TestBeforeLogin(LoginCase):
             self.assertCut(data, "^too many packets without a login$")
 
     def test_without_keys(self):
-        """Nobody logs in, and has keys looked up, on a line that is not encrypted."""
+        """No login begins on a connection that is not encrypted."""
         self.assertCut(SERVICE * 500, "^it asks for a service without keys$")
 
     def test_key_exchanges(self):
-        """Each takes milliseconds of everybody's: one, and what belongs to it."""
-        half = KEXINIT + HALF_A_KEY
+        """Each takes milliseconds of the reactor, so that there is one only."""
+        half = packet(KEXINIT) + HALF_A_KEY
         self.assertCut(half * 2, "^it exchanges keys again without a login$")
         self.assertCut(half + HALF_A_KEY * 100, "^it sends keys that nobody has asked")
         self.assertCut(HALF_A_KEY, "^it sends keys that nobody has asked")
@@ -247,7 +235,7 @@ class TestBeforeLogin(LoginCase):
         self.assertRegex(record["exit"], "^it exchanges keys again")
 
     def test_name_in_the_log(self):
-        """The name of an algorithm is no format for a line of the log.
+        """The name of an algorithm is not used as a format of a log line.
 
         Twisted would have made a line of a gigabyte of it.
         """
@@ -262,7 +250,7 @@ class TestBeforeLogin(LoginCase):
         self.assertLess(self.server.log_size(), 1 << 16)
 
     def test_private_key(self):
-        """What is sent in place of a public key is not parsed when nobody has it."""
+        """Bytes that are no user's public key are not parsed."""
         private = self.server.make_key("large", "rsa")
         with open(private, "rb") as file:
             blob = file.read()
@@ -293,7 +281,7 @@ class TestUnread(FlowCase):
         thread = threading.Thread(target=go_on, daemon=True)
         thread.start()
         last = -1
-        # A server that does not come to it is not one that does not listen.
+        # While the server runs, it may still come to read more.
         while thread.is_alive() and (last != done[0] or self.server_runs()):
             last = done[0]
             thread.join(SECONDS)
@@ -309,7 +297,7 @@ class TestUnread(FlowCase):
 
     def connect_unreading(self):
         """A client that has logged in and reads no more."""
-        client = self.connect_paramiko()
+        client = self.connect()
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             client.sock.setsockopt(socket.SOL_SOCKET, option, 1 << 16)
         client.sock.reading.clear()
@@ -335,12 +323,12 @@ class TestUnread(FlowCase):
         self.end_well(other)
 
     def test_in_a_key_exchange(self):
-        """Nor has one who never ends that anything kept."""
+        """Answers that wait for the end of a key exchange are bounded as well."""
         self.start()
         client = self.connect_unreading()
         before = self.forget_peak()
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            client._send_message(paramiko.Message(KEXINIT[5 : -KEXINIT[4]]))
+            client._send_message(paramiko.Message(KEXINIT))
             for _ in range(500_000):
                 client._send_message(paramiko.Message(REQUEST))
         (record,) = self.server.wait_for_records(1)

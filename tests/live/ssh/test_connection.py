@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Through a real sshd: the bytes, the refusals, the ends, and many at once."""
+"""Through a real sshd: the bytes, the refusals and the ends."""
 
 import os
 import re
 import signal
-import subprocess
 
 from breezy.branch import Branch
 from breezy.bzr import chk_map
 from breezy.bzr.smart.medium import SmartSimplePipesClientMedium
 from breezy.controldir import ControlDir
 from breezy.errors import NotBranchError
-from breezy.tests import features
 from breezy.transport.remote import RemoteTransport
 
 from ...harness import DEADLINE, read_line, wait_until
@@ -74,8 +72,8 @@ class TestProtocol(SshTestCase):
             # Lock tokens are random; everything else has to be as it was.
             for data in (sent, received):
                 data[host] = re.sub(rb"20:[0-9a-z]{20}", b"20:TOKEN", data[host])
-        # Otherwise the answers say nothing. A client asks for what is in a set, in
-        # any order, and the server sorts its answer.
+        # Equal requests are what makes equal answers mean something. The items of a
+        # set come in any order; the server sorts its answer.
         for host, data in sent.items():
             sent[host] = [sorted(each) for each in data.split(b"bzr message 3")]
         self.assertEqual(sent["before"], sent["now"])
@@ -120,8 +118,8 @@ class TestProtocol(SshTestCase):
 
         def script(root, host):
             branch = Branch.open_from_transport(root.clone("trunk"))
-            # As a client does that has just been started: what is cached is not
-            # sent in the same order.
+            # A client that has just been started has an empty cache, which decides
+            # the order in which it sends.
             chk_map.clear_cache()
             Branch.open(tree.basedir).push(branch)
             with branch.lock_write():
@@ -134,17 +132,10 @@ class TestProtocol(SshTestCase):
 
 
 class TestRefusals(SshTestCase):
-    """The account of the service is nobody's shell.
-
-    :ivar front: the program that looks at what a client asks for.
-    :ivar subsystem_status: what ``ssh`` exits with that wanted a subsystem.
-    """
-
-    front = "lp-serve-client"
-    subsystem_status = 64
+    """The account of the service gives nobody a shell."""
 
     def test_other_commands(self):
-        """Refused without the service being asked: it need not even run."""
+        """They are refused without the service, which does not run here."""
         for words, line in (
             (["id"], "only 'bzr serve --inet' is allowed, not: id"),
             (["bzr", "init"], "not: bzr init"),
@@ -157,7 +148,7 @@ class TestRefusals(SshTestCase):
             self.assertRefused(self.ssh("now", *words), line)
         sftp = self.ssh("-s", "now", "sftp")
         # sshd does not pass on what a subsystem writes to stderr.
-        self.assertEqual((self.subsystem_status, b""), (sftp.returncode, sftp.stdout))
+        self.assertEqual((64, b""), (sftp.returncode, sftp.stdout))
         self.assertFalse(os.path.exists(os.path.join(self.home, "here")))
 
     def test_no_command(self):
@@ -174,7 +165,7 @@ class TestRefusals(SshTestCase):
         text = done.stderr.decode()
         self.assertEqual((64, b""), (done.returncode, done.stdout), text)
         self.assertEqual(1, text.count("\n"), text)
-        self.assertStartsWith(text, f"{self.front}: ")
+        self.assertStartsWith(text, "lp-serve-client: ")
         self.assertIn(line, text)
 
 
@@ -217,17 +208,6 @@ class TestEnds(SshTestCase):
         self.assertEqual(0, connection.wait(DEADLINE))
         self.assertEqual(b"", connection.stderr.read())
 
-    def test_no_service(self):
-        """Never worse than today: the connection is served without it."""
-        self.sshd.allow("only", "lp-serve-client --no-fallback alice")
-        self.share("trunk", self.make_history())
-        done = self.ssh("only", *SERVE)
-        self.assertEnd(done, 69, "lp-serve-client: no service (")
-        self.configure(directory=self.root, allow_writes=True)
-        done = self.run_brz("revno", "bzr+ssh://now/trunk")
-        self.assertEqual(b"3\n", done.stdout)
-        self.assertIn(b"serving this connection without it", done.stderr)
-
     def assertEnd(self, done, status, line):
         text = done.stderr.decode()
         self.assertEqual((status, b""), (done.returncode, done.stdout), text)
@@ -262,41 +242,16 @@ class TestEnds(SshTestCase):
         return [each for each in self.paths_left() if "/" in each]
 
 
-class TestClients(SshTestCase):
-    def test_many_at_once(self):
-        self.share("trunk", self.make_history())
-        self.start_service()
-        running = []
-        for _ in range(20):
-            process = subprocess.Popen(
-                self.brz("revno", "bzr+ssh://now/trunk"),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self.env,
-            )
-            self.addCleanup(self._end, process)
-            running.append(process)
-        results = [process.communicate(timeout=4 * DEADLINE) for process in running]
-        self.assertEqual([(b"3\n", b"")] * 20, results)
-        self.assertEqual(20, self.assertAllEndedWell())
+class TestNoService(SshTestCase):
+    """Without a service, the connection is served as before there was one."""
 
-    def test_paramiko(self):
-        """The client that Breezy brings itself."""
-        self.requireFeature(features.paramiko)
-        # It looks for keys by these names, and knows no configuration of ours.
-        key = self.sshd.allow("id_rsa", "lp-serve-client alice", kind="rsa")
-        os.mkdir(os.path.join(self.home, ".ssh"))
-        os.symlink(key, os.path.join(self.home, ".ssh", "id_rsa"))
-        tree = self.make_history()
-        self.share("trunk", tree)
-        self.start_service()
-        url = f"bzr+ssh://{self.sshd.user}@127.0.0.1:{self.sshd.port}/trunk"
-        self.run_brz("branch", url, "mine", BRZ_SSH="paramiko")
-        self.add_revisions(tree, 2)
-        self.run_brz("push", "-d", "source", url, BRZ_SSH="paramiko")
-        self.run_brz("pull", "-d", "mine", url, BRZ_SSH="paramiko")
-        for place in ("root/trunk", "mine"):
-            branch = Branch.open(os.path.join(self.test_dir, place))
-            self.assertEqual(tree.branch.last_revision(), branch.last_revision())
-        self.assertAllEndedWell()
+    def test_fallback(self):
+        self.sshd.allow("only", "lp-serve-client --no-fallback alice")
+        self.share("trunk", self.make_history())
+        done = self.ssh("only", *SERVE)
+        self.assertEqual((69, b""), (done.returncode, done.stdout))
+        self.assertStartsWith(done.stderr, b"lp-serve-client: no service (")
+        self.configure(directory=self.root, allow_writes=True)
+        done = self.run_brz("revno", "bzr+ssh://now/trunk")
+        self.assertEqual(b"3\n", done.stdout)
+        self.assertIn(b"serving this connection without it", done.stderr)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Logins to 'brz lp-serve-ssh' with FIDO keys, whose hardware is played here."""
+"""Logins to 'brz lp-serve-ssh' with FIDO keys; the tests sign in place of a token."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from .test_logins import LoginCase, string
+from .logincase import LoginCase, string
 
 APPLICATION = b"ssh:"
 PRESENT, VERIFIED = 0x01, 0x04
@@ -60,7 +60,7 @@ class EcdsaToken(Ed25519Token):
 
 
 class TestFido(LoginCase):
-    """FAULT 41: whether its user was there is looked at."""
+    """FAULT 41: the flags "present" and "verified" of a signature are checked."""
 
     def setUp(self):
         super().setUp()
@@ -69,14 +69,14 @@ class TestFido(LoginCase):
     def allow(self, token, options=""):
         """Let alice in with *token* alone."""
         kind, blob = token.kind.decode(), base64.b64encode(token.blob).decode()
-        self.server._write(
+        self.server.write(
             os.path.join(self.server.keys, "alice"),
             f"{options} {kind} {blob}".lstrip() + "\n",
             0o644,
         )
 
     def logs_in(self, token, flags, change=lambda signature: signature):
-        """Whether that is a login, and one that serves."""
+        """Whether a signature with *flags*, changed by *change*, logs in."""
         transport = self.open_transport()
         fields = (b"alice", b"ssh-connection", b"publickey")
         data = string(transport.session_id) + b"\x32"

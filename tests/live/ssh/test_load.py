@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Ends of all kinds in the middle of a stream, and many sessions at once."""
+"""Streams that end or are cut in the middle, and many sessions at once."""
 
 import contextlib
 import hashlib
@@ -8,26 +8,24 @@ import os
 import queue
 import signal
 import socket
-import subprocess
 
 import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST, MSG_GLOBAL_REQUEST
 
 from ...harness import DEADLINE, read_line, wait_until
 from .flowcase import SECONDS, FlowCase
-from .sshcase import SERVE
 
 #: Connections at once.
 MANY = 100
-#: More than all that is on the way can hold.
+#: More bytes than all buffers between worker and client hold.
 COUNT = 16 << 20
 
 
 class TestHalfClose(FlowCase):
-    """One side says that it sends no more, while the other is not done."""
+    """One side has closed its output, and the other still sends."""
 
     def write_file(self, size):
-        """A file to `get`, and all that a session says of it."""
+        """Make a file; all that a session answers to `get`."""
         data = os.urandom(size)
         with open(os.path.join(self.root, "file"), "wb") as file:
             file.write(data)
@@ -37,49 +35,23 @@ class TestHalfClose(FlowCase):
         """What did not fit into the window is sent before the end of file."""
         self.start()
         expected = self.write_file(50000)
-        client = self.connect_paramiko()
-        session = self.open_session(client, window=1 << 15)
+        client = self.connect()
+        session = self.execute(client, window=1 << 15)
         session.sendall(b"get\x01file\n")
         session.shutdown_write()
         self.server.wait_for_records(1)
         self.assertSameBytes(expected, session.makefile("rb").read())
         self.assertEqual(0, session.recv_exit_status())
-        # The same of OpenSSH, as far as that can be had for certain.
-        ended = self.settled_status()["totals"]["ended"]
-        expected = self.write_file((2 << 20) + 1000)
-        reader, writer = os.pipe()
-        # ssh cannot write anything of what it gets.
-        os.set_blocking(writer, False)
-        filled = os.write(writer, bytes(1 << 20))
-        os.set_blocking(writer, True)
-        process = subprocess.Popen(
-            [self.ssh_program, "now", *SERVE],
-            stdin=subprocess.PIPE,
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            env=self.env,
-        )
-        os.close(writer)
-        process.stdout = os.fdopen(reader, "rb")
-        self.addCleanup(self._end, process)
-        process.stdin.write(b"get\x01file\n")
-        process.stdin.close()
-        wait_until(
-            lambda: self.status()["totals"]["ended"] > ended, "the worker has ended"
-        )
-        self.assertSameBytes(bytes(filled) + expected, self.read_rest(process))
-        self.end_well(process)
 
     def push_too_much(self):
-        """Have the worker stopped with more for it to read than it is given."""
+        """Stop a worker, and send it more than its FIFO holds."""
         self.start()
-        client = self.connect_paramiko()
-        session = self.open_session(client)
+        client = self.connect()
+        session = self.execute(client)
         session.sendall(b"flow.sink\x01%d\n" % (1 << 20))
         self.assertEqual(b"go\n", session.recv(3))
         worker = self.worker()
-        os.kill(worker, signal.SIGSTOP)
-        self.addCleanup(self.wake, worker)
+        self.hold(worker)
         data = os.urandom(300000)
         session.sendall(data)
         # The server has it all when it answers this.
@@ -87,7 +59,7 @@ class TestHalfClose(FlowCase):
         return client, session, worker, data
 
     def test_client_first_and_a_worker_that_has_enough(self):
-        """The worker gets the end of file after all that it has not read yet."""
+        """The worker reads all that was sent, and then the end of file."""
         client, session, worker, data = self.push_too_much()
         session.shutdown_write()
         client.global_request("round-trip", wait=True)
@@ -97,7 +69,7 @@ class TestHalfClose(FlowCase):
         self.assertEqual(0, session.recv_exit_status())
 
     def test_client_gone_and_a_worker_that_has_enough(self):
-        """A worker that waits for more learns that nothing will come."""
+        """The worker ends when its client is gone."""
         client, _, worker, _ = self.push_too_much()
         connected = self.sockets()
         client.sock.shutdown(socket.SHUT_RDWR)
@@ -117,11 +89,9 @@ class TestHalfClose(FlowCase):
         # What the client is just sending is dropped.
         process = self.start_ssh()
         stdin = process.stdin.fileno()
-        os.write(stdin, b"flow.sink\x01%d\n" % (1 << 16))
-        self.assertEqual(b"go\n", read_line(process.stdout.fileno()))
+        self.begin_sink(process, 1 << 16)
         worker = self.worker()
-        os.kill(worker, signal.SIGSTOP)
-        self.addCleanup(self.wake, worker)
+        self.hold(worker)
         self.write_until_held(stdin, COUNT)
         os.kill(worker, signal.SIGTERM)
         self.wake(worker)
@@ -131,7 +101,7 @@ class TestHalfClose(FlowCase):
 
 
 class TestMidStream(FlowCase):
-    """Somebody is killed while much is on its way; nobody else notices."""
+    """A process is killed while it sends or receives; others go on."""
 
     def start_flow(self, **configuration):
         """A client, some of what it is sent, and one that only waits."""
@@ -160,8 +130,7 @@ class TestMidStream(FlowCase):
         self.assertEqual(f"worker {worker}", record["served"])
         self.assertNotEqual("0", record["exit"])
         process = self.start_ssh()
-        os.write(process.stdin.fileno(), b"flow.sink\x01%d\n" % COUNT)
-        self.assertEqual(b"go\n", read_line(process.stdout.fileno()))
+        self.begin_sink(process, COUNT)
         os.write(process.stdin.fileno(), bytes(1 << 20))
         process.kill()
         wait_until(lambda: len(self.workers_for("alice")) == 1, "its worker has ended")
@@ -169,10 +138,10 @@ class TestMidStream(FlowCase):
         self.assertEqual(3, len(self.server.wait_for_records(3)))
 
     def test_output_lost(self):
-        """Whoever has started ssh is gone, and all the rest of it has to go, too."""
+        """Nobody reads what ssh gets any more: ssh and the worker end."""
         process, worker, other = self.start_flow(keepalive_interval=0.5)
-        # ssh has all that its window allows. It drops that, opens the window no
-        # more, and says "eow@openssh.com" only to servers that are OpenSSH's.
+        # ssh drops what its window allowed, and does not open the window again. It
+        # sends "eow@openssh.com" to servers of OpenSSH only.
         self.wait_until_held()
         process.stdin.close()
         process.stdout.close()
@@ -183,22 +152,22 @@ class TestMidStream(FlowCase):
         self.end_other(other)
 
     def test_session_closed(self):
-        """A client is done with a session that waits for its window."""
+        """A client closes a session whose window is full."""
         self.start()
-        client = self.connect_paramiko()
-        # So much that the last that was read from the worker does not fit.
-        session = self.open_session(client, window=100001)
+        client = self.connect()
+        # The last block that is read from the worker does not fit into it.
+        session = self.execute(client, window=100001)
         session.sendall(b"flow.source\x01%d\x01held\n" % COUNT)
         self.wait_until_held()
         session.close()
         self.server.wait_for_records(1)
         wait_until(lambda: not self.workers_for("alice"), "the worker has ended")
-        # It does not count any more.
-        for each in [self.open_session(client) for _ in range(10)]:
+        # It does not count as one of the ten sessions any more.
+        for each in [self.execute(client) for _ in range(10)]:
             self.hello(each)
 
     def test_worker_killed(self):
-        """The client has what came until then, and learns of it."""
+        """The client gets what was sent before, and "exit-signal"."""
         process, worker, other = self.start_flow()
         (waiting,) = set(self.workers_for("alice")) - {worker}
         os.kill(worker, signal.SIGKILL)
@@ -209,9 +178,9 @@ class TestMidStream(FlowCase):
         self.assertEqual("signal 9", record["exit"])
         # All that the server had from the worker has come.
         self.assertEqual(int(record["sent"]), rest + 1)
-        # Only other clients show what they are told (:rfc:`4254`, section 6.10).
-        client = self.connect_paramiko()
-        session = self.open_session(client)
+        # ssh does not show the message (:rfc:`4254`, section 6.10).
+        client = self.connect()
+        session = self.execute(client)
         self.hello(session)
         (worker,) = set(self.workers_for("alice")) - {waiting}
         requests = []
@@ -231,7 +200,7 @@ class TestMidStream(FlowCase):
         self.end_other(other)
 
     def test_service_killed(self):
-        """Who is being served is; who comes then is served without it."""
+        """Running sessions go on; a new one is served without the service."""
         process, _, other = self.start_flow()
         os.kill(self.service.pid, signal.SIGKILL)
         self.service.wait(DEADLINE)
@@ -255,7 +224,7 @@ class TestMidStream(FlowCase):
 
 
 class TestMany(FlowCase):
-    """Nobody is lost, and nobody waits for anybody else."""
+    """None is lost, and none waits for another."""
 
     def test_connections(self):
         """A hundred at once, each served to its end by a worker of its own."""
@@ -278,36 +247,35 @@ class TestMany(FlowCase):
         self.assertEqual(MANY, len({each["peer"] for each in records}))
 
     def test_sessions(self):
-        """Of one connection: one is not read from, one does not read, others flow."""
+        """One session is not read from, one worker does not read, others go on."""
         self.start()
-        client = self.connect_paramiko()
-        unreading = self.open_session(client)
+        client = self.connect()
+        unreading = self.execute(client)
         unreading.sendall(b"flow.sink\x01%d\n" % COUNT)
         self.assertEqual(b"go\n", unreading.recv(3))
         worker = self.worker()
-        os.kill(worker, signal.SIGSTOP)
-        self.addCleanup(self.wake, worker)
+        self.hold(worker)
         data, done = os.urandom(COUNT), 0
         unreading.settimeout(SECONDS)
         with contextlib.suppress(TimeoutError):
             while done < COUNT:
                 done += unreading.send(data[done : done + 65536])
         self.assertLess(done, COUNT)
-        unread = self.open_session(client)
+        unread = self.execute(client)
         unread.sendall(b"flow.source\x01%d\x01unread\n" % COUNT)
         self.wait_until_held("unread")
-        others = [self.open_session(client) for _ in range(8)]
+        others = [self.execute(client) for _ in range(8)]
         for other in others:
             self.hello(other)
         others[0].sendall(b"flow.source\x01%d\x01flows\n" % COUNT)
         self.receive_flow(others[0], COUNT)
-        # There is a limit to how many, which those that have ended do not count in.
+        # The limit is ten sessions at once.
         for _ in range(3):
             fault = self.assertRaises(paramiko.ChannelException, client.open_session)
             self.assertEqual((4, "Resource shortage"), fault.args)
         for other in others:
             self.end_session(other)
-        another = self.open_session(client)
+        another = self.execute(client)
         self.hello(another)
         self.end_session(another)
         self.wake(worker)
@@ -320,29 +288,31 @@ class TestMany(FlowCase):
         self.end_session(unread)
         records = self.server.wait_for_records(11)
         self.assertEqual(["0"] * 11, [each["exit"] for each in records])
+        self.assertEqual(11, len({each["served"] for each in records}))
+        self.assertEqual(1, len({each["peer"] for each in records}))
 
 
 class TestMisbehaviour(FlowCase):
-    """Clients that do what OpenSSH's does not."""
+    """What OpenSSH's client does not do."""
 
     def test_packets_of_no_size(self):
-        """A client that takes packets of no bytes gets none, and harms nobody."""
+        """A session whose packets may have no bytes is refused."""
         self.start()
-        client = self.connect_paramiko()
+        client = self.connect()
         client._sanitize_packet_size = lambda size: size
         window = 1 << 20
         self.assertRaises(paramiko.ChannelException, client.open_session, window, 0)
-        # The connection is as good as it was.
+        # The connection goes on.
         del client._sanitize_packet_size
-        session = self.open_session(client)
+        session = self.execute(client)
         self.hello(session)
         self.end_session(session)
 
     def test_busy_and_silent(self):
-        """Who does not answer is there nevertheless, as long as anything comes."""
+        """A client that sends data need not answer the keepalive messages."""
         self.start(keepalive_interval=0.5)
-        client = self.connect_paramiko()
-        session = self.open_session(client)
+        client = self.connect()
+        session = self.execute(client)
         asked = queue.Queue()
         client._handler_table[MSG_GLOBAL_REQUEST] = asked.put
         # On a slow line the answers wait behind what is being sent.

@@ -5,26 +5,10 @@
 import base64
 import os
 import re
-import socket
 import struct
-import subprocess
-import threading
-
-from breezy.tests import features
 
 from ...harness import DEADLINE, wait_until
-from .conchcase import ConchTestCase
-from .sshcase import SERVE
-
-COMMAND = " ".join(SERVE)
-HELLO = b"ok\x012\n"
-#: Who has logged in is told this: it takes no service to tell the others apart.
-REFUSED = "lp-serve-ssh: only 'bzr serve --inet' is allowed, not: id\n"
-
-
-def string(data):
-    """*data* as a string of the protocol (:rfc:`4251`, section 5)."""
-    return struct.pack(">L", len(data)) + data
+from .logincase import COMMAND, REFUSED, LoginCase, string
 
 
 def shown(data):
@@ -33,112 +17,9 @@ def shown(data):
     return "".join(each if each.isprintable() else "?" for each in text)
 
 
-class LoginCase(ConchTestCase):
-    def setUp(self):
-        super().setUp()
-        self.requireFeature(features.paramiko)
-        self.paramiko = features.paramiko.module
-
-    def connect_raw(self):
-        """A TCP connection."""
-        made = socket.create_connection(("127.0.0.1", self.server.port), DEADLINE)
-        self.addCleanup(made.close)
-        return made
-
-    def open_transport(self, sock=None):
-        """A connection on which nobody has logged in."""
-        made = self.paramiko.ServiceRequestingTransport(sock or self.connect_raw())
-        # What it has to say is for the log of the test.
-        made.set_log_channel("brz.paramiko")
-        self.addCleanup(made.join, DEADLINE)
-        self.addCleanup(made.close)
-        self.addCleanup(made.packetizer.complete_handshake)  # ends its timer
-        made.start_client(timeout=DEADLINE)
-        made.ensure_session()
-        made.auth_handler = made.get_auth_handler()
-        return made
-
-    def authenticate(self, transport, user, method, *fields):
-        """Ask to be let in as *user* by *method*, of which these are the fields."""
-        handler, event = transport.auth_handler, threading.Event()
-        handler.auth_method, handler.username, handler.auth_event = method, user, event
-        message = self.paramiko.Message()
-        message.add_byte(b"\x32")
-        for each in (user, "ssh-connection", method, *fields):
-            (message.add_boolean if each in (True, False) else message.add_string)(each)
-        transport._send_message(message)
-        handler.wait_for_response(event)
-
-    def present_key(self, transport, user, key=None):
-        """Log in as *user* with alice's key, or with another."""
-        key = self.paramiko.PKey.from_path(key or self.key)
-        kind = key.get_name().replace("ssh-rsa", "rsa-sha2-512")
-        handler = transport.auth_handler
-        blob = handler._get_session_blob(key, "ssh-connection", user, kind)
-        fields = (True, kind, key.asbytes(), key.sign_ssh_data(blob, kind))
-        self.authenticate(transport, user, "publickey", *fields)
-
-    def log_in(self, user="alice", key=None):
-        made = self.open_transport()
-        self.present_key(made, user, key)
-        return made
-
-    def execute(self, transport, command=COMMAND):
-        """A session in which *command* has been accepted."""
-        session = transport.open_session(timeout=DEADLINE)
-        session.settimeout(DEADLINE)
-        session.exec_command(command)
-        return session
-
-    def end(self, session):
-        """What comes of a session: exit status, output and errors."""
-        parts = []
-        for receive in (session.recv, session.recv_stderr):
-            parts.append(b"")
-            while chunk := receive(65536):
-                parts[-1] += chunk
-        wait_until(session.exit_status_ready, "the session has a status")
-        session.close()
-        return session.recv_exit_status(), parts[0], parts[1].decode()
-
-    def assertHello(self, session):
-        """This session is served, to its end."""
-        session.sendall(b"hello\n")
-        session.shutdown_write()
-        self.assertEqual((0, HELLO, ""), self.end(session))
-
-    def assertServes(self, transport):
-        """A session on this connection is served."""
-        self.assertHello(self.execute(transport))
-
-    def assertRefuses(self, transport):
-        """On this connection somebody has logged in."""
-        self.assertEqual((64, b"", REFUSED), self.end(self.execute(transport, "id")))
-
-    def assertIn_(self, *words):
-        """``ssh`` with these words logs in; the line in the log."""
-        start = self.server.log_size()
-        done = self.ssh(*words, "id")
-        self.assertEqual((64, REFUSED), (done.returncode, done.stderr.decode()))
-        (record,) = self.server.wait_for_records(1, start)
-        self.assertStartsWith(record["exit"], "64 (")
-        return record
-
-    def assertOut(self, *words):
-        """``ssh`` with these words does not; the line in the log."""
-        start = self.server.log_size()
-        done = self.ssh(*words, "id")
-        self.assertEqual((255, b""), (done.returncode, done.stdout))
-        self.assertIn(b"Permission denied (publickey)", done.stderr)
-        (record,) = self.server.wait_for_records(1, start)
-        found = [record[name] for name in ("key", "command", "authenticated", "exit")]
-        self.assertEqual(["-", "-", "-", "not logged in"], found)
-        return record
-
-
 class TestKeys(LoginCase):
     def test_whose(self):
-        """One logs in with a key of one's own, as long as it is in the file."""
+        """A user logs in with a key that is in the user's file at that time."""
         server = self.server
         server.allow("bobs", "bob")
         unknown = server.make_key("unknown")
@@ -157,7 +38,7 @@ class TestKeys(LoginCase):
         self.assertIn_("unknown")
         os.unlink(os.path.join(server.keys, "alice"))
         self.assertOut("unknown")
-        # The shared account is somebody by the key, and has no key of its own.
+        # At the shared account the key says who it is.
         self.assertEqual("bob", self.assertIn_("-lbzr", "bobs")["user"])
         self.assertEqual("bzr", self.assertOut("-lbzr", "now")["user"])
 
@@ -170,26 +51,8 @@ class TestKeys(LoginCase):
             self.server.wait_for_records(1, start)
             self.assertEqual(self.server.fingerprint(key), self.assertIn_(kind)["key"])
 
-    def test_agent(self):
-        """Somebody has many keys, and only the last one is known here."""
-        path = os.path.join(self.test_dir, "agent")
-        words = ["ssh-agent", "-D", "-a", path]
-        agent = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=self.env)
-        self.addCleanup(self._end, agent)
-        self.addCleanup(agent.terminate)
-        keys = [self.server.make_key(f"key{number}") for number in range(5)]
-        wait_until(lambda: os.path.exists(path), "the agent has its socket")
-        done = self.run_program(["ssh-add", "-q", *keys], SSH_AUTH_SOCK=path)
-        self.assertEqual(0, done.returncode, done.stderr)
-        self.server.add_key("alice", keys[-1])
-        self.server.remove_key("alice", self.key)
-        self.start_server()
-        options = ("-oIdentitiesOnly=no", f"-oIdentityAgent={path}")
-        record = self.assertIn_(*options, "now")
-        self.assertEqual(self.server.fingerprint(keys[-1]), record["key"])
-
     def test_names(self):
-        """A name that is no USER's is nobody's, and names no file."""
+        """A name that cannot be a USER logs nobody in, and opens no file."""
         # So that there is something to find.
         os.mkdir(os.path.join(self.server.keys, "sub"), 0o755)
         for place in ("sub/alice", ".alice", "-alice", "../alice", "al ice"):
@@ -216,7 +79,7 @@ class TestKeys(LoginCase):
         self.assertIn_("now")
 
     def test_methods(self):
-        """There is nothing but keys."""
+        """Keys are the only method."""
         self.start_server()
         transport = self.open_transport()
         with open(self.key + ".pub") as public:
@@ -232,13 +95,13 @@ class TestKeys(LoginCase):
                 *(transport, "alice", method, *fields),
             )
             self.assertEqual(["publickey"], error.allowed_types)
-        # It has not been cut, and the next one is let in.
+        # The connection has not been cut.
         self.present_key(transport, "alice")
         self.assertRefuses(transport)
 
 
 class TestRequests(LoginCase):
-    """What there is to ask for besides the command of a Bazaar client."""
+    """Requests other than the command of a Bazaar client."""
 
     def setUp(self):
         super().setUp()
@@ -259,7 +122,7 @@ class TestRequests(LoginCase):
         self.transport._send_user_message(self.paramiko.Message(data))
 
     def test_commands(self):
-        """A command is executed by nobody, whatever it is."""
+        """No other command is executed; programs of any path are the service."""
         before = self.processes()
         mark = os.path.join(self.test_dir, "mark").encode()
         for command in (
@@ -301,7 +164,7 @@ class TestRequests(LoginCase):
         ):
             error = self.assertRaises(refused, ask, self.open_session())
             self.assertEqual("Channel closed.", str(error))
-        # In a session that they have been refused in, a command is served.
+        # After these are refused, the session serves a command.
         session = self.open_session()
         for kind, rest in (
             (b"env", string(b"BRZ_EMAIL") + string(b"mallory")),
@@ -343,28 +206,15 @@ class TestRequests(LoginCase):
             self.assertIsNone(self.transport.global_request(kind, data), kind)
         self.assertServes(self.transport)
 
-    def test_openssh(self):
-        """The same where it is ssh that asks: all refused, the command is served."""
-        options = ["-A", "-X", "-oLogLevel=INFO", "-oSetEnv=LANG=xx"]
-        for where in ("0", "/nonexistent/socket"):
-            options += ["-R", f"{where}:127.0.0.1:{self.server.port}"]
-        done = self.ssh(*options, "now", *SERVE, stdin=b"hello\n")
-        self.assertEqual((0, HELLO), (done.returncode, done.stdout), done.stderr)
-        self.assertEqual(2, done.stderr.count(b"remote port forwarding failed"))
-        done = self.ssh("-W", f"127.0.0.1:{self.server.port}", "now")
-        self.assertEqual((255, b""), (done.returncode, done.stdout))
-        self.assertIn(b"stdio forwarding failed", done.stderr)
-        self.assertEqual(2, len(self.server.wait_for_records(2)))
-
     def test_order(self):
-        """What comes too early, too late or twice confuses nobody."""
+        """Requests and data that come too early, too late or twice."""
         execute = string(COMMAND.encode())
         for before in (b"", b"rubbish\n", b"x" * (2 << 20)):
             session = self.open_session()
             session.sendall(before)
             session.sendall_stderr(before)
             session.exec_command(COMMAND)
-            # Again, and something else: refused, and the first goes on.
+            # More requests are refused, and the first command goes on.
             for kind, again in (
                 (b"exec", execute),
                 (b"exec", string(b"ls")),
@@ -372,12 +222,12 @@ class TestRequests(LoginCase):
             ):
                 self.request(session, kind, again)
             self.assertHello(session)
-        # Who will say nothing any more is not waited for.
+        # The end of file may come before the command.
         session = self.open_session()
         session.shutdown_write()
         self.request(session, b"exec", execute)
         self.assertEqual((0, b"", ""), self.end(session))
-        # Twice what is refused, in one go, is refused once.
+        # A command that is refused, twice in one packet, is refused once.
         session = self.open_session()
         self.request(session, b"exec", string(b"id"))
         self.request(session, b"exec", string(b"id"))

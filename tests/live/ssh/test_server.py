@@ -14,10 +14,11 @@ import os
 from breezy.branch import Branch
 from breezy.bzr.smart.medium import SmartSimplePipesClientMedium
 from breezy.lockdir import LockDir
+from breezy.tests import features
 from breezy.transport import get_transport_from_path
 from breezy.transport.remote import RemoteTransport
 
-from ...harness import DEADLINE, read_line, wait_until
+from ...harness import DEADLINE, read_line
 from . import test_connection, test_sshd
 from .conchcase import ConchTestCase
 from .sshcase import SERVE, SshTestCase
@@ -41,16 +42,11 @@ class _ThroughCase(ConchTestCase, SshTestCase):
 
     def setUp(self):
         super().setUp()
-        self.server.include(os.path.join(os.path.dirname(self.sshd.ssh), "ssh_config"))
+        self.server.include(self.sshd.config)
         self.start_server()
 
     def open_now(self):
         """`ConchTestCase` does it."""
-
-    def open_other(self, host, user, runtime):
-        self.server.allow(host, user)
-        self.server.stop()
-        self.start_server(f"--runtime-dir={runtime}")
 
     @property
     def ssh_program(self):
@@ -76,20 +72,6 @@ class TestProtocol(_ThroughCase, test_connection.TestProtocol):
     """Byte for byte what 'brz serve --inet' answers through sshd."""
 
 
-class TestRefusals(_ThroughCase, test_connection.TestRefusals):
-    """There is nothing but Bazaar here."""
-
-    front = "lp-serve-ssh"
-    subsystem_status = 255
-
-    def test_no_command(self):
-        """A login gets nothing at all, with a terminal or without."""
-        for words in (["now"], ["-tt", "now"]):
-            done = self.ssh(*words, stdin=b"id\n")
-            self.assertEqual((255, b""), (done.returncode, done.stdout))
-            self.assertIn(b"request failed", done.stderr)
-
-
 class TestEnds(_ThroughCase, test_connection.TestEnds):
     """How a connection ends is known at both of its ends."""
 
@@ -99,17 +81,6 @@ class TestEnds(_ThroughCase, test_connection.TestEnds):
     def status_of(number):
         # OpenSSH's client does not look at "exit-signal".
         return 255
-
-    def test_no_service(self):
-        """Never worse than today: the connection is served without it."""
-        self.share("trunk", self.make_history())
-        self.configure(directory=self.root, allow_writes=True)
-        done = self.run_brz("revno", "bzr+ssh://now/trunk")
-        self.assertEqual((b"3\n", b""), (done.stdout, done.stderr))
-        self.server.wait_for_log("no service at .*; serving this connection without it")
-        [record] = self.server.wait_for_records(1)
-        self.assertStartsWith(record["served"], "process ")
-        self.server.wait_until_at_rest()
 
 
 class TestUsers(ConchTestCase):
@@ -211,38 +182,37 @@ class TestUsers(ConchTestCase):
         path = os.path.join(self.root, "trunk", ".bzr", "branch")
         return LockDir(get_transport_from_path(path), "lock").peek()
 
-    def test_new_keys(self):
-        """The keys of a connection are changed while both sides send."""
-        self.start_service()
-        self.start_server()
-        large = os.urandom(3 << 20)
-        body = b"%d\n%sdone\n" % (len(large), large)
-        process = self.start_ssh("-oRekeyLimit=256K", ["now", *SERVE])
-        requests = b"put\x01large\x010644\n" + body + b"get\x01large\n"
-        out, err = process.communicate(requests, DEADLINE * 2)
-        self.assertEqual((0, b""), (process.returncode, err))
-        # Not assertEqual, which would print them.
-        self.assertTrue(out == b"ok\nok\n" + body, out[:200])
 
-    def test_remote_path(self):
-        """Wherever a client thinks that Bazaar is: here it is the service."""
-        self.publish("trunk", self.make_history())
+class TestParamiko(ConchTestCase):
+    """With paramiko, the client that Breezy brings itself."""
+
+    def test_work(self):
+        """Push, branch and pull; alice is known by the name and by the key."""
+        self.requireFeature(features.paramiko)
+        tree = self.make_history()
         self.start_service()
         self.start_server()
-        revno = functools.partial(
-            self.run_program, self.brz("revno", "bzr+ssh://now/trunk")
-        )
-        for path in ("/opt/bzr-2.7/bin/bzr", "brz", "~/bin/brz"):
-            start = self.server.log_size()
-            done = revno(BZR_REMOTE_PATH=path)
-            self.assertEqual(
-                (0, b"3\n", b""), (done.returncode, done.stdout, done.stderr)
-            )
-            [record] = self.server.wait_for_records(1, start)
-            self.assertEqual(" ".join([path, *SERVE[1:]]), record["command"])
-        done = revno(BZR_REMOTE_PATH="/bin/true")
-        self.assertEqual((3, b""), (done.returncode, done.stdout))
-        self.assertIn(
-            b"only 'bzr serve --inet' is allowed, not: /bin/true", done.stderr
-        )
-        wait_until(lambda: self.server.records()[-1]["exit"].startswith("64 "), "64")
+        # Breezy looks for keys and hosts in these files, and not at ports.
+        place = os.path.join(self.home, ".ssh")
+        os.mkdir(place)
+        key = self.server.make_key("id_rsa", "rsa")
+        self.server.add_key("alice", key)
+        os.symlink(key, os.path.join(place, "id_rsa"))
+        with open(os.path.join(place, "known_hosts"), "w") as file:
+            file.write(f"127.0.0.1 {self.server.public_host_key()}")
+        url = f"bzr+ssh://alice@127.0.0.1:{self.server.port}/trunk"
+        brz = functools.partial(self.run_brz, BRZ_SSH="paramiko")
+        brz("push", "-d", "source", url)
+        brz("branch", url, "mine")
+        self.add_revisions(tree, 2)
+        brz("push", "-d", "source", url)
+        brz("pull", "-d", "mine", url.replace("alice@", "bzr@"))
+        self.assertEqual(b"5\n", brz("revno", url).stdout)
+        for path in ("root/trunk", "mine"):
+            branch = Branch.open(os.path.join(self.test_dir, path))
+            self.assertEqual(tree.branch.last_revision(), branch.last_revision())
+        records = self.server.wait_for_records(5)
+        ends = {(each["user"], each["exit"]) for each in records}
+        self.assertEqual({("alice", "0")}, ends)
+        totals = self.status()["totals"]
+        self.assertEqual((0, 0), (totals["failed"], totals["faults"]))

@@ -6,16 +6,13 @@ Every operation is done twice, with the service and without; what the client
 prints and what is on the server afterwards has to be the same.
 """
 
-import hashlib
 import os
 import shutil
-import subprocess
 
 from breezy.branch import Branch
 from breezy.repository import Repository
 
 from ...client.nativeclient import compiler, native_client
-from ...harness import DEADLINE, read_line
 from .sshcase import SshTestCase, real_history_feature
 
 DATE = "2026-01-01 12:00:00 +0000"
@@ -162,61 +159,6 @@ class TestWork(SshTestCase):
         self.both("check", "whole")
         self.both("pack", "{url}/stacked")
         self.both("branch", "{url}/none", "none", status=3)
-
-    def test_who_may_only_read(self):
-        """A user at a service that does not allow writing."""
-        tree = self.make_history()
-        self.share("trunk", tree)
-        runtime = os.path.join(self.test_dir, "run-reading")
-        self.open_other("reader", "bob", runtime)
-        self.sshd.allow("reader-before", self.brz_serve(self.roots["before"]))
-        service = self.start_reading_service(runtime)
-        hosts = ("reader", "reader-before")
-        self.both("branch", "{url}/trunk", "mine", hosts=hosts)
-        self.assertEqual(("3\n", ""), self.both("revno", "{url}/trunk", hosts=hosts))
-        self.add_revisions(tree, 1)
-        self.bring(tree)
-        before = {root: self.snapshot(root) for root in self.roots.values()}
-        for words in (
-            ("push", "-d", "other", "{url}/trunk"),
-            ("push", "-d", "other", "{url}/new"),
-            ("init", "{url}/new"),
-            ("tag", "-d", "{url}/trunk", "-r1", "mark"),
-            ("break-lock", "--force", "{url}/trunk"),
-        ):
-            status = 0 if words[0] == "break-lock" else 3
-            self.both(*words, status=status, hosts=hosts)
-        for root, files in before.items():
-            self.assertEqual(files, self.snapshot(root))
-        service.terminate()
-        self.assertEqual(0, service.wait(DEADLINE))
-
-    def start_reading_service(self, runtime):
-        options = [f"--directory={self.root}", f"--runtime-dir={runtime}"]
-        service = subprocess.Popen(
-            self.brz("lp-serve", "--fork-server", *options),
-            stderr=subprocess.PIPE,
-            env=self.env,
-        )
-        self.addCleanup(self._end, service)
-        self.addCleanup(service.terminate)
-        line = b""
-        while b"Listening on " not in line:
-            line = read_line(service.stderr.fileno())
-            self.assertNotEqual(b"", line, "the service ended")
-        return service
-
-    @staticmethod
-    def snapshot(root):
-        """Every file below *root* with what is in it."""
-        found = {}
-        for directory, _, names in os.walk(root):
-            found[directory] = None
-            for name in names:
-                path = os.path.join(directory, name)
-                with open(path, "rb") as file:
-                    found[path] = hashlib.sha256(file.read()).hexdigest()
-        return found
 
     def test_real_history(self):
         self.requireFeature(real_history_feature)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""How connections to 'brz lp-serve-ssh' end that nobody ends well, and itself."""
+"""Rubbish, time-outs and stops: how 'brz lp-serve-ssh' and its connections end."""
 
 import contextlib
 import os
@@ -11,21 +11,12 @@ import struct
 import time
 
 from ...harness import DEADLINE, DOORS, read_line, wait_until
-from .test_logins import COMMAND, HELLO, LoginCase, string
-
-BANNER = b"SSH-2.0-lpserve\r\n"
-
-
-def packet(payload):
-    """A packet as long as nothing is encrypted (:rfc:`4253`, section 6)."""
-    padding = 8 - (len(payload) + 5) % 8
-    padding += 8 if padding < 4 else 0
-    head = struct.pack(">LB", len(payload) + padding + 1, padding)
-    return head + payload + b"\0" * padding
+from .logincase import BANNER, COMMAND, KEXINIT, EndCase, LoginCase, packet, string
+from .sshcase import HELLO
 
 
 class CutSocket:
-    """A socket that closes when it has been written to for so many times."""
+    """A socket that raises EOFError after *count* writes."""
 
     def __init__(self, made, count):
         self._made, self._left = made, count
@@ -64,13 +55,8 @@ class TestRubbish(LoginCase):
                 pass
 
     def test_no_ssh(self):
-        """What is not even a banner, and packets that nobody would send."""
+        """No banner, and packets that no client would send."""
         rubbish = random.Random(5).randbytes(30000)
-        begin = b"\x14" + b"\0" * 16 + string(b"curve25519-sha256,ext-info-c")
-        begin += string(b"ssh-ed25519")
-        for each in (b"aes256-ctr", b"hmac-sha2-256", b"none", b""):
-            begin += string(each) * 2
-        begin += b"\0" * 5
         service = packet(b"\x05" + string(b"ssh-userauth"))
         ask = b"\x32" + string(b"alice") + string(b"ssh-connection")
         ask_key = ask + string(b"publickey")
@@ -82,13 +68,16 @@ class TestRubbish(LoginCase):
                 *(BANNER + b"\xff" * 100, BANNER + b"\0" * 100),
                 BANNER + struct.pack(">LB", 4, 200) + b"\0" * 100,
                 BANNER + struct.pack(">LB", 12, 200) + b"\0" * 100,
-                *(BANNER + packet(begin[:count]) for count in (0, 20, 60, -5)),
-                BANNER + packet(begin.replace(b"ssh-ed25519", b"ssh-rsa")),
-                BANNER + packet(begin.replace(b"hmac", b"hmuc")),
-                BANNER + packet(begin.replace(b"curve", b"\xff\xfe")),
-                BANNER + packet(begin) * 2,
-                *(BANNER + packet(begin) + packet(each) for each in (b"\x15", b"\x1e")),
-                BANNER + packet(begin) + packet(b"\x1e" + string(b"\0" * 32)),
+                *(BANNER + packet(KEXINIT[:count]) for count in (0, 20, 60, -5)),
+                BANNER + packet(KEXINIT.replace(b"ssh-ed25519", b"ssh-rsa")),
+                BANNER + packet(KEXINIT.replace(b"hmac", b"hmuc")),
+                BANNER + packet(KEXINIT.replace(b"curve", b"\xff\xfe")),
+                BANNER + packet(KEXINIT) * 2,
+                *(
+                    BANNER + packet(KEXINIT) + packet(each)
+                    for each in (b"\x15", b"\x1e")
+                ),
+                BANNER + packet(KEXINIT) + packet(b"\x1e" + string(b"\0" * 32)),
                 *(BANNER + packet(b"\x15"), BANNER + packet(b"\x1e" + string(rubbish))),
                 *(BANNER + service + packet(each) for each in (ask, ask_key)),
                 BANNER + service + packet(ask_key + b"\1\0\0\0"),
@@ -110,7 +99,7 @@ class TestRubbish(LoginCase):
             transport._send_message(self.paramiko.Message(data))
             transport.close()
         self.assertUnharmed(286)
-        # The same of somebody who has logged in: what there is no session for.
+        # The same after a login: messages of sessions that do not exist.
         for number in (50, *range(80, 101)):
             transport = self.log_in()
             data = bytes([number]) + b"\0\0\0\7" + b"\xff" * (number % 3)
@@ -147,34 +136,9 @@ class TestRubbish(LoginCase):
         self.assertGreater(count, 8)
 
 
-class EndCase(LoginCase):
-    def begin(self, **options):
-        """Start both with these in the configuration."""
-        self.configure(**options)
-        self.start_service()
-        self.start_server()
-
-    def start_talking(self):
-        """An ``ssh`` that is being served."""
-        process = self.start_ssh()
-        self.say_hello(process)
-        return process
-
-    def finish(self, process):
-        """It is still served, and ends well."""
-        self.say_hello(process)
-        process.stdin.close()
-        self.assertEqual(0, process.wait(DEADLINE))
-
-    def hang_up(self):
-        """Have the server read the configuration afresh."""
-        self.server.signal(signal.SIGHUP)
-        self.server.wait_for_log("configuration reloaded")
-
-
 class TestLimits(EndCase):
     def test_grace(self):
-        """There is so much time to log in, and any time afterwards."""
+        """login_grace_time ends connections before the login, and no others."""
         self.start_server()
         idle = self.log_in()
         self.configure(login_grace_time=0.5)
@@ -202,7 +166,7 @@ class TestLimits(EndCase):
         self.assertEqual(255, stopped.wait(DEADLINE))
 
     def test_line(self):
-        """What the log has of a connection."""
+        """The log line of a connection."""
         self.begin()
         before = time.time()
         transport = self.open_transport(sock := self.connect_raw())
@@ -218,7 +182,7 @@ class TestLimits(EndCase):
         for name in ("authenticated", "ready", "first_byte", "end"):
             self.assertRegex(record[name], r"^\+\d+\.\d{3}$")
             times.append(times[0] + float(record[name]))
-        # They are written down in milliseconds.
+        # The log has milliseconds.
         times = [before - 0.01, *times, time.time() + 0.01]
         self.assertEqual(times, sorted(times))
         names = ("user", "key", "command", "served", "received", "sent", "exit")
@@ -226,7 +190,7 @@ class TestLimits(EndCase):
         wanted = ["alice", key, COMMAND, f"worker {worker}", "12", sent, "0"]
         self.assertEqual(wanted, [record[name] for name in names])
         self.assertEqual("{}:{}".format(*sock.getsockname()), record["peer"])
-        # No session at all is one line, too.
+        # A connection without a session has a line as well.
         transport.close()
         self.log_in().close()
         idle = self.server.wait_for_records(2)[1]
@@ -240,7 +204,7 @@ class TestEnd(EndCase):
     """The server is told to stop, or killed."""
 
     def stop(self, number=signal.SIGTERM):
-        """Tell it, and wait until it knows."""
+        """Send the signal, and wait until the server has it."""
         start = self.server.log_size()
         self.server.signal(number)
         self.server.wait_for_log("stopping; sessions that may finish", start)
@@ -251,7 +215,7 @@ class TestEnd(EndCase):
         self.assertServes(self.log_in())
 
     def test_graceful(self):
-        """Sessions finish; who has none is sent away, and nobody is let in."""
+        """Sessions finish; connections without one are closed, new ones refused."""
         self.begin()
         for number in (signal.SIGTERM, signal.SIGINT):
             process, idle, busy = self.start_talking(), self.log_in(), self.log_in()
@@ -279,7 +243,7 @@ class TestEnd(EndCase):
             self.assertRestarts()
 
     def fill(self, process):
-        """Have a worker send more than is taken, and end the taking."""
+        """Have a worker send much to an ``ssh`` that is stopped."""
         with open(os.path.join(self.root, "large"), "wb") as large:
             large.truncate(64 << 20)
         os.write(process.stdin.fileno(), b"get\x01large\n")
@@ -288,7 +252,7 @@ class TestEnd(EndCase):
         self.addCleanup(process.send_signal, signal.SIGCONT)
 
     def test_patience(self):
-        """After shutdown_timeout what is left is cut, also who does not read."""
+        """After shutdown_timeout all sessions are cut, read from or not."""
         self.begin(shutdown_timeout=0.5)
         waiting, reading = self.start_talking(), self.start_ssh()
         self.fill(reading)
@@ -303,7 +267,7 @@ class TestEnd(EndCase):
         self.assertRestarts()
 
     def test_twice(self):
-        """Told twice, it cuts at once; a worker that hangs is not waited for."""
+        """A second signal cuts at once; a worker that hangs is not waited for."""
         self.begin()
         opened = [self.start_talking(), self.start_talking()]
         hanging = self.workers_for("alice")[0]
@@ -352,7 +316,7 @@ class TestEnd(EndCase):
         self.assertEqual({"worker"}, served)
 
     def test_many(self):
-        """Two hundred come and go, and nothing of them stays."""
+        """Two hundred connections leave no descriptor and no memory in use."""
         self.begin()
 
         data = (b"", BANNER, b"x" * 5000, BANNER + b"x" * 50)
