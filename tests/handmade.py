@@ -10,6 +10,9 @@ import time
 from ..lpserve.client import conversation, socketconversation
 from .waiting import DEADLINE, read_line
 
+#: What the smart server answers to "hello".
+HELLO = b"ok\x012\n"
+
 
 class Connection:
     """A connection made by hand: the three FIFOs and the answers.

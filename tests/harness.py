@@ -9,6 +9,7 @@ the end the test can tell that none is left, whoever started it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from typing import Any
 from breezy.tests import TestCaseInTempDir
 
 from ..lpserve.client import conversation
-from .handmade import Connection, SocketConnection
+from .handmade import HELLO, Connection, SocketConnection
 from .waiting import DEADLINE, read_line, wait_until  # noqa: F401 - for tests
 
 #: The directory of the plug-in.
@@ -284,6 +285,38 @@ class LiveTestCase(TestCaseInTempDir):
         self.addCleanup(made.close)
         self.addCleanup(made.conversation.close)
         return made
+
+    def serve(
+        self, *users: str, doors: tuple[str, ...] = ("fifo", "socket")
+    ) -> list[Connection]:
+        """Make connections that are in use, through each of the doors in turn."""
+        asked = [
+            self.ask_worker(user, door)
+            for user, door in zip(users, itertools.cycle(doors))
+        ]
+        for connection in asked:
+            self.assertEqual("ok", connection.wait()[0], connection.answer)
+            self.assertEqual(HELLO, connection.open().hello())
+        return asked
+
+    def finish(self, *connections: Connection) -> None:
+        """Have open connections answer once more, and end with status 0."""
+        for connection in connections:
+            self.assertEqual(HELLO, connection.hello())
+            connection.close()
+            self.assertEqual(["exit", "0"], connection.end())
+
+    def check_serves(
+        self,
+        user: str = "alice",
+        doors: tuple[str, ...] = ("fifo", "socket"),
+        **env: str,
+    ) -> None:
+        """Make a whole connection through each of these doors."""
+        for door in doors:
+            connection = self.connect(user, door, **env)
+            self.assertEqual("ok", connection.answer[0], connection.answer)
+            self.finish(connection.open())
 
     def write_control(self, data: bytes) -> None:
         """Write raw bytes to the control FIFO."""

@@ -10,9 +10,8 @@ import time
 from breezy.bzr.smart import request
 
 from ....lpserve.serving import intake
-from ...harness import DEADLINE, LiveTestCase, read_line, wait_until
+from ...harness import DEADLINE, HELLO, LiveTestCase, read_line, wait_until
 
-HELLO = b"ok\x012\n"
 MARKER = b"bzr message 3 (bzr 1.6)\n"
 MIB = 1 << 20
 #: The beginning of a stream of revisions: the format of where they come from.

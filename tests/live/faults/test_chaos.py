@@ -26,7 +26,15 @@ from breezy.transport import remote
 
 from ....lpserve.client import conversation
 from ...client.nativeclient import compiler, native_client
-from ...harness import BY_DOOR, DEADLINE, DOORS, LiveTestCase, read_line, wait_until
+from ...harness import (
+    BY_DOOR,
+    DEADLINE,
+    DOORS,
+    HELLO,
+    LiveTestCase,
+    read_line,
+    wait_until,
+)
 from . import chaos, victims
 from .test_hanging import IMPATIENT
 
@@ -235,7 +243,7 @@ class TestChaos(LiveTestCase):
 
         def served():
             done = self.run_program(["lp-serve-client", "last"], b"hello\n")
-            self.assertEqual((b"ok\x012\n", 0), (done.stdout, done.returncode))
+            self.assertEqual((HELLO, 0), (done.stdout, done.returncode))
             return not done.stderr  # it has not served itself
 
         wait_until(served, "a service has served it")
@@ -285,7 +293,7 @@ class TestKilledService(LiveTestCase):
         program = self.start_client("--door", door, "alice")
         program.stdin.write(b"hello\n")
         program.stdin.flush()
-        self.assertEqual(b"ok\x012\n", read_line(program.stdout.fileno()))
+        self.assertEqual(HELLO, read_line(program.stdout.fileno()))
         (worker,) = (
             pid
             for pid in self.processes()

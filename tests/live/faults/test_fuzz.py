@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ...handmade import Connection
-from ...harness import LiveTestCase, read_line, wait_until
+from ...harness import HELLO, LiveTestCase, read_line, wait_until
 
 LINES = int(os.environ.get("LPSERVE_FUZZ_LINES", "20000"))
 SEED = int(os.environ.get("LPSERVE_FUZZ_SEED", random.randrange(1 << 32)))
@@ -150,7 +150,7 @@ class TestFuzz(LiveTestCase):
             connection.wait()
             answer = connection.open().hello()
             connection.close()
-            return (answer, connection.end()) == (b"ok\x012\n", ["exit", "0"])
+            return (answer, connection.end()) == (HELLO, ["exit", "0"])
         finally:
             connection.close()
             connection.conversation.close()

@@ -7,13 +7,12 @@ import signal
 
 from breezy.tests.scenarios import load_tests_apply_scenarios, multiply_scenarios
 
-from ...harness import BY_DOOR, DEADLINE, LiveTestCase, wait_until
+from ...harness import BY_DOOR, DEADLINE, HELLO, LiveTestCase, wait_until
 from ..stopping.test_life import is_gone
 from .victims import kind_of
 
 load_tests = load_tests_apply_scenarios
 
-HELLO = b"ok\x012\n"
 #: A service that loses patience sooner. It still has a second for each look, so that
 #: what is only slow is left alone.
 IMPATIENT = """

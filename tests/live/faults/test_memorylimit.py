@@ -5,7 +5,7 @@
 import os
 import struct
 
-from ...harness import LiveTestCase, read_line, wait_until
+from ...harness import HELLO, LiveTestCase, read_line, wait_until
 from ...processes import title_of
 from .test_bodies import MIB, beginning, fake_ssh
 
@@ -47,7 +47,7 @@ class TestWorkerMemory(LiveTestCase):
 
     def begin(self):
         self.made = self.connect().open()
-        self.assertEqual(b"ok\x012\n", self.made.hello())
+        self.assertEqual(HELLO, self.made.hello())
 
     def send(self, data):
         view = memoryview(data)

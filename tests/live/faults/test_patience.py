@@ -13,11 +13,17 @@ import time
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ....lpserve.client import socketconversation
-from ...harness import DEADLINE, LiveTestCase, SocketConnection, read_line, wait_until
+from ...harness import (
+    DEADLINE,
+    HELLO,
+    LiveTestCase,
+    SocketConnection,
+    read_line,
+    wait_until,
+)
 
 load_tests = load_tests_apply_scenarios
 
-HELLO = b"ok\x012\n"
 MARKER = b"bzr message 3 (bzr 1.6)\n"
 SILENT = b"the client sent nothing for %g s in the middle of a request"
 DEAF = b"the client read nothing of its answer for %g s"

@@ -4,7 +4,7 @@
 
 import os
 
-from ...harness import LiveTestCase, wait_until
+from ...harness import HELLO, LiveTestCase, wait_until
 
 #: A rehearsal that fails as long as the file is there, and is soon tried again.
 FAILS = """
@@ -37,7 +37,7 @@ class TestRehearsal(LiveTestCase):
         self.assertContainsRe(table, r"rehearsal +failed: its client failed \(see .*; ")
         # It serves, if slowly; and what was asked for is done.
         connection = self.connect().open()
-        self.assertEqual(b"ok\x012\n", connection.hello())
+        self.assertEqual(HELLO, connection.hello())
         self.assertEqual(["ok"], self.ask("reload"))
         self.assertEqual(wanted, self.status()["rehearsal"]["why"])
         log = self.wait_for_log("trying again in 2 s")

@@ -15,8 +15,8 @@ import socket
 
 from ....lpserve.client import conversation
 from ....lpserve.client.socketconversation import SocketConversation
-from ...harness import DEADLINE, descriptors_of, read_line, wait_until
-from ..spawning.socketcase import BUSY_HOUSE, HELLO, Link, SocketTestCase
+from ...harness import DEADLINE, HELLO, descriptors_of, read_line, wait_until
+from ..spawning.socketcase import BUSY_HOUSE, Link, SocketTestCase
 from .test_fuzz import rubbish
 
 SEED = int(os.environ.get("LPSERVE_SOCKET_SEED", random.randrange(1 << 32)))

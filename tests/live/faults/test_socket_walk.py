@@ -12,8 +12,8 @@ import os
 import random
 import signal
 
-from ...harness import wait_until
-from ..spawning.socketcase import HELLO, SocketTestCase
+from ...harness import HELLO, wait_until
+from ..spawning.socketcase import SocketTestCase
 from . import victims
 
 COUNT = int(os.environ.get("LPSERVE_SOCKET_CONNECTIONS", "100"))

@@ -15,9 +15,7 @@ class TestTrouble(LiveTestCase):
     def assertServes(self):
         for door in ("fifo", "socket"):
             connection = self.connect(door=door).open()
-            self.assertEqual(b"ok\x012\n", connection.hello())
-            connection.close()
-            self.assertEqual(["exit", "0"], connection.end())
+            self.finish(connection)
 
     def stopped(self, pid):
         """Have *pid* do nothing, whatever happens, until it is killed."""
@@ -74,9 +72,7 @@ class TestTrouble(LiveTestCase):
         self.start_service()
         self.rest()
         made = self.connect().open()
-        self.assertEqual(b"ok\x012\n", made.hello())
-        made.close()
-        self.assertEqual(["exit", "0"], made.end())
+        self.finish(made)
         self.assertNotContainsRe(self.log_text(), "Traceback")
 
     def test_directory_removed(self):

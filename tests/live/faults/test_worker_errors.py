@@ -11,11 +11,10 @@ from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ....lpserve.client.conversation import Conversation
 from ....lpserve.zygote.reset import SETTLED
-from ...harness import BY_DOOR, DEADLINE, DOORS, LiveTestCase, wait_until
+from ...harness import BY_DOOR, DEADLINE, DOORS, HELLO, LiveTestCase, wait_until
 
 load_tests = load_tests_apply_scenarios
 
-HELLO = b"ok\x012\n"
 
 #: Watches every worker from its fork on. Each function of lpserve that it calls,
 #: and each system call that such a function makes, is a step. It writes the steps

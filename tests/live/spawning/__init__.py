@@ -9,7 +9,6 @@ MODULES = (
     "test_requests",
     "test_reset",
     "test_reset_breezy",
-    "test_service",
     "test_socket",
     "test_spare_files",
     "test_spares",

@@ -11,8 +11,6 @@ import socket
 from ....lpserve.location import socket_address
 from ...harness import DEADLINE, LiveTestCase, descriptors_of, read_line, wait_until
 
-HELLO = b"ok\x012\n"
-
 #: A plug-in with which the service looks after things more often.
 BUSY_HOUSE = """
 import sys
@@ -114,15 +112,6 @@ class SocketTestCase(LiveTestCase):
         made = Link(self.runtime)
         self.addCleanup(made.close)
         return made
-
-    def assertServed(self, user="alice"):
-        """A whole connection, which goes well."""
-        link = Link(self.runtime)
-        try:
-            self.assertEqual(HELLO, link.spawn(user).hello())
-            self.assertEqual([["exit", "0"]], link.end())
-        finally:
-            link.close()
 
     def wait_for_end(self, pid, user="alice"):
         """How the worker *pid* ended, by the service's log: "exit 0"."""

@@ -14,11 +14,10 @@ from breezy.bzr.smart import medium
 from breezy.lockdir import LockDir
 from breezy.transport import get_transport_from_path, remote
 
-from ...harness import descriptors_of, read_line, wait_until
+from ...harness import HELLO, descriptors_of, read_line, wait_until
 from ...processes import title_of
 from .test_reset import ProbeCase
 
-HELLO = b"ok\x012\n"
 DOORS = ("fifo", "socket")
 
 
@@ -193,9 +192,7 @@ class TestMany(ProbeCase):
         # The others are as patient as they were told to be.
         wait_until(lambda: self.status()["workers"]["busy"] == 150, "one is gone")
         for connection in opened:
-            self.assertEqual(HELLO, connection.hello())
-            connection.close()
-            self.assertEqual(["exit", "0"], connection.end())
+            self.finish(connection)
 
 
 class TestExit(ProbeCase):

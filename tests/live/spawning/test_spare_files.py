@@ -60,8 +60,7 @@ class TestFiles(SparesCase, ProbeCase):
         )
         wait_until(lambda: time.time() > time_of + SETTLED + 0.02, "it has settled")
         self.rest(1)
-        self.settled_status()
-        self.finish(self.connect())
+        self.check_serves(doors=("fifo",))
         self.rest(1)
         wait_until(self.is_ready, "it is ready")
 
@@ -154,7 +153,7 @@ class TestFiles(SparesCase, ProbeCase):
         return "second"
 
     def test_broken(self):
-        """What cannot be read ends a connection, as it would a process of sshd's."""
+        """A file that cannot be read ends a connection, as it ends "lp-serve --inet"."""
         words = ["--inet", "alice", "--directory", self.root, "--allow-writes"]
         for path in (self.config, self.rules):
             self.write(path, "aaa")
@@ -189,7 +188,7 @@ class TestFiles(SparesCase, ProbeCase):
         os.mkdir(path)
 
     def test_log(self):
-        """A spare worker has no log open; each connection that has one, its own."""
+        """A spare worker has no log open; each connection begins a log of its own."""
         self.options += "debug_flags = hpss\n"
         with open(self.config, "w") as file:
             file.write(f"[DEFAULT]\n{self.options}")
@@ -202,7 +201,7 @@ class TestFiles(SparesCase, ProbeCase):
         for door in DOORS:
             start = os.path.getsize(self.log)
             before = time.time()
-            self.finish(self.connect(door=door))
+            self.check_serves(doors=(door,))
             with open(self.log) as log:
                 log.seek(start)
                 _, header, *lines = log.read().splitlines()
@@ -284,18 +283,12 @@ class TestPractise(TestCaseInTempDir):
         }
 
     def test_nothing_is_left(self):
-        changed, seen = self.practise()
-        self.assertEqual(["title"], sorted(changed))
-        self.assertEqual("lp-spare", changed["title"][1])
-        self.assertEqual(["before", ["before"]], seen)
-
-    def test_it_fails(self):
-        """Whatever it is that does: that is for the connection to find out."""
+        """Not even where a reset fails: the connection itself reports that."""
 
         def broken():
             raise ValueError("on purpose")
 
-        for name in ("reset_environment", "reset_locale", "reset_configuration"):
+        for name in ("", "reset_environment", "reset_locale", "reset_configuration"):
             steps = [
                 step if step.__name__ != name else lambda context: broken()
                 for step in reset.AT_CONNECTION
@@ -303,10 +296,11 @@ class TestPractise(TestCaseInTempDir):
             self.overrideAttr(reset, "AT_CONNECTION", steps)
             changed, seen = self.practise()
             self.assertEqual(["title"], sorted(changed), name)
+            self.assertEqual("lp-spare", changed["title"][1])
             self.assertEqual(["before", ["before"]], seen)
 
     def test_files_change_and_change_back(self):
-        """What it has read is not taken for what there was before."""
+        """What the practice has read does not count as read from the old file."""
         directory = os.path.dirname(self.config)
 
         def away():

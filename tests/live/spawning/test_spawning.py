@@ -16,6 +16,7 @@ import time
 from ...harness import (
     DEADLINE,
     DOORS,
+    HELLO,
     Connection,
     LiveTestCase,
     SocketConnection,
@@ -24,8 +25,6 @@ from ...harness import (
     wait_until,
 )
 from ...processes import title_of
-
-HELLO = b"ok\x012\n"
 
 #: Makes a worker wait before each thing that it does with its stdio: the pauses put its
 #: steps and the client's into every order, which is FAULT 5.
@@ -79,7 +78,7 @@ class TestSpawning(LiveTestCase):
         return not os.path.exists(os.path.dirname(connection.paths[0]))
 
     def test_nobody_opens_the_fifos(self):
-        """FAULT 2, and with a client that opens only some of them."""
+        """FAULT 2: the client opens none of the FIFOs, or only some of them."""
         self.configure(connect_timeout=1)
         self.start_service()
         before = self.rest()
@@ -155,10 +154,7 @@ class TestSpawning(LiveTestCase):
             )
         asked.close()
         asked.conversation.close()
-        connection = self.connect(door=door).open()
-        self.assertEqual(HELLO, connection.hello())
-        connection.close()
-        self.assertEqual(["exit", "0"], connection.end())
+        self.check_serves(doors=(door,))
         self.rest(spares, before)
         return answer[0]
 
@@ -216,14 +212,14 @@ class TestSpawning(LiveTestCase):
         end = connection.conversation.wait_answer(time.monotonic() + DEADLINE)
         self.assertEqual("exit", end[0])
         self.assertNotEqual("0", end[1])
-        # It never was the worker's.
+        # The worker never had them.
         self.assertEqual(b"", read_line(connection.stdout))
         self.assertEqual(b"", read_line(connection.stderr))
         connection.close()
         connection.conversation.close()
 
     def test_descriptors_of_a_worker(self):
-        """FAULTS 4 and 10: blocking, and its own only."""
+        """FAULTS 4 and 10: they are blocking, and none is another worker's."""
         self.start_service()
         for door in ("fifo", "socket"):
             self.check_descriptors(
@@ -233,6 +229,8 @@ class TestSpawning(LiveTestCase):
     def check_descriptors(self, door: str, one: Connection, other: Connection) -> None:
         for connection in (one, other):
             self.assertEqual(HELLO, connection.hello())
+            if door == "fifo":
+                self.assertTrue(self.fifos_gone(connection))
             opened = descriptors_of(connection.pid)
             stdio = [opened.pop(number) for number in range(3)]
             if door == "fifo":
@@ -246,9 +244,8 @@ class TestSpawning(LiveTestCase):
                 with open(f"/proc/{connection.pid}/fdinfo/{number}") as file:
                     flags = int(re.search(r"flags:\s*(\d+)", file.read())[1], 8)
                 self.assertEqual(0, flags & os.O_NONBLOCK, f"of descriptor {number}")
-            # Beside stdio its channel to the service, and the client's connection
-            # if there is one; no log: there is nothing to log.
-            # What the zygote had open is the null device now.
+            # Beside stdio it has its channel to the service and, at the socket, the
+            # client's connection. What the zygote had open is the null device now.
             names = [os.path.basename(n).split(":")[0] for n in opened.values()]
             expected = ["socket"] if door == "fifo" else ["socket", "socket"]
             self.assertEqual(expected, [n for n in names if n != "null"])
@@ -256,12 +253,10 @@ class TestSpawning(LiveTestCase):
         self.assertEqual(b"", read_line(one.stdout))
         self.assertEqual(b"", read_line(one.stderr))
         self.assertEqual(["signal", "9"], one.end())
-        self.assertEqual(HELLO, other.hello())
-        other.close()
-        self.assertEqual(["exit", "0"], other.end())
+        self.finish(other)
 
     def test_directory_is_gone_before_the_end_is_told(self):
-        """FAULT 8, however the worker ends."""
+        """FAULT 8: the directory is gone when the end is told, whatever the end."""
         self.configure(connect_timeout=1)
         self.start_service()
         late = [self.connect() for _ in range(5)]
@@ -284,7 +279,7 @@ class TestSpawning(LiveTestCase):
             self.assertTrue(self.fifos_gone(connection))
 
     def test_killed_worker(self):
-        """FAULT 7: its client knows at once; 0.1 s is what is promised."""
+        """FAULT 7: the client ends within 0.1 s."""
         self.start_service()
         for door in ("fifo", "socket"):
             self.check_killed(door)
@@ -309,7 +304,7 @@ class TestSpawning(LiveTestCase):
             self.fail(f"a client takes longer than 0.1 s: {times}")
 
     def test_many_with_delays(self):
-        """FAULT 5: a thousand, with pauses on both sides; none is lost.
+        """FAULT 5: of a thousand, with pauses on both sides, none is lost.
 
         Every fourth one comes through the socket.
         """
@@ -324,10 +319,7 @@ class TestSpawning(LiveTestCase):
             for number in numbers:
                 try:
                     pauses = random.Random(f"{seed} {number}")
-                    if number % 4:
-                        self.connect_slowly(pauses)
-                    else:
-                        self.connect_to_socket(pauses)
+                    self.connect_slowly("fifo" if number % 4 else "socket", pauses)
                 except BaseException as error:
                     failures.append(f"{number}: {error!r}")
 
@@ -342,33 +334,26 @@ class TestSpawning(LiveTestCase):
         self.assertEqual((count, count), (totals["spawned"], totals["ended"]))
         self.assertEqual(DOORS, self.paths_left())
 
-    def connect_slowly(self, pauses: random.Random) -> None:
-        """A whole connection by FIFOs; the random pauses are what is tested."""
-        connection = Connection(self.runtime, "alice", {})
-        connection.wait()
-        flags = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)
-        names = ("stdin", "stdout", "stderr")
+    def connect_slowly(self, door: str, pauses: random.Random) -> None:
+        """Make a whole connection, with random pauses between its steps."""
+
+        def pause() -> None:
+            time.sleep(pauses.random() / 100)
+
+        kind = SocketConnection if door == "socket" else Connection
+        connection = kind(self.runtime, "alice", {})
         try:
-            for name, path, flag in zip(names, connection.paths, flags, strict=True):
-                time.sleep(pauses.random() / 100)
+            pause()
+            self.assertEqual("ok", connection.wait()[0], connection.answer)
+            flags = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)
+            names = ("stdin", "stdout", "stderr")
+            for name, path, flag in zip(names, connection.paths, flags):
+                pause()
                 setattr(connection, name, os.open(path, flag))
             self.assertEqual(HELLO, connection.hello())
-            time.sleep(pauses.random() / 100)
+            pause()
             connection.close()
-            self.assertEqual(["exit", "0"], connection.end())
-        finally:
-            connection.close()
-            connection.conversation.close()
-
-    def connect_to_socket(self, pauses: random.Random) -> None:
-        """The same through the socket."""
-        connection = SocketConnection(self.runtime, "alice", {})
-        try:
-            time.sleep(pauses.random() / 100)
-            self.assertEqual("ok", connection.wait()[0], connection.answer)
-            self.assertEqual(HELLO, connection.hello())
-            connection.close()
-            time.sleep(pauses.random() / 100)
+            pause()
             self.assertEqual(["exit", "0"], connection.end())
         finally:
             connection.close()

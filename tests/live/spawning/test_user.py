@@ -5,8 +5,7 @@
 import json
 import os
 
-from ...harness import DOORS, LiveTestCase
-from ..client.fake_service import HELLO
+from ...harness import DOORS, HELLO, LiveTestCase
 from .test_hard_requests import WITNESS
 
 

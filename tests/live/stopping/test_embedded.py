@@ -12,12 +12,11 @@ import subprocess
 from breezy.tests import features
 
 from ....lpserve.client import conversation
-from ...harness import LiveTestCase, read_line, wait_until
+from ...harness import HELLO, LiveTestCase, read_line, wait_until
 from ..ssh.conchcase import ConchTestCase
 
 PROGRAM = "/usr/bin/brz"
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
-HELLO = b"ok\x012\n"
 
 
 class _EmbeddedFeature(features.Feature):
@@ -90,9 +89,7 @@ class TestService(EmbeddedCase):
         self.run_brz("lp-serve-control", "reload")
         self.assertEqual(2, self.status()["generation"])
         connection = self.connect().open()
-        self.assertEqual(HELLO, connection.hello())
-        connection.close()
-        self.assertEqual(["exit", "0"], connection.end())
+        self.finish(connection)
         self.run_brz("lp-serve-control", "shutdown")
         self.assertEqual(0, self.service.wait())
 
@@ -119,9 +116,7 @@ class TestService(EmbeddedCase):
         socket = os.path.join(self.runtime, "socket")
         wait_until(lambda: os.path.exists(socket), "its doors are open")
         connection = self.connect().open()
-        self.assertEqual(HELLO, connection.hello())
-        connection.close()
-        self.assertEqual(["exit", "0"], connection.end())
+        self.finish(connection)
 
 
 class TestWithoutService(EmbeddedCase):

@@ -9,10 +9,9 @@ import os
 import shutil
 import signal
 
-from ...harness import DEADLINE, DOORS, LiveTestCase, wait_until
+from ...harness import DEADLINE, DOORS, HELLO, LiveTestCase, wait_until
 from ..spawning.test_reset import ProbeCase
 
-HELLO = b"ok\x012\n"
 #: Holds an actor of a rehearsal (1: the worker, 2: the client) from its fork until
 #: its parent has ended, and says who that is; its zygote does not fork again.
 HELD = """
@@ -71,9 +70,7 @@ class LifeCase(LiveTestCase):
     def finish(self, *connections):
         """They go on, end, and it is told how."""
         for connection in connections:
-            self.assertEqual(HELLO, connection.hello())
-            connection.close()
-            self.assertEqual(["exit", "0"], connection.end())
+            self.finish(connection)
 
 
 class TestKilledService(LifeCase):

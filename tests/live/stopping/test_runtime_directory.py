@@ -9,10 +9,8 @@ import shutil
 import signal
 import stat
 
-from ...harness import DEADLINE, DOORS, LiveTestCase, descriptors_of, wait_until
+from ...harness import DEADLINE, DOORS, HELLO, LiveTestCase, descriptors_of, wait_until
 from ..spawning.socketcase import BUSY_HOUSE
-
-HELLO = b"ok\x012\n"
 
 
 class DirectoryCase(LiveTestCase):
@@ -26,9 +24,7 @@ class DirectoryCase(LiveTestCase):
     def assertServes(self, *doors):
         for door in doors:
             connection = self.connect(door=door).open()
-            self.assertEqual(HELLO, connection.hello())
-            connection.close()
-            self.assertEqual(["exit", "0"], connection.end())
+            self.finish(connection)
 
     def ask_at_socket(self, *words):
         """Ask where no reply FIFO is needed."""

@@ -7,8 +7,8 @@ import signal
 import time
 
 from ....lpserve.client import conversation
-from ...harness import DEADLINE, read_line, wait_until
-from .test_life import HELLO, LifeCase, is_gone
+from ...harness import DEADLINE, HELLO, read_line, wait_until
+from .test_life import LifeCase, is_gone
 
 CHANGING = """
 from breezy.bzr.smart import request
