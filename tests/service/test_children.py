@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Real children: watched, reaped, and told of, each once."""
+"""`Children`, with real processes: each is watched, reaped and reported once."""
 
 import os
 import select
@@ -80,12 +80,7 @@ class TestEnds(ChildrenTestCase):
         self.assertEqual(before, system.open_descriptors())
 
     def test_signal(self):
-        child = self.add(kill_self)
-        self.wait_ends()
-        self.assertEqual(ExitStatus("signal", signal.SIGKILL), self.ends[child.pid])
-
-    def test_core(self):
-        """A signal that dumps core is a signal."""
+        """A signal that dumps core is reported like another one."""
 
         def abort():
             import resource
@@ -93,9 +88,10 @@ class TestEnds(ChildrenTestCase):
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             os.abort()
 
-        child = self.add(abort)
-        self.wait_ends()
-        self.assertEqual(ExitStatus("signal", signal.SIGABRT), self.ends[child.pid])
+        for run, number in ((kill_self, signal.SIGKILL), (abort, signal.SIGABRT)):
+            child = self.add(run)
+            self.wait_ends()
+            self.assertEqual(ExitStatus("signal", number), self.ends[child.pid])
 
     def test_stopped_is_not_ended(self):
         child = self.add(sleep)
@@ -109,16 +105,8 @@ class TestEnds(ChildrenTestCase):
         self.wait_ends()
         self.assertEqual(ExitStatus("signal", signal.SIGTERM), self.ends[child.pid])
 
-    def test_ended_before_it_was_added(self):
-        """A worker may die before its pid is told."""
-        pid = start(lambda: 3)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        self.children.add(pid, lambda end: self.note(pid, end))
-        self.wait_ends()
-        self.assertEqual({pid: ExitStatus("exit", 3)}, self.ends)
-
     def test_failing_callback(self):
-        """The others, and the owner of the table, are told all the same."""
+        """Other callbacks, and that of the table, are called all the same."""
         pid = start(lambda: 0)
         self.children.add(pid, lambda end: 1 / 0)
         self.add(lambda: 0)
@@ -141,7 +129,7 @@ class TestEnds(ChildrenTestCase):
         self.assertFalse(ExitStatus("signal", 0).clean)
 
     def test_reaped_by_the_kernel(self):
-        """FAULT 18: with SIGCHLD ignored a child leaves nothing; it is told of."""
+        """FAULT 18: with SIGCHLD ignored the end of a child is reported."""
 
         def ignoring():
             signal.set_wakeup_fd(-1)
@@ -164,7 +152,7 @@ class TestEnds(ChildrenTestCase):
 
 
 class TestSignals(ChildrenTestCase):
-    """Whom a signal reaches."""
+    """Which processes get a signal."""
 
     def start_family(self, last_words):
         """A group leader with a child; the leader, and a pipe that the child holds."""
@@ -191,22 +179,15 @@ class TestSignals(ChildrenTestCase):
         self.assertEqual(b"", read_line(reader))
 
     def test_group(self):
-        """FAULT 19: what a worker started gets its signals."""
+        """FAULT 19: the processes that a worker started get its signals."""
         child, reader = self.start_family(sleep)
         child.signal(signal.SIGTERM)
         self.assertEnded(reader)
         self.wait_ends()
         self.assertEqual(ExitStatus("signal", signal.SIGTERM), self.ends[child.pid])
 
-    def test_killed_worker(self):
-        """FAULT 19: a worker that a signal ended takes its hooks with it."""
-        child, reader = self.start_family(kill_self)
-        self.wait_ends()
-        self.assertEqual(ExitStatus("signal", signal.SIGKILL), self.ends[child.pid])
-        self.assertEnded(reader)
-
     def test_exited_worker(self):
-        """What a worker that ended by itself left in the background goes on."""
+        """A background process of a worker that exited goes on."""
         child, reader = self.start_family(lambda: None)
         self.wait_ends()
         self.assertEqual(ExitStatus("exit", 0), self.ends[child.pid])
@@ -215,14 +196,14 @@ class TestSignals(ChildrenTestCase):
         self.assertEnded(reader)
 
     def test_not_a_leader_yet(self):
-        """Before it has made its group the signal goes to it alone."""
+        """Before a child has made its process group it gets the signal alone."""
         child = self.add(sleep, leader=True)
         child.signal(signal.SIGTERM)
         self.wait_ends()
         self.assertEqual(ExitStatus("signal", signal.SIGTERM), self.ends[child.pid])
 
     def test_ended_but_not_reaped(self):
-        """There is nobody to be hit by mistake, and no error."""
+        """A signal to a zombie is no error, and no other process gets it."""
         child = self.add(lambda: 0)
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         child.signal(signal.SIGTERM)
@@ -230,7 +211,7 @@ class TestSignals(ChildrenTestCase):
         self.assertEqual(ExitStatus("exit", 0), self.ends[child.pid])
 
     def test_after_it_was_reaped(self):
-        """FAULT 9: a signal never goes to whoever has its number now."""
+        """FAULT 9: a process that has the same descriptor now gets no signal."""
         child = self.add(lambda: 0)
         number = child.pidfd
         self.wait_ends()
@@ -243,10 +224,10 @@ class TestSignals(ChildrenTestCase):
 
 
 class TestStrangers(ChildrenTestCase):
-    """`Children.reap_strangers`; in a child, whose strangers are its own."""
+    """`Children.reap_strangers`, in a forked process, which adopts orphans."""
 
     def test_orphans(self):
-        """An orphan that became ours is reaped, and a child that is known is not."""
+        """An adopted orphan is reaped, and a child in the table is not."""
 
         def adopt():
             signal.set_wakeup_fd(-1)
@@ -279,7 +260,7 @@ class TestStrangers(ChildrenTestCase):
 
 
 class TestHalfForked(ChildrenTestCase):
-    """What a zygote was just forking when it ended."""
+    """A process that a zygote was forking when it ended."""
 
     def zygote(self, run):
         """A zygote that has forked *run*, which is stuck; the pids of both."""
@@ -307,7 +288,7 @@ class TestHalfForked(ChildrenTestCase):
         self.assertEqual(-signal.SIGKILL, os.waitstatus_to_exitcode(status))
 
     def test_killed(self):
-        """FAULT 50: it does not stay, stuck and of no use, for ever."""
+        """FAULT 50: it is killed."""
         zygote, worker = self.zygote(sleep)
         self.end(zygote)
         self.assertKilled(worker)
@@ -315,7 +296,7 @@ class TestHalfForked(ChildrenTestCase):
         self.assertEqual(set(), self.children._groups)
 
     def test_known(self):
-        """One that was told of is a worker, even if it has not begun to be one."""
+        """A process in the table is a worker, and is not killed."""
         zygote, worker = self.zygote(sleep)
         known = self.children.add(worker, lambda end: self.note(worker, end))
         zygote.signal(signal.SIGKILL)
@@ -348,8 +329,36 @@ class TestHalfForked(ChildrenTestCase):
         _, status = os.waitpid(other, 0)
         self.assertEqual(-signal.SIGTERM, os.waitstatus_to_exitcode(status))
 
+    def check_later(self):
+        system.become_subreaper()
+        self.overrideAttr(system, "_clone", None)
+        reader, writer = os.pipe()
+
+        def be_zygote():
+            os.setsid()
+
+            def be_middle():
+                os.write(writer, b"%d\n" % system.fork(sleep))
+                sleep()
+
+            os.write(writer, b"%d\n" % system.fork(be_middle))
+            sleep()
+
+        zygote = self.add(be_zygote)
+        pids = sorted(int(read_line(reader)) for _ in range(2))
+        self.end(zygote)
+
+        def all_killed():
+            self.children.sweep()
+            self.children.reap_strangers()
+            return not self.children._groups
+
+        wait_until(all_killed, "all are killed")
+        for pid in pids:
+            self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+
     def test_later(self):
-        """A middle process is killed first, and then what it leaves us."""
+        """A middle process is killed first, and then its child, which is adopted."""
         in_child(self.check_later)
 
     def check_later(self):

@@ -101,7 +101,7 @@ class TestSocket(SocketDoorTestCase):
         )
 
     def test_lines_in_parts(self):
-        """What belongs to which line, however they come."""
+        """Descriptors belong to the line with which they come, in parts or not."""
         client = self.connect()
         client.send(b"\n\nspawn al", *self.stdio())
         self.run_until(lambda: self.door.waiting, "it is accepted")

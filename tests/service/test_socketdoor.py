@@ -16,15 +16,6 @@ from .socketdoorcase import SocketDoorTestCase
 class TestRequests(SocketDoorTestCase):
     """What is sent, however it is cut, is answered in order."""
 
-    def test_one_after_the_other(self):
-        client = self.connect()
-        for number in range(1, 4):
-            client.send(b"hello\n")
-            self.assertEqual(
-                f"ok hello {number}", self.wait_answers(client, number)[-1]
-            )
-        self.assertFalse(client.ended)
-
     def test_hundreds_at_once(self):
         client, other = self.connect(), self.connect()
         client.send(b"hello\n\n \t\r\nstatus\n" * 300)
@@ -104,26 +95,6 @@ class TestRequests(SocketDoorTestCase):
         without_end = self.connect()
         without_end.send(b"x" * 100000)
         self.assertEqual(1, len(self.wait_end(without_end)))
-
-    def test_gone(self):
-        """FAULT 12: at every byte, and with answers that nobody has read."""
-        line = b"hello\nspawn alice\nhello\n"
-        for number in range(len(line) + 1):
-            client = self.connect()
-            client.send(line[:number] or b"\n", *self.stdio())
-            arrived = len(self.arrived)
-            if number % 2:
-                self.run_until(lambda: not self.loop._timeout(), "a round")
-            client.link.close()
-        self.run_until(lambda: not self.door.waiting, "all are gone")
-        self.assertNotEqual(0, arrived)
-
-    def test_gone_before_the_answer_is_read(self):
-        client = self.connect()
-        client.send(b"hello\n")
-        self.run_until(lambda: self.arrived, "the request")
-        client.link.close()
-        self.run_until(lambda: not self.door.waiting, "it is noticed")
 
     def test_answer_of_a_handler_that_fails(self):
         """What it has answered is sent although it raises then."""

@@ -4,22 +4,16 @@
 
 import contextlib
 import os
-import resource
-import signal
 import socket
 import stat
 import subprocess
 import sys
 
 from ...lpserve import system
-from ...lpserve.location import socket_address
 from ...lpserve.paths import RuntimeDirectory
 from ...lpserve.service import socketdoor
-from ...lpserve.service.loop import Loop
 from ...lpserve.wire import encode_answer
-from ..test_system import in_child
 from .socketdoorcase import Client, SocketDoorTestCase
-from .test_loop import run_loop_until
 
 NOBODY = 65534
 
@@ -180,35 +174,6 @@ class TestDoor(SocketDoorTestCase):
         self.assertPathDoesNotExist(self.directory.socket)
         self.door.close()
 
-    def test_close_leaves_another_service_alone(self):
-        """FAULT 17: the socket of a successor stays."""
-        self.assertTrue(self.door.in_place)
-        successor = self.make_door(self.loop)
-        self.assertFalse(self.door.in_place)
-        self.assertTrue(successor.in_place)
-        self.door.close()
-        self.assertPathExists(self.directory.socket)
-        successor.close()
-        self.before = system.open_descriptors()
-        self.watched = set(self.loop._callbacks)
-
-    def test_left_by_another(self):
-        """FAULT 17: what a killed service left is no hindrance."""
-        for name in ("socket", ".new-socket"):
-            path = os.path.join(self.directory.path, name)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            address, parent = socket_address(path)
-            with socket.socket(socket.AF_UNIX) as left:
-                left.bind(address)
-            if parent >= 0:
-                os.close(parent)
-        successor = self.make_door(self.loop)
-        client = self.connect()
-        client.send(b"hello\n")
-        self.wait_answers(client, 1)
-        successor.close()
-
     def test_long_path(self):
         """It may be longer than the address of a socket can be."""
         before = system.open_descriptors()
@@ -224,57 +189,3 @@ class TestDoor(SocketDoorTestCase):
         self.assertPathDoesNotExist(self.directory.socket)
         client.link.close()
         self.run_until(lambda: system.open_descriptors() == before, "all is closed")
-
-
-class TestNoDescriptorsLeft(SocketDoorTestCase):
-    """FAULT 3: the service has no room for another descriptor."""
-
-    def limited(self, count, attach):
-        """What comes of a request with *count* descriptors left to open.
-
-        :param attach: whether the connection is there before; else they are for
-            the connection itself.
-        """
-        # The loop was made before the fork; its epoll is ours alone now.
-        signal.set_wakeup_fd(-1)
-        failures = []
-        loop = Loop(failures.append)
-        door = self.make_door(loop)
-        stdio = self.stdio() if attach else ()
-        client = self.connect()
-        if attach:
-            run_loop_until(loop, lambda: door.waiting, "it was accepted")
-        opened = system.open_descriptors()
-        limit = len(opened)
-        free = [number for number in range(limit + 9) if number not in opened]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free[count], 256))
-        client.send(b"spawn alice\n" if attach else b"hello\n", *stdio)
-        run_loop_until(loop, lambda: self.logged or client.read(), "an answer")
-        first = client.lines
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-        if attach:
-            client.send(b"spawn alice\n", *stdio)
-            run_loop_until(loop, lambda: self.spawned, "the spawn")
-            self.spawned[0].close()
-        else:
-            run_loop_until(loop, client.read, "the answer")
-        client.link.close()
-        run_loop_until(loop, lambda: not door.waiting, "it has gone")
-        left = [n for n in system.open_descriptors() if n not in opened]
-        door.close()
-        return [first, client.lines, self.logged[:1], left, list(map(str, failures))]
-
-    def test_accept(self):
-        """It is accepted once there is one."""
-        first, last, logged, left, failures = in_child(lambda: self.limited(0, False))
-        self.assertEqual(([], [], []), (first, left, failures))
-        self.assertEqual(["ok hello 1"], last)
-        self.assertEqual(["cannot accept a connection: Too many open files"], logged)
-
-    def test_attached(self):
-        """Those that are there are closed; the connection is as good as before."""
-        for count in range(3):
-            first, _, _, left, failures = in_child(lambda: self.limited(count, True))  # noqa: B023
-            self.assertEqual(([], []), (left, failures))
-            self.assertStartsWith(first[0], "error failed ")
-            self.assertContainsString(first[0], "no descriptors left")

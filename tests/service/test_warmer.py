@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""When what is loaded: loaders that the test plays, and a zygote that takes notes."""
+"""When which repository is loaded, with fake loaders and a fake zygote."""
 
 import os
 import subprocess
@@ -104,15 +104,6 @@ class TestLoading(WarmerCase):
         self.assertEqual([("/a", True)], self.spares)
         self.assertEqual(1, self.warmer.edition)
 
-    def test_one_at_a_time(self):
-        self.use("/a")
-        self.use("/b")
-        self.wait_asked("/a")
-        self.load()
-        self.wait_asked("/a", "/b")
-        self.load()
-        self.wait_state("/b", "warm")
-
     def test_not_kept_any_more(self):
         for number, path in enumerate("abc"):
             self.use("/" + path)
@@ -123,7 +114,7 @@ class TestLoading(WarmerCase):
         self.assertEqual(self.zygote.kept, self.spares)
 
     def test_interval(self):
-        """A turn has each repository once; the next one is some time after it."""
+        """Loaders run one after another, once for each repository in an interval."""
         self.warmer.limit(2, 1000, 3600.0, ())
         self.use("/a")
         self.wait_asked("/a")
@@ -139,7 +130,7 @@ class TestLoading(WarmerCase):
         self.wait_asked("/a", "/b", "/b")
 
     def test_flood(self):
-        """A turn ends, however many are used."""
+        """In an interval no more are loaded than can be kept."""
         self.warmer.limit(2, 1000, 3600.0, ())
         for number in range(5):
             self.use(f"/{number}")
@@ -153,7 +144,7 @@ class TestLoading(WarmerCase):
         self.assertEqual(2, len(self.asked()))
 
     def test_zygote_does_not_keep_up(self):
-        """It is told the rest when it does."""
+        """A zygote whose channel was full gets the rest later."""
         self.zygote.busy = True
         self.use("/a")
         self.wait_asked("/a")
@@ -162,13 +153,6 @@ class TestLoading(WarmerCase):
         self.assertEqual([], self.zygote.kept)
         self.zygote.busy = False
         self.run_until(lambda: self.zygote.kept == [("/a", True)], "it is told")
-
-    def test_not_kept(self):
-        self.use("/a")
-        self.wait_asked("/a")
-        self.load(size=1001)
-        self.wait_state("/a", "aside")
-        self.assertEqual([], self.zygote.kept)
 
     def test_another_zygote(self):
         self.test_loaded()
@@ -180,7 +164,7 @@ class TestLoading(WarmerCase):
         self.wait_asked("/b")
 
     def test_zygote_dies_first(self):
-        """Before it has forked the loader: the next one is asked."""
+        """The zygote dies before it has forked the loader: the next one is asked."""
         self.use("/a")
         self.wait_asked("/a")
         self.zygote.asked[0][2].close()
@@ -201,7 +185,7 @@ class TestLoading(WarmerCase):
         self.wait_state("/a", "warm")
 
     def test_zygote_is_gone(self):
-        """And nobody has told us yet: nothing is to blame."""
+        """A dead zygote that is not reaped yet is no fault of the repository."""
         self.zygote.gone = True
         self.use("/a")
         self.assertEqual({"/a": "cold"}, self.states())
@@ -229,26 +213,31 @@ class TestFailures(WarmerCase):
         self.use("/a")
         self.wait_asked("/a")
 
-    def test_not_loaded(self):
-        self.begin()
-        self.be_loader(kind="not-loaded", text="it is no repository")
-        self.check("^it is no repository$")
-
-    def test_nothing_said(self):
-        self.begin()
-        self.be_loader()
-        self.check("^its loader ended with signal 9$")
-
-    def test_nothing_attached(self):
-        self.begin()
-        self.be_loader(kind="loaded", attached=False, size=1, revisions=1, seconds=1)
-        self.check("^it sent nothing$")
-
-    def test_rubbish(self):
-        self.begin()
-        self.zygote.asked[0][2].send(b"rubbish")
-        self.be_loader()
-        self.check("^its loader ended with signal 9$")
+    def test_no_result(self):
+        loaded = {"kind": "loaded", "size": 1, "revisions": 1, "seconds": 1}
+        for result, why in (
+            (
+                {"kind": "not-loaded", "text": "it is no repository"},
+                "it is no repository",
+            ),
+            ({}, "its loader ended with signal 9"),
+            ({**loaded, "attached": False}, "it sent nothing"),
+            (
+                {**loaded, "size": 1001},
+                "0.0 MiB are more than lpserve.warm_memory",
+            ),
+            (b"rubbish", "its loader ended with signal 9"),
+        ):
+            self.warmer.stop()
+            self.zygote, self.warmer = Zygote(), self.make_warmer()
+            self.warmer.limit(2, 1000, 0.0, ())
+            self.warmer.use(self.zygote)
+            self.begin()
+            if isinstance(result, bytes):
+                self.zygote.asked[0][2].send(result)
+                result = {}
+            self.be_loader(**result)
+            self.check(f"^{why}$")
 
     def test_no_fork(self):
         self.begin()
@@ -268,7 +257,7 @@ class TestFailures(WarmerCase):
         self.wait_state("/a", "warm")
 
     def test_late(self):
-        """A loader that is forked when its time is over has none."""
+        """A loader that is forked after its time-out is ended."""
         self.overrideAttr(warmer, "LOAD_TIMEOUT", 0.0)
         self.begin()
         loader = self.warmer._loader
@@ -287,7 +276,7 @@ class TestFailures(WarmerCase):
         end.close()
 
     def test_not_ours(self):
-        """What is not asked for does no harm."""
+        """Messages about loaders that nobody asked for are ignored."""
         self.warmer.forked(-7, os.getpid())
         self.warmer.fork_failed(-7, "no")
         for message in ({}, {"path": "/a"}, {"path": 1, "outcome": "hit"}):
@@ -305,7 +294,7 @@ class TestFile(WarmerCase):
         self.assertEqual(["/a"], [each["path"] for each in other.set.describe()])
 
     def test_cannot_be_saved(self):
-        """It is a loss, and no more."""
+        """A file that cannot be written is no error."""
         os.mkdir("warm")
         self.use("/a")
         self.warmer.save()

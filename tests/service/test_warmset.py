@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Which repositories are kept: by a clock that the test turns."""
+"""Which repositories are kept. The test sets the clock."""
 
 import json
 
@@ -42,11 +42,6 @@ class WarmSetCase(TestCase):
 
 
 class TestUse(WarmSetCase):
-    def test_nothing(self):
-        self.assertIs(None, self.wanted())
-        self.assertEqual([], self.set.describe())
-        self.assertEqual(0, self.set.size)
-
     def test_loaded_once(self):
         self.use("/a")
         self.assertEqual("/a", self.wanted())
@@ -58,7 +53,7 @@ class TestUse(WarmSetCase):
         self.assertEqual((2, 1), (found["uses"], found["hits"]))
 
     def test_loaded_again(self):
-        """One that has changed, as its users tell."""
+        """A repository that has changed, as its users report."""
         for outcome in (STALE, COLD):
             self.use("/a")
             self.load()
@@ -66,7 +61,7 @@ class TestUse(WarmSetCase):
             self.assertEqual("/a", self.wanted())
 
     def test_used_while_it_is_loaded(self):
-        """What was used then may be newer than what was loaded."""
+        """A repository used meanwhile may be newer than what was loaded."""
         self.use("/a")
         self.set.begin(self.set.next_wanted())
         self.assertIs(None, self.wanted())
@@ -90,7 +85,7 @@ class TestUse(WarmSetCase):
         self.assertEqual({"/a": "warm", "/c": "warm", "/b": "cold"}, self.states())
 
     def test_forgotten(self):
-        """A flood of paths is not kept, what is in memory is."""
+        """Of many paths few are remembered, and those that are in memory."""
         self.use("/a")
         self.load()
         self.use(*(f"/{number}" for number in range(100)))
@@ -98,11 +93,14 @@ class TestUse(WarmSetCase):
         self.assertEqual("warm", self.states()["/a"])
 
     def test_off(self):
-        self.use("/a")
-        self.load()
-        self.assertEqual(["/a"], self.set.resize(0, 100))
-        self.assertIs(None, self.set.used("/a", COLD))
-        self.assertIs(None, self.wanted())
+        """With no repositories, or no memory, nothing is kept or loaded."""
+        for limits in ((0, 100), (2, 0)):
+            self.set = self.new_set()
+            self.use("/a")
+            self.load()
+            self.assertEqual(["/a"], self.set.resize(*limits))
+            self.assertIs(None, self.set.used("/a", COLD))
+            self.assertIs(None, self.wanted())
 
 
 class TestMemory(WarmSetCase):
@@ -114,14 +112,14 @@ class TestMemory(WarmSetCase):
         self.assertEqual(60, self.set.size)
 
     def test_not_loaded_again_at_once(self):
-        """What had to go is wanted when it is used."""
+        """A repository that made room is wanted again when it is used."""
         self.test_room()
         self.assertIs(None, self.wanted())
         self.use("/a")
         self.assertEqual("/a", self.wanted())
 
     def test_gone(self):
-        """FAULT 66: it is forgotten, with what was kept, until it is used again."""
+        """FAULT 66: a missing repository is forgotten until it is used again."""
         self.use("/a", "/b")
         self.load()
         self.load()
@@ -135,7 +133,7 @@ class TestMemory(WarmSetCase):
         self.assertEqual("/b", self.wanted())
 
     def test_gone_although_preloaded(self):
-        """It may come back; that it is not there is new once."""
+        """A preloaded one is put aside; that it is missing is new once."""
         self.set.preload(["/a"])
         self.assertTrue(self.set.mark_missing("/a"))
         self.assertFalse(self.set.mark_missing("/a"))
@@ -153,21 +151,15 @@ class TestMemory(WarmSetCase):
         self.assertEqual(("/a", True, []), self.load(101))
 
     def test_no_longer_fits(self):
-        """What was there of it has to go."""
+        """What was kept of a repository that grew too large is dropped."""
         self.use("/a")
         self.load(90)
         self.use("/a", outcome=STALE)
         self.assertEqual(("/a", False, []), self.load(101))
         self.assertEqual(0, self.set.size)
 
-    def test_no_room(self):
-        """Nothing is loaded for nothing."""
-        self.set.resize(2, 0)
-        self.assertIs(None, self.set.used("/a", COLD))
-        self.assertIs(None, self.wanted())
-
     def test_grows(self):
-        """What it had is replaced, and makes no room for itself."""
+        """What was kept of a repository that grew is replaced, and does not count."""
         self.use("/a", "/b")
         self.load(40)
         self.load(40)
@@ -193,6 +185,9 @@ class TestAside(WarmSetCase):
         self.use("/a")
         for seconds in (60.0, 120.0, 240.0):
             self.assertEqual(seconds, self.fail_once())
+            found = self.set.describe()[0]
+            self.assertEqual(("aside", "no such luck"), (found["state"], found["why"]))
+            self.assertEqual(seconds, found["retry"])
             self.use("/a")
             self.assertIs(None, self.wanted())
             self.assertEqual(seconds - 1, self.set.next_retry())
@@ -201,13 +196,6 @@ class TestAside(WarmSetCase):
             seconds = self.fail_once()
             self.now += seconds
         self.assertEqual(warmset.ASIDE_AT_MOST, seconds)
-
-    def test_described(self):
-        self.use("/a")
-        self.fail_once()
-        found = self.set.describe()[0]
-        wanted = {"state": "aside", "why": "no such luck", "retry": 60.0}
-        self.assertEqual(wanted, {name: found[name] for name in wanted})
 
     def test_good_again(self):
         self.use("/a")
@@ -219,7 +207,7 @@ class TestAside(WarmSetCase):
         self.assertEqual(60.0, self.fail_once())
 
     def test_interrupted(self):
-        """It is none of its faults that its loader never was."""
+        """A repository whose loader was never forked is not put aside."""
         self.use("/a")
         self.set.begin(self.set.next_wanted())
         self.set.postpone("/a")
@@ -235,7 +223,7 @@ class TestAside(WarmSetCase):
 
 class TestDescribe(WarmSetCase):
     def test_not_all(self):
-        """An answer has its limit."""
+        """What does not fit into an answer is left out."""
         self.set.resize(1000, 1 << 30)
         self.use(*(f"/{number:04000d}" for number in range(100)))
         found = self.set.describe()
@@ -245,14 +233,10 @@ class TestDescribe(WarmSetCase):
 
 
 class TestPreload(WarmSetCase):
-    def test_wanted_unused(self):
+    def test_stays(self):
+        """A preloaded repository is wanted unused, and stays among others."""
         self.set.preload(["/p"])
         self.assertEqual(("/p", True, []), self.load())
-
-    def test_stays(self):
-        """Others come and go beside it."""
-        self.set.preload(["/p"])
-        self.load()
         for path in ("/a", "/b", "/c"):
             self.use(path)
             self.load()
@@ -260,7 +244,7 @@ class TestPreload(WarmSetCase):
         self.assertEqual("cold", self.states()["/b"])
 
     def test_comes_back(self):
-        """As soon as there is room again."""
+        """It is wanted when there is room again."""
         self.set.preload(["/p"])
         self.load()
         self.assertEqual(["/p"], self.set.resize(0, 100))

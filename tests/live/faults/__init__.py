@@ -13,7 +13,6 @@ MODULES = (
     "test_patience",
     "test_rehearsal",
     "test_socket_faults",
-    "test_socket_walk",
     "test_trouble",
     "test_worker_errors",
 )

@@ -38,6 +38,12 @@ def fake_ssh(directory):
     return path
 
 
+def write_all(descriptor, data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def beginning(*words):
     """A request in the third version of the protocol, up to its body."""
     args = b"".join(b"%d:%s" % (len(word), word) for word in words)
@@ -61,12 +67,16 @@ class BodiesCase(LiveTestCase):
         self.run_brz("init", "-q", os.path.join(self.root, "branch"))
         self.configure(spare_workers=1)
         self.start_service()
+        self.come()
+
+    def come(self):
+        """Make a connection: `made`."""
         self.made = self.connect().open()
         self.hello()
         self.before = self.peak()
 
     def hello(self):
-        """It serves, and is where it should be."""
+        """The worker answers, and has read exactly what was sent."""
         self.assertEqual(HELLO, self.made.hello())
 
     def peak(self):
@@ -77,14 +87,12 @@ class BodiesCase(LiveTestCase):
             )
 
     def assertLittle(self, most=8 * MIB):
-        """It has not taken much."""
+        """The worker has not taken more than *most* bytes of memory."""
         self.assertTrue(self.peak() - self.before < most, self.peak() - self.before)
 
     def send(self, data, count=1):
         for _ in range(count):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self.made.stdin, view) :]
+            write_all(self.made.stdin, data)
 
     def message(self):
         """The error with which a request is answered; its words."""
@@ -109,17 +117,17 @@ class BodiesCase(LiveTestCase):
         return data
 
     def assertGivenUp(self, why):
-        """It ends with one line that says *why*."""
+        """The worker ends with one line that says *why*."""
         self.assertEqual(b"lp-serve: " + why + b"\n", read_line(self.made.stderr))
         self.assertEqual(["exit", "3"], self.made.end())
         self.assertEqual(b"", read_line(self.made.stderr))
 
 
 class TestReadOnly(BodiesCase):
-    """FAULT 59: nothing is taken in that would be refused."""
+    """FAULT 59: the body of a request that is refused is not kept in memory."""
 
     def test_announced(self):
-        """The answer is there before the body is, of which nothing is kept."""
+        """The answer comes before the body."""
         self.send(beginning(b"put", b"a", b"") + b"b" + struct.pack("!L", 100 * MIB))
         self.assertEqual(b"l13:ReadOnlyErrore", self.message())
         self.send(b"x" * MIB, 100)
@@ -128,7 +136,7 @@ class TestReadOnly(BodiesCase):
         self.assertLittle()
 
     def test_old(self):
-        """Where the body has to come first, too."""
+        """The old protocol, in which the answer comes after the body."""
         self.send(b"bzr request 2\nput\x01a\x01\n%d\n" % (50 * MIB))
         self.send(b"x" * MIB, 50)
         self.send(b"done\n")
@@ -138,7 +146,7 @@ class TestReadOnly(BodiesCase):
         self.assertLittle()
 
     def test_verbs(self):
-        """Those with a body, with the arguments that they take."""
+        """All verbs that write and have a body, with their arguments."""
         path = b"branch/"
         for verb in (
             (b"append", b"a", b""),
@@ -162,14 +170,14 @@ class TestReadOnly(BodiesCase):
         self.assertLittle()
 
     def test_unknown(self):
-        """Nor is what nobody knows."""
+        """The body of an unknown verb is not kept either."""
         self.send(beginning(b"new") + b"b" + prefixed(b"x" * (20 * MIB)) + b"e")
         self.assertEqual(b"l13:UnknownMethod3:newe", self.message())
         self.hello()
         self.assertLittle()
 
     def test_push(self):
-        """What a client sees of it."""
+        """The client gets one line."""
         place = os.path.join(self.test_dir, "local")
         self.run_brz("init", "-q", place)
         self.run_brz("commit", "-q", "--unchanged", "-m", "one", place, BRZ_EMAIL="a")
@@ -185,7 +193,7 @@ class TestReadOnly(BodiesCase):
 
 
 class TestTooLong(BodiesCase):
-    """FAULT 59: nor what nobody needs."""
+    """FAULT 59: a body that is too long is not kept in memory."""
 
     writable = True
 
@@ -198,7 +206,7 @@ class TestTooLong(BodiesCase):
         self.assertLittle()
 
     def test_parts(self):
-        """They are counted together."""
+        """The parts of a body are counted together."""
         self.send(beginning(b"readv", b"a"))
         self.send(b"b" + prefixed(b"x" * MIB), 100)
         self.send(b"e")
@@ -214,28 +222,24 @@ class TestTooLong(BodiesCase):
         self.hello()
         self.assertLittle()
 
-    def test_arguments(self):
-        self.send(MARKER + prefixed(b"de") + b"s\xff\xff\xff\xff")
-        self.assertGivenUp(b"the client announces 4294967295 bytes of arguments")
-
-    def test_headers(self):
-        self.send(MARKER + b"\xff\xff\xff\xff")
-        self.assertGivenUp(b"the client announces 4294967295 bytes of arguments")
-
-    def test_line(self):
-        self.send(b"x" * MIB, 32)
-        self.send(b"x" * (1 << 16))
-        self.assertGivenUp(b"the client sent a line that is too long")
-
-    def test_rubbish(self):
-        """After what is no request nobody knows where the next one begins."""
+    def test_given_up(self):
+        """The connection ends where nobody knows what the rest of it means."""
+        too_long = b"the client announces 4294967295 bytes of arguments"
+        for data, why in (
+            (MARKER + prefixed(b"de") + b"s\xff\xff\xff\xff", too_long),
+            (MARKER + b"\xff\xff\xff\xff", too_long),
+            (b"x" * (32 * MIB + (1 << 16)), b"the client sent a line that is too long"),
+        ):
+            self.send(data)
+            self.assertGivenUp(why)
+            self.come()
         self.send(beginning(b"get", b"a") + b"?")
         self.message()
         self.assertGivenUp(b"the client sent an invalid request")
 
 
 class TestWritable(BodiesCase):
-    """What is of use is taken in as it was."""
+    """A body that is allowed and not too long."""
 
     writable = True
 
@@ -246,7 +250,7 @@ class TestWritable(BodiesCase):
         self.assertEqual(40 * MIB, os.path.getsize(os.path.join(self.root, "a")))
 
     def test_stream(self):
-        """Of a stream nothing is kept after its insertion has failed."""
+        """A stream whose insertion has failed is not kept in memory."""
         self.send(beginning(b"Repository.insert_stream", b"branch/", b""))
         self.send(b"b" + prefixed(b"x\n" * (MIB // 2)), 100)
         self.send(b"oSe")
@@ -255,7 +259,7 @@ class TestWritable(BodiesCase):
         self.assertLittle(40 * MIB)
 
     def test_half_a_stream(self):
-        """A client that goes leaves nothing behind."""
+        """A client that goes in mid-stream leaves no files."""
         upload = os.path.join(self.root, "branch", ".bzr", "repository", "upload")
         self.send(beginning(b"Repository.insert_stream", b"branch/", b""))
         self.send(b"b" + prefixed(STREAM))

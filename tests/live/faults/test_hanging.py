@@ -46,7 +46,7 @@ if "--zygote" in sys.argv:
         system._clone = None
 """
 
-#: A service that can kill nobody, as if they waited in the kernel.
+#: A service whose children cannot be killed, as if they waited in the kernel.
 UNKILLABLE = """
 import sys
 if "--fork-server" in sys.argv:
@@ -66,28 +66,13 @@ class HangingCase(LiveTestCase):
         """Configure; the deadline is the test's, not the service's."""
         self.configure(connect_timeout=DEADLINE, **options)
 
-    def serve(self, *users, door=None):
-        """Connections; however long it takes until there are workers."""
-        asked = [self.ask_worker(user, door) for user in users]
-        for connection in asked:
-            self.assertEqual("ok", connection.wait()[0], connection.answer)
-            connection.open()
-        for connection in asked:
-            self.assertEqual(HELLO, connection.hello())
-        return asked
-
-    def finish(self, *connections):
-        for connection in connections:
-            connection.close()
-            self.assertEqual(["exit", "0"], connection.end())
-
     def kinds(self):
         """How many processes there are of each kind."""
         found = [kind_of(pid)[0] for pid in self.processes()]
         return {kind: found.count(kind) for kind in found}
 
     def wait_for_order(self):
-        """The service and what it is to have, and nobody else."""
+        """Wait until there are a service, a zygote and two spare workers only."""
         wanted = {"service": 1, "zygote": 1, "spare": 2}
         wait_until(lambda: self.kinds() == wanted, "each is there once")
         self.rest()
@@ -104,12 +89,12 @@ class TestZygote(HangingCase):
     scenarios = BY_DOOR
 
     def test_stopped(self):
-        """Whoever waits has a worker of the next one; who is served is not hurt."""
+        """Clients that wait get workers of the next zygote; others go on."""
         self.start_service()
         self.rest()
         zygote = self.status()["zygote"]
         os.kill(zygote, signal.SIGSTOP)
-        connections = self.serve(*(f"user{n}" for n in range(5)))
+        connections = self.serve(*(f"user{n}" for n in range(5)), doors=[self.door])
         self.wait_for_log("the zygote has ended: it has not answered for 3 s")
         self.assertTrue(is_gone(zygote))
         self.assertEqual(2, self.status()["generation"])
@@ -118,7 +103,7 @@ class TestZygote(HangingCase):
         self.wait_for_totals(spawned=5, ended=5, failed=0)
 
     def test_stopped_when_idle(self):
-        """It is found before somebody needs it."""
+        """A zygote that hangs is replaced although nobody waits for a worker."""
         self.start_service()
         self.rest()
         zygote = self.status()["zygote"]
@@ -127,27 +112,9 @@ class TestZygote(HangingCase):
         self.wait_for_order()
         self.finish(*self.serve("alice"))
 
-    def test_service_stopped_with_it(self):
-        """It was not the zygote that hung: it stays."""
-        service = self.start_service()
-        self.rest()
-        zygote = self.status()["zygote"]
-        for pid in (zygote, service.pid):
-            os.kill(pid, signal.SIGSTOP)
-        asked = [self.ask_worker(f"user{n}") for n in range(4)]
-        self.assertRaises(AssertionError, wait_until, lambda: False, "a while", 5.0)
-        for pid in (service.pid, zygote):
-            os.kill(pid, signal.SIGCONT)
-        for connection in asked:
-            self.assertEqual("ok", connection.wait()[0])
-            self.assertEqual(HELLO, connection.open().hello())
-        self.finish(*asked)
-        self.wait_for_order()
-        self.assertEqual(zygote, self.status()["zygote"])
-
 
 class TestInMidFork(HangingCase):
-    """Where a plug-in's handler never comes back."""
+    """A handler of a plug-in never returns."""
 
     scenarios = multiply_scenarios(
         [
@@ -158,7 +125,7 @@ class TestInMidFork(HangingCase):
     )
 
     def test_hangs(self):
-        """Nobody is served twice, or not at all, and no half of a fork stays."""
+        """Each client gets one worker, and no half-forked process stays."""
         flag = os.path.join(self.test_dir, "flag")
         hung = os.path.join(self.test_dir, "hung")
         # Not a plug-in that is loaded before its own is found.
@@ -169,10 +136,11 @@ class TestInMidFork(HangingCase):
         for door, _ in BY_DOOR:
             with open(flag, "w"):
                 pass
-            # More than there are spare workers, so that some have to wait; but
-            # whoever is given to a worker that hangs waits for that.
+            # More than there are spare workers, so that some clients wait; but one
+            # that is given to a worker that hangs would wait for that.
             count = 1 if self.moment == "after_in_child" else 4
-            connections += self.serve(*(f"{door}{n}" for n in range(count)), door=door)
+            users = (f"{door}{n}" for n in range(count))
+            connections += self.serve(*users, doors=[door])
             wait_until(lambda: os.path.exists(hung), "one hangs")
             with open(hung) as file:
                 pid = int(file.read())
@@ -189,7 +157,7 @@ class TestSpareWorker(HangingCase):
     scenarios = BY_DOOR
 
     def test_stopped(self):
-        """It is replaced before somebody has to wait for it."""
+        """Spare workers that hang are replaced before a client gets one."""
         self.start_service()
         self.rest()
         stopped = self.spares()
@@ -200,7 +168,7 @@ class TestSpareWorker(HangingCase):
         self.finish(*self.serve("alice", "bob"))
 
     def test_service_killed(self):
-        """The next service ends what a stopped one cannot: itself."""
+        """Spare workers that hang when their service is killed are ended."""
         service = self.start_service()
         self.rest()
         stopped = self.spares()
@@ -213,9 +181,10 @@ class TestSpareWorker(HangingCase):
         self.wait_for_order()
 
     def test_taken_when_stopped(self):
-        """The worker does not stay, and the client is not kept waiting.
+        """The worker is killed, and the client does not wait for it.
 
-        At the socket it serves itself: no worker has said that it has its stdio.
+        At the socket the client serves the connection itself: no worker has said
+        that it has the client's stdio.
         """
         self.configure(
             directory=self.root,
@@ -245,7 +214,7 @@ class TestSpareWorker(HangingCase):
 
 class TestUnkillable(LiveTestCase):
     def test_service_ends(self):
-        """It does not wait for what the kernel does not let go."""
+        """The service does not wait for processes that the kernel does not end."""
         self.add_plugin("unkillable", UNKILLABLE)
         service = self.start_service()
         self.rest()

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Connections that need too much memory, and whom the kernel ends for want of it."""
+"""Connections that need too much memory, and whom the OOM killer ends first."""
 
 import os
 import struct
 
 from ...harness import HELLO, LiveTestCase, read_line, wait_until
 from ...processes import title_of
-from .test_bodies import MIB, beginning, fake_ssh
+from .test_bodies import MARKER, MIB, beginning, fake_ssh, write_all
 
 #: Has a loader wait until it is killed: the sleep has no end that matters.
 SLOW_LOADER = """
@@ -50,29 +50,27 @@ class TestWorkerMemory(LiveTestCase):
         self.assertEqual(HELLO, self.made.hello())
 
     def send(self, data):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self.made.stdin, view) :]
+        write_all(self.made.stdin, data)
 
     def assertEnded(self):
-        """With one line, and before its time."""
+        """The worker has ended with one line."""
         self.assertEqual(LINE, read_line(self.made.stderr))
         self.assertEqual(["exit", "3"], self.made.end())
         self.assertEqual(b"", read_line(self.made.stderr))
 
     def test_limit(self):
-        """FAULT 59: one connection ends, whatever it was about to do."""
+        """FAULT 59: a connection that needs too much memory ends, and no other."""
         self.configure(worker_memory=100)
         self.start_service()
         self.begin()
         self.send(beginning(b"eat", b"50") + b"e")
-        self.assertEqual(b"bzr message 3 (bzr 1.6)\n", read_line(self.made.stdout))
+        self.assertEqual(MARKER, read_line(self.made.stdout))
         self.send(beginning(b"eat", b"150") + b"e")
         self.assertEnded()
         self.begin()
         self.send(beginning(b"eat.answer", b"150") + b"e")
         self.assertEnded()
-        # What is announced is not taken before it comes.
+        # A body that is announced takes no memory before it comes.
         self.begin()
         self.send(beginning(b"put", b"a", b"") + b"b" + struct.pack("!L", 1 << 31))
         piece = b"x" * MIB
@@ -131,7 +129,7 @@ class TestWorkerMemory(LiveTestCase):
         self.start_service()
         self.begin()
         self.send(beginning(b"eat", b"300") + b"e")
-        self.assertEqual(b"bzr message 3 (bzr 1.6)\n", read_line(self.made.stdout))
+        self.assertEqual(MARKER, read_line(self.made.stdout))
 
 
 def score(pid):
@@ -171,9 +169,8 @@ class TestOomScore(LiveTestCase):
         own = score("self")
         self.start_service()
         self.check(own, min(max(own, 0) + 500, 1000))
-
-    def test_relative(self):
-        """To what the service has; there is a most."""
+        self.stop_service()
+        # It is relative to that of the service; the most is 1000.
 
         def dispensable():
             with open("/proc/self/oom_score_adj", "w") as file:

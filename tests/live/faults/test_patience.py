@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import subprocess
 import time
 
@@ -21,10 +20,10 @@ from ...harness import (
     read_line,
     wait_until,
 )
+from .test_bodies import MARKER, prefixed
 
 load_tests = load_tests_apply_scenarios
 
-MARKER = b"bzr message 3 (bzr 1.6)\n"
 SILENT = b"the client sent nothing for %g s in the middle of a request"
 DEAF = b"the client read nothing of its answer for %g s"
 #: More than a pipe and a socket hold.
@@ -35,10 +34,6 @@ WAYS = [
     ("socket", {"way": "socket"}),
     ("inet", {"way": "inet"}),
 ]
-
-
-def prefixed(data):
-    return struct.pack("!L", len(data)) + data
 
 
 #: The beginnings of a request in each version of the protocol, and of a body.
@@ -97,14 +92,14 @@ class PatienceCase(LiveTestCase):
     way = "fifo"
 
     def start(self, **options):
-        """Have what is configured be so for those who `come`."""
+        """Configure, and start a service unless connections are without one."""
         self.options = {"directory": self.root, **options}
         self.configure(**self.options)
         if self.way != "inet":
             self.start_service()
 
     def come(self):
-        """A connection."""
+        """Make a connection."""
         if self.way == "inet":
             return Inet(self)
         if self.way == "socket":
@@ -113,7 +108,7 @@ class PatienceCase(LiveTestCase):
             self.addCleanup(made.conversation.close)
             made.wait()
             return made
-        return self.connect(door="fifo" if self.way == "fifo" else "socket").open()
+        return self.connect(door="fifo").open()
 
     def assertGivenUp(self, made, why):
         """It ends with one line that says *why*, and status 3."""
@@ -143,12 +138,12 @@ class PatienceCase(LiveTestCase):
 
 
 class TestSilent(PatienceCase):
-    """FAULT 49: the rest of a request is not waited for for ever."""
+    """FAULT 49: a worker does not wait for ever for the rest of a request."""
 
     scenarios = WAYS
 
     def test_silent(self):
-        """Wherever it stops; not between requests, nor before the first."""
+        """The client stops anywhere in a request, but not between two."""
         self.start(request_timeout=0.3)
         idle = self.come()
         made = [self.come() for _ in BEGINNINGS]
@@ -167,7 +162,7 @@ class TestSilent(PatienceCase):
         self.assertGivenUp(idle, SILENT % 0.3)
 
     def test_slow(self):
-        """A byte now and then is enough."""
+        """A client that sends a byte now and then is waited for."""
         self.start(request_timeout=1)
 
         def kept_up():
@@ -184,7 +179,7 @@ class TestSilent(PatienceCase):
 
 
 class TestNever(PatienceCase):
-    """With 0 there is no such limit."""
+    """With request_timeout=0 there is no such limit."""
 
     way = "inet"
 
@@ -197,24 +192,8 @@ class TestNever(PatienceCase):
         self.assertEqual(HELLO, read_line(made.stdout))
 
 
-class TestBusy(PatienceCase):
-    """FAULT 49, as it was found."""
-
-    def test_one_byte(self):
-        self.start(request_timeout=0.5, max_workers=20)
-        made = [self.come() for _ in range(20)]
-        for each in made:
-            os.write(each.stdin, b"h")
-        self.assertEqual(["error", "busy"], self.ask("spawn", "alice")[:2])
-        for each in made:
-            self.assertGivenUp(each, SILENT % 0.5)
-        self.settled_status()
-        made = self.come()
-        self.assertEqual(HELLO, made.hello())
-
-
 class TestDeaf(PatienceCase):
-    """FAULT 49: nor is a client that does not read."""
+    """FAULT 49: a worker does not wait for ever for a client to read."""
 
     scenarios = WAYS
 
@@ -229,7 +208,7 @@ class TestDeaf(PatienceCase):
         return made
 
     def test_deaf(self):
-        """To one long answer, or to many short ones."""
+        """The client reads nothing of one long answer, or of many short ones."""
         self.start(request_timeout=0.4)
         self.assertGivenUp(self.ask_big(), DEAF % 0.4)
         made = self.come()
@@ -244,9 +223,9 @@ class TestDeaf(PatienceCase):
         self.assertGivenUp(made, DEAF % 0.4)
 
     def test_slow(self):
-        """A little is enough, and nothing is lost."""
+        """A client that reads a little now and then is waited for."""
         self.start(request_timeout=1)
-        # Less the kernel of a socket does not tell of.
+        # The kernel does not tell the writer of a socket of less than this.
         count = 1 << 14 if self.way == "socket" else 1
 
         def kept_up():
@@ -268,7 +247,7 @@ class TestDeaf(PatienceCase):
 
 
 class FullStderr(SocketConnection):
-    """Nobody reads its standard error, in which there is no room."""
+    """Its standard error is a full pipe that nobody reads."""
 
     talk = socketconversation.SocketConversation
 
@@ -304,7 +283,7 @@ request.request_handlers.register(b"chat", Chat, info="read")
 
 
 class TestFullStderr(PatienceCase):
-    """FAULT 49: nor is one that does not read what is wrong."""
+    """FAULT 49: a worker does not wait for ever for room in standard error."""
 
     way = "pipes"
 
@@ -316,14 +295,14 @@ class TestFullStderr(PatienceCase):
         return made
 
     def test_end(self):
-        """There is an end."""
+        """The worker ends although it cannot say why."""
         self.start(request_timeout=0.3)
         made = self.come()
         os.write(made.stdin, b"h")
         self.assertEqual(["exit", "3"], made.end())
 
     def test_answer(self):
-        """What a plug-in says is dropped, and the connection goes on."""
+        """What a plug-in prints is dropped, and the connection goes on."""
         self.add_plugin("chatty", CHATTY)
         self.start(request_timeout=0.3)
         made = self.come()

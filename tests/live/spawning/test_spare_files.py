@@ -14,7 +14,7 @@ from breezy.tests import TestCaseInTempDir
 
 from ....lpserve import system
 from ....lpserve.zygote import reset, worker
-from ...harness import DEADLINE, descriptors_of, wait_until
+from ...harness import DEADLINE, wait_until
 from ...processes import title_of
 from ...test_system import in_child
 from .test_reset import ProbeCase
@@ -153,7 +153,7 @@ class TestFiles(SparesCase, ProbeCase):
         return "second"
 
     def test_broken(self):
-        """A file that cannot be read ends a connection, as it ends "lp-serve --inet"."""
+        """A file that cannot be read ends a connection as it would with --inet."""
         words = ["--inet", "alice", "--directory", self.root, "--allow-writes"]
         for path in (self.config, self.rules):
             self.write(path, "aaa")
@@ -186,31 +186,6 @@ class TestFiles(SparesCase, ProbeCase):
     def be_directory(path):
         os.unlink(path)
         os.mkdir(path)
-
-    def test_log(self):
-        """A spare worker has no log open; each connection begins a log of its own."""
-        self.options += "debug_flags = hpss\n"
-        with open(self.config, "w") as file:
-            file.write(f"[DEFAULT]\n{self.options}")
-        self.start_service()
-        self.rest(1)
-        wait_until(self.is_ready, "it is ready")
-        (spare,) = self.spares()
-        logs = [p for p in descriptors_of(spare).values() if "brz.log" in p]
-        self.assertEqual([], logs)
-        for door in DOORS:
-            start = os.path.getsize(self.log)
-            before = time.time()
-            self.check_serves(doors=(door,))
-            with open(self.log) as log:
-                log.seek(start)
-                _, header, *lines = log.read().splitlines()
-            # Its own beginning, and times from then on.
-            begun = time.mktime(time.strptime(header[4:23], "%Y-%m-%d %H:%M:%S"))
-            self.assertTrue(before - 1 <= begun <= time.time(), header)
-            self.assertTrue(lines)
-            for line in lines:
-                self.assertContainsRe(line, r"^[0-9]\.[0-9]{3}  |^ ")
 
 
 class TestPractise(TestCaseInTempDir):

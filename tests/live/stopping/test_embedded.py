@@ -66,7 +66,7 @@ class EmbeddedCase(LiveTestCase):
         return {**super().env, "PATH": self.path}
 
     def client(self, *words):
-        """What a connection says and is told, through 'brz lp-serve-client'."""
+        """Say "hello" through 'brz lp-serve-client'; the completed process."""
         words = self.brz("lp-serve-client", *words, "alice")
         return self.run_program(words, b"hello\n")
 
@@ -80,29 +80,23 @@ class EmbeddedCase(LiveTestCase):
 
 
 class TestService(EmbeddedCase):
-    def use(self):
-        """Start it, ask it, reload it and stop it."""
+    path = ""
+
+    def test_by_path(self):
+        """Start, ask, reload and stop it; there is no Python to be found in PATH."""
         self.start_service()
         self.assertEqual({PROGRAM}, self.running())
         done = self.client("--no-fallback")
         self.assertEqual((0, HELLO, b""), (done.returncode, done.stdout, done.stderr))
         self.run_brz("lp-serve-control", "reload")
         self.assertEqual(2, self.status()["generation"])
-        connection = self.connect().open()
-        self.finish(connection)
+        self.check_serves(doors=("fifo",))
         self.run_brz("lp-serve-control", "shutdown")
         self.assertEqual(0, self.service.wait())
 
-    def test_by_path(self):
-        self.use()
-
-    def test_empty_path(self):
-        """There is no Python to be found, and none is wanted."""
-        self.path = ""
-        self.use()
-
     def test_by_name(self):
-        """Found in PATH, its first word has no directory."""
+        """The program is found in PATH: its first word has no directory."""
+        self.path = SYSTEMD_PATH
         self.brz = lambda *words: ["brz", *words]
         self.service = subprocess.Popen(
             ["/bin/sh", "-c", 'exec "$@"', "sh", *self.brz("lp-serve", "--fork-server")]
@@ -115,8 +109,7 @@ class TestService(EmbeddedCase):
         self.addCleanup(self.stop_service, self.service)
         socket = os.path.join(self.runtime, "socket")
         wait_until(lambda: os.path.exists(socket), "its doors are open")
-        connection = self.connect().open()
-        self.finish(connection)
+        self.check_serves(doors=("fifo",))
 
 
 class TestWithoutService(EmbeddedCase):
@@ -147,23 +140,14 @@ class TestSsh(EmbeddedCase, ConchTestCase):
         super().setUp()
         self.requireFeature(twisted_feature)
 
-    def say_hello_by_ssh(self):
+    def test_fallback(self):
+        """Each connection gets a process of its own, of the same program."""
+        self.configure(directory=self.root)
+        self.start_server()
         process = self.start_ssh()
         os.write(process.stdin.fileno(), b"hello\n")
         self.assertEqual(HELLO, read_line(process.stdout.fileno()))
         process.stdin.close()
         self.assertEqual(0, process.wait())
-
-    def test_with_service(self):
-        self.start_service()
-        self.start_server()
-        self.say_hello_by_ssh()
-        self.assertEqual(1, self.status()["totals"]["spawned"])
-
-    def test_fallback(self):
-        """Each connection gets a process of its own, of the same program."""
-        self.configure(directory=self.root)
-        self.start_server()
-        self.say_hello_by_ssh()
         [record] = self.server.wait_for_records(1)
         self.assertStartsWith(record["served"], "process ")

@@ -6,17 +6,16 @@ import re
 import resource
 import signal
 
-from ...harness import DEADLINE, descriptors_of, wait_until
+from ...harness import DEADLINE, LiveTestCase, descriptors_of, wait_until
 from ..spawning.socketcase import Link
-from .test_life import LifeCase
 
 
-class TestExhausted(LifeCase):
-    """FAULT 48: nothing of it needs a descriptor that cannot be had."""
+class TestExhausted(LiveTestCase):
+    """FAULT 48: a shutdown needs no new descriptor; a reload fails without one."""
 
-    def start(self, *options):
+    def start(self):
         """Start a service, and be connected to its socket."""
-        self.start_service(*options)
+        self.start_service()
         self.rest()
         self.link = self.connect_link()
         self.assertEqual("ok", self.link.ask(b"hello")[0])
@@ -27,13 +26,13 @@ class TestExhausted(LifeCase):
         return made
 
     def limit(self, soft):
-        """Let the service have no descriptor from *soft* on; what it could have."""
+        """Let the service open no descriptor from *soft* on; the limits before."""
         pid = self.service.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         return resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, before[1]))
 
     def exhaust(self):
-        """Leave none that is not in use."""
+        """Leave the service no descriptor to open; its limit before."""
         used = descriptors_of(self.service.pid)
         return self.limit(min(set(range(1000)) - set(used)))[0]
 
@@ -43,20 +42,25 @@ class TestExhausted(LifeCase):
         self.assertNotIn("unexpected", self.log_text())
 
     def test_shutdown(self):
+        """Connections finish."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.start()
+            start = len(self.log_text())
+            opened = self.serve("alice", "bob")
             self.exhaust()
             self.service.send_signal(number)
+            self.wait_for_log("stopping; 2 connections to finish", start)
+            self.finish(*opened)
             self.assertEnds()
 
     def test_shutdown_with_clients_that_cannot_be_accepted(self):
-        """More of them than descriptors that are free when all children have ended."""
+        """More of them than there are descriptors when all children have ended."""
         self.start_service()
         self.rest()
         start = len(self.log_text())
         self.exhaust()
         waiting = [self.connect_link() for _ in range(50)]
-        # One that is idle is given up for another, if any could be accepted.
+        # An idle client is given up for another, if any could be accepted.
         told = "cannot accept a connection: Too many|too many connections"
         wait_until(lambda: re.search(told, self.log_text(start)), "there are none left")
         self.service.send_signal(signal.SIGTERM)
@@ -65,18 +69,8 @@ class TestExhausted(LifeCase):
             self.assertIn(each.answer()[:2], ([], ["error", "busy"]))
             each.close()
 
-    def test_shutdown_with_connections(self):
-        """They finish."""
-        self.start()
-        opened = self.serve("alice", "bob")
-        self.exhaust()
-        self.service.send_signal(signal.SIGTERM)
-        self.wait_for_log("stopping; 2 connections to finish")
-        self.finish(*opened)
-        self.assertEnds()
-
     def test_reload(self):
-        """It fails, is told, and works when there are descriptors again."""
+        """A reload fails until there are enough descriptors."""
         self.start()
         most = self.exhaust()
         self.assertEqual(["error", "failed"], self.link.ask(b"reload")[:2])
@@ -85,24 +79,15 @@ class TestExhausted(LifeCase):
         self.service.send_signal(signal.SIGHUP)
         self.wait_for_log("Too many open files", start)
         self.limit(most)
-        self.assertEqual(["ok"], self.link.ask(b"reload"))
-        self.finish(*self.serve("alice", "bob"))
-        self.service.send_signal(signal.SIGTERM)
-        self.assertEnds()
-
-    def test_at_each_step(self):
-        """One descriptor more each time: it fails at the next call that needs one."""
-        self.start()
-        used = descriptors_of(self.service.pid)
-        free = sorted(set(range(1000)) - set(used))
-        most = 0
+        free = sorted(set(range(1000)) - set(descriptors_of(self.service.pid)))
         for room in free[:4]:
-            most = most or self.limit(room)[0]
             self.limit(room)
             self.assertIn(self.link.ask(b"reload")[0], ("ok", "error"))
             self.limit(most)
-            self.finish(*self.serve("alice"))
+            self.check_serves()
             self.rest()
+        self.assertEqual(["ok"], self.link.ask(b"reload"))
+        self.check_serves()
         self.assertIn('"faults": 0', self.link.ask(b"status")[1])
         self.service.send_signal(signal.SIGTERM)
         self.assertEnds()

@@ -7,8 +7,8 @@ import signal
 import time
 
 from ....lpserve.client import conversation
-from ...harness import DEADLINE, HELLO, read_line, wait_until
-from .test_life import LifeCase, is_gone
+from ...harness import DEADLINE, HELLO, LiveTestCase, read_line, wait_until
+from .test_life import is_gone
 
 CHANGING = """
 from breezy.bzr.smart import request
@@ -27,7 +27,7 @@ while "--zygote" in sys.argv and not os.path.exists(%r):
 """
 
 
-class TestReload(LifeCase):
+class TestReload(LiveTestCase):
     def setUp(self):
         super().setUp()
         self.add_plugin("changing", CHANGING % "first")
@@ -81,7 +81,7 @@ class TestReload(LifeCase):
         wait_until(rested, "one spare worker")
 
     def test_broken(self):
-        """What is broken is told, and the old generation keeps serving."""
+        """A reload of what is broken fails, and the old generation keeps serving."""
         self.start_service()
         self.rest()
         self.change("raise SystemExit('it does not work')")
@@ -104,8 +104,8 @@ class TestReload(LifeCase):
         served = self.serve(*"abcd")  # the spare ones, and new ones
         self.assertEqual(b"version\x01first\n", self.version(served[-1]))
         self.finish(*served)
-        # Mended, it works; one that merely cannot be loaded is left out by Breezy.
-        # (Its length differs: Python compares that and the time in seconds.)
+        # Breezy leaves out a plug-in that raises an Exception when it is loaded.
+        # (The file's length differs: Python compares that and the time in seconds.)
         self.change("raise ValueError('it does not work as it is')")
         self.assertEqual(["ok"], self.ask("reload"))
         connection = self.serve("alice")[0]
@@ -135,16 +135,16 @@ class TestReload(LifeCase):
         self.finish(*connections)
 
 
-class TestShutdown(LifeCase):
+class TestShutdown(LiveTestCase):
     def assert_stopping(self):
-        """Whoever comes now is told."""
+        """Check that new requests are refused, because it stops."""
         wait_until(lambda: self.status()["state"] == "stopping", "it stops")
         for door in ("fifo", "socket"):
             self.assertEqual(["error", "stopping"], self.connect(door=door).answer[:2])
         self.assertEqual(["error", "stopping"], self.ask("reload")[:2])
 
     def test_graceful(self):
-        """Running connections finish, whatever told it to stop."""
+        """Running connections finish, however it is told to stop."""
         for tell in (
             lambda service: self.assertEqual(["ok"], self.ask("shutdown")),
             lambda service: service.send_signal(signal.SIGTERM),
@@ -161,7 +161,7 @@ class TestShutdown(LifeCase):
             self.assertEqual([], self.paths_left())
 
     def test_at_once(self):
-        """Told twice, or to stop now, it ends the connections."""
+        """A second signal, or "shutdown now", ends the connections."""
         for tell in (
             lambda service: self.assertEqual(["ok"], self.ask("shutdown", "now")),
             lambda service: service.send_signal(signal.SIGINT),
@@ -189,7 +189,7 @@ class TestShutdown(LifeCase):
         self.assertEqual(0, service.wait(DEADLINE))
 
     def test_while_starting(self):
-        """Before its doors are open it can be stopped as well."""
+        """It can be stopped before its doors are open."""
         flag = os.path.join(self.test_dir, "flag")
         self.add_plugin("slow", SLOW % flag)
         self.start_service_slowly()
@@ -200,7 +200,7 @@ class TestShutdown(LifeCase):
         self.assertNotIn("Traceback", self.log_text())
 
     def test_reload_is_answered(self):
-        """FAULT 56: who waits for a reload, or for the next, is told it stops."""
+        """FAULT 56: those who wait for a reload, or the next, are answered."""
         flag = os.path.join(self.test_dir, "flag")
         self.add_plugin("changing", "")
         service = self.start_service()
@@ -233,9 +233,9 @@ class TestShutdown(LifeCase):
         return None
 
     def test_race(self):
-        """Of those who come while it is told to stop, nobody is forgotten."""
+        """FAULT 16: a client that comes while it is told to stop is always answered."""
         service = self.start_service()
-        last = self.serve("alice")[0]  # so that it is there until the end
+        last = self.serve("alice")[0]  # so that the service is there until the end
         clients = []
         for number in range(50):
             door = ("--door", ("fifo", "socket")[number % 2])
@@ -258,7 +258,7 @@ class TestShutdown(LifeCase):
         self.assertEqual(0, service.wait(DEADLINE))
 
     def test_waiting_ones(self):
-        """Who was accepted gets a worker, even if that has to be forked first."""
+        """FAULT 16: an accepted client gets a worker, even if that is forked later."""
         self.configure(spare_workers=0)
         service = self.start_service()
         self.rest(0)
