@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def descriptors_of(pid: int) -> dict[int, str]:
             with contextlib.suppress(FileNotFoundError):
                 found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
     return found
+
+
+def limit_descriptors(pid: int, count: int) -> tuple[int, int]:
+    """Let a process open *count* descriptors more, and no others; its limits before."""
+    used = descriptors_of(pid)
+    free = [number for number in range(len(used) + count + 1) if number not in used]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[count], before[1]))
+    return before
 
 
 class LiveTestCase(TestCaseInTempDir):

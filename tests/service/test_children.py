@@ -329,34 +329,6 @@ class TestHalfForked(ChildrenTestCase):
         _, status = os.waitpid(other, 0)
         self.assertEqual(-signal.SIGTERM, os.waitstatus_to_exitcode(status))
 
-    def check_later(self):
-        system.become_subreaper()
-        self.overrideAttr(system, "_clone", None)
-        reader, writer = os.pipe()
-
-        def be_zygote():
-            os.setsid()
-
-            def be_middle():
-                os.write(writer, b"%d\n" % system.fork(sleep))
-                sleep()
-
-            os.write(writer, b"%d\n" % system.fork(be_middle))
-            sleep()
-
-        zygote = self.add(be_zygote)
-        pids = sorted(int(read_line(reader)) for _ in range(2))
-        self.end(zygote)
-
-        def all_killed():
-            self.children.sweep()
-            self.children.reap_strangers()
-            return not self.children._groups
-
-        wait_until(all_killed, "all are killed")
-        for pid in pids:
-            self.assertRaises(ProcessLookupError, os.kill, pid, 0)
-
     def test_later(self):
         """A middle process is killed first, and then its child, which is adopted."""
         in_child(self.check_later)

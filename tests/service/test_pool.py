@@ -15,23 +15,19 @@ from .test_loop import LoopTestCase
 
 
 def be_worker(end):
-    """Do what USER says: exit with a status, die, go on, or connect and go on."""
+    """Do what USER says: exit with a status, send a message, or wait for a signal."""
     message, _ = channel.receive(end)
     if message is None:
         return 0
     word, _, number = message["user"].partition("-")
     if word == "exit":
         return int(number)
-    if word == "connected":
-        for path in os.listdir(message["path"]):
-            os.unlink(os.path.join(message["path"], path))
-        os.rmdir(message["path"])
     if word == "left":
         channel.send(end, "left")
         return 3
     if word == "missed":
-        channel.send(end, "imported", names=["b", "a"])
-        return 0
+        for _ in range(2):
+            channel.send(end, "imported", names=["b", "a"])
     signal.pause()
     return 0
 
@@ -349,11 +345,12 @@ class TestConnections(PoolTestCase):
         self.assertEqual("ok", connection.reply.answers[0][0])
 
     def test_what_the_rehearsal_missed(self):
-        """It is logged once, however many workers report it."""
-        for _ in range(2):
-            connection = self.submit("missed")
-            self.fork()
-            self.wait_closed(connection)
+        """It is logged once, however often it is reported."""
+        connection = self.submit("missed")
+        self.fork()
+        self.run_until(lambda: self.logged, "it is logged")
+        self.pool.signal_all(signal.SIGTERM)
+        self.wait_closed(connection)
         self.assertEqual(["rehearsal missed modules: a b"], self.logged)
 
     def test_signal_all(self):

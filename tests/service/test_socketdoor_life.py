@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The socket itself: who gets to it, how long it waits, what it has no room for."""
+"""The socket itself: who may connect, how long it waits, and how it closes."""
 
 import contextlib
 import os
@@ -66,9 +66,8 @@ class TestDoor(SocketDoorTestCase):
         self.assertStartsWith(self.wait_answers(theirs, 1)[0], "ok hello ")
 
     def connect_as(self, uid):
-        """A client of another user's: only root can be one."""
+        """Connect as the user *uid*, or, if we are not root, as not the door's user."""
         if os.geteuid() != 0:
-            # Then it is we who are somebody else to the door.
             self.door._uid = os.geteuid() + 1
             let_in = uid in self.allowed
             self.allowed.discard(os.geteuid())
@@ -86,7 +85,7 @@ class TestDoor(SocketDoorTestCase):
         return self.clients[-1]
 
     def test_sweep(self):
-        """Who has sent no whole request is told and let go, and nobody else."""
+        """Only clients that have sent no whole request are told, and disconnected."""
         idle, half, deaf = self.connect(), self.connect(), self.connect()
         waits, other = self.connect(), self.connect()
         half.send(b"spawn alice", *self.stdio())
@@ -127,7 +126,7 @@ class TestDoor(SocketDoorTestCase):
         reply.close()
 
     def test_nobody_reads(self):
-        """Requests wait while answers do; others are answered; none is lost."""
+        """While a client reads no answers its requests wait; others are answered."""
         deaf = self.connect()
         self.fill(deaf)
         first = len(self.arrived)
@@ -142,7 +141,7 @@ class TestDoor(SocketDoorTestCase):
         self.assertEqual(len(self.arrived), len(numbers) + 2)
 
     def test_flood(self):
-        """FAULT 11: somebody who sends without end does not keep the loop."""
+        """FAULT 11: a client that sends without end does not delay others."""
         words = [sys.executable, "-I", "-S", "-c", FLOOD]
         flood = subprocess.Popen([*words, "socket"], cwd=self.directory.path)
         try:
@@ -157,7 +156,7 @@ class TestDoor(SocketDoorTestCase):
             flood.wait()
 
     def test_close(self):
-        """FAULT 16: what was asked before is answered, then it is gone."""
+        """FAULT 16: requests that were sent before are answered."""
         early, silent = self.connect(), self.connect()
         self.run_until(lambda: len(self.door.waiting) == 2, "both are in")
         early.send(b"hello\n")

@@ -8,8 +8,7 @@ import signal
 from breezy.tests.scenarios import load_tests_apply_scenarios, multiply_scenarios
 
 from ...harness import BY_DOOR, DEADLINE, HELLO, LiveTestCase, wait_until
-from ..stopping.test_life import is_gone
-from .victims import kind_of
+from .victims import is_gone, kind_of
 
 load_tests = load_tests_apply_scenarios
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 from ...harness import DEADLINE, DOORS, LiveTestCase, descriptors_of, wait_until
+from .victims import is_gone
 
 
 class TestTrouble(LiveTestCase):
@@ -27,7 +28,7 @@ class TestTrouble(LiveTestCase):
         self.start_service()
         old = self.stopped(self.settled_status()["zygote"])
         self.assertEqual(["ok"], self.ask("reload"))
-        wait_until(lambda: not os.path.exists(f"/proc/{old}"), "it was ended")
+        wait_until(lambda: is_gone(old), "it was ended")
         self.check_serves()
 
     def test_started_without_streams(self):

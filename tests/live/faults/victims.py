@@ -27,8 +27,18 @@ def state_of(pid: int) -> bytes:
     return b"".join(_stat(pid)[:1])
 
 
+def parent_of(pid: int) -> int:
+    """Its parent; 0 if there is no process *pid*."""
+    return int(b"".join(_stat(pid)[1:2]) or 0)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether there is no process *pid*, not even a zombie."""
+    return not os.path.exists(f"/proc/{pid}")
+
+
 def is_running(pid: int) -> bool:
-    """Whether there is a process *pid* that has not ended."""
+    """Whether there is a process *pid* that has not ended, reaped or not."""
     return state_of(pid) not in (b"", b"Z")
 
 

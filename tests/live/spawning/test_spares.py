@@ -8,7 +8,7 @@ import os
 import signal
 
 from ...harness import LiveTestCase, read_line, wait_until
-from ..faults.victims import kind_of
+from ..faults.victims import is_gone, kind_of
 from .test_reset import ProbeCase
 
 DOORS = ("fifo", "socket")
@@ -83,7 +83,7 @@ class TestPool(SparesCase):
         stopped = self.spares()[0]
         os.kill(stopped, signal.SIGSTOP)
         self.assertEqual(["ok"], self.ask("reload"))
-        wait_until(lambda: not os.path.exists(f"/proc/{stopped}"), "it was ended")
+        wait_until(lambda: is_gone(stopped), "it was ended")
         self.rest(2, before)
 
 

@@ -2,7 +2,6 @@
 
 """Spawning and stdio: what goes wrong between a request and a worker's end."""
 
-import contextlib
 import os
 import random
 import re
@@ -21,10 +20,12 @@ from ...harness import (
     LiveTestCase,
     SocketConnection,
     descriptors_of,
+    limit_descriptors,
     read_line,
     wait_until,
 )
 from ...processes import title_of
+from ..faults.victims import state_of
 
 #: Makes a worker wait before each thing that it does with its stdio: the pauses put its
 #: steps and the client's into every order, which is FAULT 5.
@@ -65,14 +66,10 @@ class TestSpawning(LiveTestCase):
     def pid_for(self, user: str) -> int:
         """The pid of the worker that serves *user*."""
 
-        def found() -> int | None:
-            for pid in self.processes():
-                with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as comm:
-                    if comm.read() == f"lp:{user}\n":
-                        return pid
-            return None
+        def found() -> list[int]:
+            return [pid for pid in self.processes() if title_of(pid) == f"lp:{user}"]
 
-        return wait_until(found, f"a worker for {user}")
+        return wait_until(found, f"a worker for {user}")[0]
 
     def fifos_gone(self, connection: Connection) -> bool:
         return not os.path.exists(os.path.dirname(connection.paths[0]))
@@ -91,15 +88,6 @@ class TestSpawning(LiveTestCase):
             self.assertTrue(self.fifos_gone(connection))
             connection.close()
         self.rest(descriptors=before)
-
-    def free_descriptors(self, count: int) -> int:
-        """The limit that leaves the service *count* descriptors to open."""
-        limit = 0
-        used = descriptors_of(self.service.pid)
-        while limit in used or count:
-            count -= limit not in used
-            limit += 1
-        return limit
 
     def test_service_has_no_descriptors_left(self):
         """FAULT 3: EMFILE at each thing that the service opens for a connection."""
@@ -131,9 +119,7 @@ class TestSpawning(LiveTestCase):
         """
         self.rest(spares, before)
         pid, start = self.service.pid, len(self.log_text())
-        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        limit = (self.free_descriptors(count), limits[1])
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+        limits = limit_descriptors(pid, count)
         asked = self.ask_worker("alice", door)
 
         def answer_or_log() -> object:
@@ -174,9 +160,7 @@ class TestSpawning(LiveTestCase):
                 lambda spare=spare: title_of(spare) == "lp-spare",
                 "the spare worker is ready",
             )
-            used = descriptors_of(spare)
-            limit = [n for n in range(len(used) + 8) if n not in used][count]
-            resource.prlimit(spare, resource.RLIMIT_NOFILE, (limit, limit))
+            limit_descriptors(spare, count)
             if door == "socket":
                 self.check_served_by_nobody(door)
             else:
@@ -193,10 +177,8 @@ class TestSpawning(LiveTestCase):
         def waits_for_stdout() -> bool:
             stdin = connection.paths[0]
             opened = descriptors_of(connection.pid)
-            with open(f"/proc/{connection.pid}/stat") as file:
-                asleep = file.read().rpartition(") ")[2].startswith("S")
             found = [number for number, name in opened.items() if name == stdin]
-            return found == [0] and asleep
+            return found == [0] and state_of(connection.pid) == b"S"
 
         wait_until(waits_for_stdout, "the worker has its stdin")
         resource.prlimit(connection.pid, resource.RLIMIT_NOFILE, (3, 3))

@@ -6,7 +6,7 @@ import re
 import resource
 import signal
 
-from ...harness import DEADLINE, LiveTestCase, descriptors_of, wait_until
+from ...harness import DEADLINE, LiveTestCase, limit_descriptors, wait_until
 from ..spawning.socketcase import Link
 
 
@@ -25,16 +25,9 @@ class TestExhausted(LiveTestCase):
         self.addCleanup(made.close)
         return made
 
-    def limit(self, soft):
-        """Let the service open no descriptor from *soft* on; the limits before."""
-        pid = self.service.pid
-        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        return resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, before[1]))
-
-    def exhaust(self):
-        """Leave the service no descriptor to open; its limit before."""
-        used = descriptors_of(self.service.pid)
-        return self.limit(min(set(range(1000)) - set(used)))[0]
+    def exhaust(self, count=0):
+        """Leave the service *count* descriptors to open; its limits before."""
+        return limit_descriptors(self.service.pid, count)
 
     def assertEnds(self):
         self.assertEqual(0, self.service.wait(DEADLINE), self.log_text())
@@ -72,20 +65,17 @@ class TestExhausted(LiveTestCase):
     def test_reload(self):
         """A reload fails until there are enough descriptors."""
         self.start()
-        most = self.exhaust()
+        limits = self.exhaust()
         self.assertEqual(["error", "failed"], self.link.ask(b"reload")[:2])
-        self.assertIn('"faults": 0', self.link.ask(b"status")[1])
         start = len(self.log_text())
         self.service.send_signal(signal.SIGHUP)
         self.wait_for_log("Too many open files", start)
-        self.limit(most)
-        free = sorted(set(range(1000)) - set(descriptors_of(self.service.pid)))
-        for room in free[:4]:
-            self.limit(room)
-            self.assertIn(self.link.ask(b"reload")[0], ("ok", "error"))
-            self.limit(most)
-            self.check_serves()
+        for count in range(4):
+            resource.prlimit(self.service.pid, resource.RLIMIT_NOFILE, limits)
             self.rest()
+            self.exhaust(count)
+            self.assertIn(self.link.ask(b"reload")[0], ("ok", "error"))
+        resource.prlimit(self.service.pid, resource.RLIMIT_NOFILE, limits)
         self.assertEqual(["ok"], self.link.ask(b"reload"))
         self.check_serves()
         self.assertIn('"faults": 0', self.link.ask(b"status")[1])

@@ -8,6 +8,7 @@ import shutil
 import signal
 
 from ...harness import DEADLINE, DOORS, HELLO, LiveTestCase, wait_until
+from ..faults.victims import is_gone, is_running, parent_of, state_of, zombies_of
 from ..spawning.test_reset import ProbeCase
 
 #: Holds an actor of a rehearsal (1: the worker, 2: the client) from its fork until
@@ -34,25 +35,6 @@ def _in_child():
 if "--zygote" in sys.argv:
     os.register_at_fork(before=_before, after_in_child=_in_child)
 """
-
-
-def state_of(pid):
-    """The state letter of a process (proc(5)) and its parent."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        with open(f"/proc/{pid}/stat") as file:
-            words = file.read().rpartition(")")[2].split()
-        return words[0], int(words[1])
-    return None, 0
-
-
-def is_gone(pid):
-    """Whether there is no such process, not even a zombie."""
-    return not os.path.exists(f"/proc/{pid}")
-
-
-def is_dead(pid):
-    """Whether a process has ended, reaped or not."""
-    return state_of(pid)[0] in ("Z", "X", None)
 
 
 class TestKilledService(LiveTestCase):
@@ -206,7 +188,7 @@ class TestRehearsal(LiveTestCase):
         wait_until(lambda: os.path.exists(path), "an actor is held")
         with open(path) as file:
             zygote = int(file.read())
-        actors = [pid for pid in self.processes() if state_of(pid)[1] == zygote]
+        actors = [pid for pid in self.processes() if parent_of(pid) == zygote]
         self.assertEqual(number, len(actors))
         return zygote, actors
 
@@ -222,7 +204,7 @@ class TestRehearsal(LiveTestCase):
         self.service.send_signal(signal.SIGSTOP)
         self.addCleanup(self.service.send_signal, signal.SIGCONT)
         os.kill(zygote, signal.SIGKILL)
-        wait_until(lambda: all(map(is_dead, actors)), "the actors have ended")
+        wait_until(lambda: not any(map(is_running, actors)), "the actors have ended")
         self.service.send_signal(signal.SIGCONT)
         self.wait_for_log("generation 2 failed")
         self.finish(*self.serve("alice", "bob"))
@@ -259,18 +241,13 @@ class TestReaping(LiveTestCase):
             os.kill(killed.pid, signal.SIGTERM)
             self.assertEqual(["signal", "15"], killed.end())
         self.rest()
-        wait_until(lambda: self.children_of(service.pid) == "SSS", "no zombies")
+        wait_until(lambda: not zombies_of(service.pid), "no zombies")
         service.send_signal(signal.SIGINT)
         service.send_signal(signal.SIGHUP)
         wait_until(lambda: self.status()["generation"] == 2, "it was reloaded")
         self.rest()
         service.terminate()
         self.assertEqual(0, service.wait(DEADLINE))
-
-    def children_of(self, pid):
-        """The states of the children of a process, sorted."""
-        states = [state_of(int(n)) for n in os.listdir("/proc") if n.isdigit()]
-        return "".join(sorted(state for state, parent in states if parent == pid))
 
 
 class TestHooks(ProbeCase):
@@ -289,9 +266,9 @@ class TestHooks(ProbeCase):
         wait_until(lambda: is_gone(hook), "what the connection started ended")
         # The service adopts an orphan, as a daemon that a hook starts.
         orphan = int(self.ask_probe(ended, b"orphan"))
-        wait_until(lambda: state_of(orphan)[1] == service.pid, "it was adopted")
+        wait_until(lambda: parent_of(orphan) == service.pid, "it was adopted")
         self.finish(ended)
-        wait_until(lambda: state_of(orphan)[0] == "S", "it sleeps, unharmed")
+        wait_until(lambda: state_of(orphan) == b"S", "it sleeps, unharmed")
         os.kill(orphan, signal.SIGKILL)
         wait_until(lambda: is_gone(orphan), "it was reaped")
 

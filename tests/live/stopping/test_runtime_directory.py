@@ -9,7 +9,14 @@ import shutil
 import signal
 import stat
 
-from ...harness import DEADLINE, DOORS, HELLO, LiveTestCase, descriptors_of, wait_until
+from ...harness import (
+    DEADLINE,
+    DOORS,
+    HELLO,
+    LiveTestCase,
+    limit_descriptors,
+    wait_until,
+)
 from ..spawning.socketcase import BUSY_HOUSE
 
 
@@ -43,14 +50,21 @@ class TestReplaced(DirectoryCase):
     def replace(self, name, kind):
         """Replace a directory; a function that removes what replaces it."""
         path = self.path(name)
-        shutil.rmtree(path)
-        if kind == "file":
-            with open(path, "w"):
-                pass
-        elif kind == "link":
-            os.symlink(self.test_dir, path)
-        else:
-            os.mkfifo(path)
+
+        def replaced():
+            shutil.rmtree(path)
+            try:
+                if kind == "file":
+                    os.mknod(path)
+                elif kind == "link":
+                    os.symlink(self.test_dir, path)
+                else:
+                    os.mkfifo(path)
+            except FileExistsError:
+                return False  # the service has made the directory again
+            return True
+
+        wait_until(replaced, f"there is a {kind} instead of {name}")
         return lambda: os.unlink(path)
 
     def test_replaced(self):
@@ -145,8 +159,7 @@ class TestShortage(DirectoryCase):
 
         def starved():
             # The service may just have closed one.
-            least = min(set(range(limits[0])) - set(descriptors_of(service.pid)))
-            resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (least, limits[1]))
+            limit_descriptors(service.pid, 0)
             return "Too many open files: an operation was skipped" in self.log_text(
                 start
             )

@@ -8,7 +8,7 @@ import time
 
 from ....lpserve.client import conversation
 from ...harness import DEADLINE, HELLO, LiveTestCase, read_line, wait_until
-from .test_life import is_gone
+from ..faults.victims import is_gone
 
 CHANGING = """
 from breezy.bzr.smart import request
