@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the tests of the socket share: one in a loop of this process, and clients."""
+"""What the tests of the socket share: a door in this process, and clients."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ class Client:
 
 
 class SocketDoorTestCase(LoopTestCase):
-    """An open socket, at which whatever happens nothing may be left open.
+    """A test with an open door; at its end nothing may be left open.
 
     :ivar arrived: requests and errors, in order.
     :ivar spawned: the replies to ``spawn``, which the tests answer.
@@ -93,7 +93,7 @@ class SocketDoorTestCase(LoopTestCase):
         reply.close()
 
     def check_nothing_left(self):
-        """Close our ends: then the service's are closed, and nothing is watched."""
+        """Close our ends, and wait until the door has closed its own."""
         for client in self.clients:
             client.link.close()
         for descriptor in self.mine:

@@ -62,7 +62,7 @@ class DoorTestCase(LoopTestCase):
 
 
 class TestRequests(DoorTestCase):
-    """What is written to the control FIFO arrives with its way back."""
+    """Requests arrive with a reply to answer to."""
 
     def test_answered(self):
         reader = self.make_reply()
@@ -78,7 +78,7 @@ class TestRequests(DoorTestCase):
         self.assertEqual(b"", os.read(reader, 100))
 
     def test_refused(self):
-        """FAULT 13: an error finds its way back too."""
+        """FAULT 13: a request that is refused has its reply, too."""
         self.make_reply()
         self.write(b"spawn ../x reply=me\n\xff\n")
         self.wait_arrived(2)
@@ -99,7 +99,7 @@ class TestRequests(DoorTestCase):
         self.assertEqual(before, system.open_descriptors())
 
     def test_half_a_line_and_silence(self):
-        """FAULT 11: others are served at once, and it is told when it is late."""
+        """FAULT 11: other requests arrive at once, and half a line expires."""
         self.overrideAttr(RequestReader, "HOLD", 0.2)
         self.make_reply("slow")
         self.make_reply("quick")
@@ -117,7 +117,7 @@ class TestRequests(DoorTestCase):
 
 
 class TestReplies(DoorTestCase):
-    """Answers, however the reader behaves."""
+    """Answers to readers that are slow, late, or gone."""
 
     def accept(self, name="me"):
         """A reply and the descriptor of its reader."""
@@ -126,7 +126,7 @@ class TestReplies(DoorTestCase):
         return self.wait_arrived(len(self.arrived) + 1)[1], reader
 
     def test_full(self):
-        """What does not fit is written when there is room, in order, then the end."""
+        """Answers that do not fit are written in order when there is room."""
         reply, reader = self.accept()
         sent = b"".join(b"%07d\n" % number for number in range(40000))
         for start in range(0, len(sent), 50000):
@@ -158,7 +158,7 @@ class TestReplies(DoorTestCase):
         )
 
     def test_reader_that_never_reads(self):
-        """An answer for which there is no room is given up after some time."""
+        """An answer for which there is no room is dropped after `ANSWER_PATIENCE`."""
         self.overrideAttr(doors, "ANSWER_PATIENCE", 0.05)
         before = system.open_descriptors()
         reply, _ = self.accept()
@@ -171,7 +171,7 @@ class TestReplies(DoorTestCase):
         self.assertFalse(reply.send(b"more"))
 
     def test_reader_comes_late(self):
-        """A shell starts ``cat`` after it has written the request."""
+        """The reader opens the FIFO after the request, as ``cat`` in a shell does."""
         os.mkfifo(self.reply_path())
         self.write(b"hello reply=me\n")
         self.loop.call_later(0.1, self.open_reply)
@@ -179,7 +179,7 @@ class TestReplies(DoorTestCase):
         self.assertEqual([], self.logged)
 
     def test_no_reader_comes(self):
-        """After its grace the request is dropped, which is logged."""
+        """After `REPLY_GRACE` the request is dropped, which is logged."""
         self.overrideAttr(doors, "REPLY_GRACE", 0.05)
         before = system.open_descriptors()
         os.mkfifo(self.reply_path())
@@ -217,7 +217,7 @@ class TestOpenAndClose(DoorTestCase):
     """The FIFO itself."""
 
     def test_open(self):
-        """Private whatever the umask, and no half-made one is left."""
+        """The FIFO is private whatever the umask, and nothing else is left."""
         self.door.close()
         self.addCleanup(os.umask, os.umask(0))
         self.door.open()
@@ -230,7 +230,7 @@ class TestOpenAndClose(DoorTestCase):
         )
 
     def test_close(self):
-        """FAULT 16: what was written before is answered, then it is gone."""
+        """FAULT 16: requests that were written before arrive; the FIFO is removed."""
         reader = self.make_reply()
         before = system.open_descriptors()
         self.write(b"spawn alice reply=me\nhello\n")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Those who send much that means nothing, or nothing at all; FAULT 52."""
+"""Clients that send much that means nothing, or nothing at all; FAULT 52."""
 
 import resource
 import signal
@@ -19,7 +19,7 @@ LITTLE = 300_000
 
 
 class _Peak:
-    """The most memory that was taken meanwhile, in bytes."""
+    """`bytes` is the most memory that was allocated meanwhile."""
 
     def __enter__(self):
         tracemalloc.start()
@@ -34,7 +34,7 @@ class _Peak:
 
 class TestFifo(DoorTestCase):
     def rounds(self, data):
-        """How many requests have arrived after each of the next rounds."""
+        """Write *data*; how many requests have arrived after each of three rounds."""
         self.write(data)
         found = []
 
@@ -50,7 +50,7 @@ class TestFifo(DoorTestCase):
         return found
 
     def test_newlines(self):
-        """A pipe that is full of them costs hardly more than what it holds."""
+        """A pipe full of them takes hardly more memory than its bytes."""
         for blank in (b"\n", b" \n", b"\r\n"):
             self.arrived.clear()
             with _Peak() as peak:
@@ -61,21 +61,21 @@ class TestFifo(DoorTestCase):
             self.assertEqual(["hello"], [each.verb for each, _ in self.arrived])
 
     def test_rubbish(self):
-        """Others have their turn before all of it is understood; none is lost."""
+        """A limited number is handled in each round, and none is lost."""
         rounds = self.rounds(b"x\n" * 5000 + b"hello\n")
         self.assertTrue(rounds[0] <= 64 and rounds[-1] <= 3 * 64, rounds)
         self.wait_arrived(5001)
         self.assertEqual("hello", self.arrived[-1][0].verb)
 
     def test_half_a_line_after_much(self):
-        """It has its time-out, although nothing is read when it is understood."""
+        """Half a line expires although nothing is read after it."""
         self.overrideAttr(type(self.door._reader), "HOLD", 0.2)
         self.write(b"hello\n" * 200 + b"hel")
         self.wait_arrived(201)
         self.assertContainsString(self.arrived[-1][0].text, "no newline at its end")
 
     def test_close(self):
-        """FAULT 16: all that was written before is understood."""
+        """FAULT 16: all requests that were written before are handled."""
         self.rounds(b"hello\n" * 1000)
         self.write(b"status\n" * 1000)
         self.door.close()
@@ -85,7 +85,7 @@ class TestFifo(DoorTestCase):
 
 class TestSocket(SocketDoorTestCase):
     def test_newlines(self):
-        """They are no objects, with descriptors or without."""
+        """They take little memory, with descriptors or without."""
         client, stdio = self.connect(), self.stdio()
         self.run_until(lambda: self.door.waiting, "it is accepted")
         for number, descriptors in enumerate(((), stdio), 1):
@@ -110,7 +110,7 @@ class TestSocket(SocketDoorTestCase):
         self.assertEqual(4, len(self.spawned[0].attached))
 
     def test_turns(self):
-        """One who asks and asks does not keep others waiting, and is answered."""
+        """A client with many requests does not delay others; all are answered."""
         asked = []
 
         def handle(request, reply):
@@ -134,7 +134,7 @@ class TestSocket(SocketDoorTestCase):
         self.run_until(lambda: not self.door.waiting, "it is noticed")
 
     def test_idle(self):
-        """Of those who ask nothing the oldest go when there are too many."""
+        """When there are too many idle clients the oldest are disconnected."""
         self.overrideAttr(socketdoor, "MOST_WAITING", 5)
         idle = [self.connect() for _ in range(8)]
         self.run_until(lambda: len(self.arrived) == 3, "three are too many")
@@ -146,7 +146,7 @@ class TestSocket(SocketDoorTestCase):
             self.wait_answers(client, 1)
 
     def test_no_descriptors_left(self):
-        """One who asks is let in, in place of one who does not."""
+        """An idle client is disconnected to make room for one that asks."""
 
         def run():
             signal.set_wakeup_fd(-1)
@@ -171,10 +171,10 @@ class TestSocket(SocketDoorTestCase):
 
 
 class TestHiddenHangUp(SocketDoorTestCase):
-    """FAULT 53: a client that goes is seen to go, wherever it left its own end."""
+    """FAULT 53: a client that sends its own end is still seen to go."""
 
     def spawned_by(self, client, *behind):
-        """Have *client* spawn, and send what comes *behind*: it is told if it goes."""
+        """Spawn, and send the descriptors *behind*; a list, filled when it has gone."""
         client.send(b"spawn alice\n", *self.stdio())
         for each in behind:
             client.send(b"\n", each)
@@ -184,7 +184,7 @@ class TestHiddenHangUp(SocketDoorTestCase):
         return gone
 
     def test_in_the_queue(self):
-        """It waits where nobody reads any more."""
+        """The end waits in the queue of the connection."""
         client = self.connect()
         end = client.link.fileno()
         gone = self.spawned_by(client, end, end)
@@ -193,7 +193,7 @@ class TestHiddenHangUp(SocketDoorTestCase):
         self.run_until(lambda: gone, "the news")
 
     def test_answers_arrive(self):
-        """Of what was sent behind the spawn nothing comes, and no harm is done."""
+        """What was sent behind the spawn is not read; answers still arrive."""
         client = self.connect()
         gone = self.spawned_by(client, client.link.fileno())
         self.assertTrue(self.spawned[0].send(b"ok 1\n"))
@@ -203,7 +203,7 @@ class TestHiddenHangUp(SocketDoorTestCase):
         self.assertEqual([], gone)
 
     def test_as_stdio(self):
-        """No worker has the end of a connection to the service, its own or not."""
+        """A connection to the service is refused as stdio."""
         other = self.connect()
         for where in range(3):
             client = self.connect()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What runs out is told apart from bugs."""
+"""`Shortages` tells what ran out from bugs."""
 
 import errno
 import logging
@@ -28,7 +28,7 @@ class TestShortages(TestCase):
         self.assertEqual([], self.lines)
 
     def test_told_once(self):
-        """FAULT 58: each of them once in a while."""
+        """FAULT 58: each shortage is logged once in `QUIET` seconds."""
         full, files = OSError(errno.ENOSPC, "full"), OSError(errno.EMFILE, "many")
         for _ in range(3):
             self.assertTrue(self.shortages.explain(full))

@@ -14,7 +14,7 @@ from .socketdoorcase import SocketDoorTestCase
 
 
 class TestRequests(SocketDoorTestCase):
-    """What is sent, however it is cut, is answered in order."""
+    """Requests are answered in order, in whatever pieces they come."""
 
     def test_hundreds_at_once(self):
         client, other = self.connect(), self.connect()
@@ -26,7 +26,7 @@ class TestRequests(SocketDoorTestCase):
         self.assertEqual(1, len(self.wait_answers(other, 1)))
 
     def test_byte_by_byte(self):
-        """FAULT 11: others are served meanwhile; descriptors may come with a part."""
+        """FAULT 11: others are answered meanwhile; descriptors come with any part."""
         slow = self.connect()
         stdio = self.stdio()
         line = b"spawn 'alice' env.LANG=\xc3\xa9\n"
@@ -42,7 +42,7 @@ class TestRequests(SocketDoorTestCase):
         self.assertEqual(4, len(self.spawned[0].attached))
 
     def test_half_closed(self):
-        """Whoever has no more to say is still answered, and then let go."""
+        """A client that has shut its side down is still answered."""
         client = self.connect()
         client.send(b"hello\nstatus\n")
         client.link.shutdown(socket.SHUT_WR)
@@ -72,7 +72,7 @@ class TestRequests(SocketDoorTestCase):
         self.assertEqual(2, len(lines))
 
     def test_refused(self):
-        """FAULT 13: and the next request is one."""
+        """FAULT 13: a bad request is answered, and the next one is good."""
         client = self.connect()
         bad = (b"quit", b"hello \0", b"hello \xff", b"hello 'x", b"hello reply=me")
         for count, line in enumerate(bad, 1):
@@ -83,7 +83,7 @@ class TestRequests(SocketDoorTestCase):
         self.assertEqual("ok hello 6", self.wait_answers(client, 6)[-1])
 
     def test_too_long(self):
-        """One of the greatest length is none; another ends the connection."""
+        """A line that is too long ends the connection."""
         line = b"spawn alice env.LANG=".ljust(MAX_REQUEST - 1, b"x") + b"\n"
         client = self.connect()
         client.send(line, *self.stdio())
@@ -97,7 +97,7 @@ class TestRequests(SocketDoorTestCase):
         self.assertEqual(1, len(self.wait_end(without_end)))
 
     def test_answer_of_a_handler_that_fails(self):
-        """What it has answered is sent although it raises then."""
+        """An answer is sent although its handler raises after it."""
         handle, client = self.handle, self.connect()
         self.door.handle = lambda *args: (handle(*args), 1 / 0)
         client.send(b"hello\nhello\n")
@@ -107,7 +107,7 @@ class TestRequests(SocketDoorTestCase):
 
 
 class TestDescriptors(SocketDoorTestCase):
-    """What is attached to a request; whatever is not used is closed."""
+    """Descriptors that are attached to requests; those not used are closed."""
 
     def spawn(self, *descriptors):
         client = self.connect()
@@ -115,7 +115,7 @@ class TestDescriptors(SocketDoorTestCase):
         return client
 
     def test_three(self):
-        """They are what was sent, not inheritable, and closed when handed over."""
+        """The three are not inheritable, and are closed when handed over."""
         ends = [self.pipe(), self.pipe(), self.pipe()]
         stdio = ends[0][0], ends[1][1], ends[2][1]
         self.spawn(*stdio)
@@ -131,7 +131,7 @@ class TestDescriptors(SocketDoorTestCase):
             self.assertRaises(OSError, os.fstat, number)
 
     def test_closed_at_once(self):
-        """A socket that was told to wait when it is closed does not have us wait."""
+        """SO_LINGER of a socket that is closed is cleared, so that nobody waits."""
         linger = socket.SOL_SOCKET, socket.SO_LINGER
         with socket.create_server(("127.0.0.1", 0)) as server:
             one = socket.create_connection(server.getsockname())
@@ -153,7 +153,7 @@ class TestDescriptors(SocketDoorTestCase):
                 )
 
     def test_no_use(self):
-        """Whatever the kernel says of a descriptor is an answer."""
+        """An error of the kernel about a descriptor is answered."""
 
         def fail(descriptors, address):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
@@ -181,7 +181,7 @@ class TestDescriptors(SocketDoorTestCase):
                 self.assertStartsWith(self.wait_answers(client, 2)[1], "ok ")
 
     def test_apart(self):
-        """They belong to the line with whose bytes they were sent."""
+        """Descriptors belong to the line with whose bytes they were sent."""
         client = self.connect()
         client.send(b"\n", *self.stdio())
         client.send(b"spawn alice\n")
@@ -209,7 +209,7 @@ class TestDescriptors(SocketDoorTestCase):
         self.assertEqual(2, len(self.wait_answers(behind, 2)))
 
     def test_without_a_request(self):
-        """The end of the connection closes them, and a line that is too long."""
+        """They are closed with the connection, and with a line that is too long."""
         for data in (b"spawn alice", b"\n", b"x" * 5000):
             client = self.connect()
             client.send(data, *self.stdio())
@@ -234,7 +234,7 @@ class TestDescriptors(SocketDoorTestCase):
         return socket.socket(fileno=os.dup(self.mine[-1]))
 
     def test_sockets(self):
-        """They must be connected; whatever else a socket is, it is of no use."""
+        """Only connected sockets are taken."""
         ours, theirs = socket.socketpair()
         self.mine += [ours.detach(), theirs.detach()]
         self.spawn(self.mine[0], self.mine[0], self.mine[0])
@@ -262,7 +262,7 @@ class TestDescriptors(SocketDoorTestCase):
                 self.assertRefused(self.spawn(*stdio), "not connected")
 
     def test_pipe_whose_writer_is_gone(self):
-        """What it holds is a connection too: of one that did not wait."""
+        """A pipe that still holds data is taken, though its writer is gone."""
         reader, writer = os.pipe()
         self.mine.append(reader)
         os.write(writer, b"hello\n")
@@ -273,7 +273,7 @@ class TestDescriptors(SocketDoorTestCase):
         self.assertEqual(b"hello\n", os.read(self.spawned[0].attached[1], 10))
 
     def test_gone(self):
-        """Whoever waits for the worker is told once; the descriptors are kept."""
+        """`on_disconnect` is called once; the descriptors are kept."""
         client = self.spawn(*self.stdio())
         self.run_until(lambda: self.spawned, "the spawn")
         gone = []

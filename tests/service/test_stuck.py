@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Workers that are stuck: real ones, and pings that some of them answer."""
+"""`StuckWorkers`, with real workers that answer pings or do not."""
 
 import os
 
@@ -22,7 +22,7 @@ class TestStuck(PoolTestCase):
         return worker
 
     def test_spare(self):
-        """FAULT 50: one that does not answer is killed, and replaced."""
+        """FAULT 50: a spare worker that does not answer is killed, and replaced."""
         worker = self.make_spare()
         for _ in range(MAX_SILENT):
             self.stuck.end_spares()
@@ -33,7 +33,7 @@ class TestStuck(PoolTestCase):
         self.assertEqual((0, 0, 1, 0), self.counts())
 
     def test_it_takes_time(self):
-        """However often the service looks."""
+        """It is not killed before `GRACE` is over, however often the service looks."""
         self.overrideAttr(stuck, "GRACE", 60.0)
         self.make_spare()
         for _ in range(10 * MAX_SILENT):
@@ -48,7 +48,7 @@ class TestStuck(PoolTestCase):
         self.assertEqual((1, 0, 0, 0), self.counts())
 
     def test_a_connection_that_is_not_opened(self):
-        """One that neither connects nor gives up is killed; others are left alone."""
+        """A worker that neither connects nor gives up in time is killed."""
         self.pool.resize(1)
         self.fork()
         connection = self.submit()
@@ -61,7 +61,7 @@ class TestStuck(PoolTestCase):
         self.assertEqual([], os.listdir(self.directory.connections))
 
     def test_left(self):
-        """FAULT 54: what nobody holds is removed, what somebody holds is not."""
+        """FAULT 54: a directory that no process has locked is removed."""
         left, held = (self.directory.make_connection() for _ in range(2))
         left.close()
         self.addCleanup(held.close)

@@ -118,7 +118,7 @@ class ProbeCase(LiveTestCase):
 
 
 def as_started():
-    """What is unusual about how the service, or sshd, was started."""
+    """Start the service, or the fresh process, with another umask and limit."""
     os.umask(0o027)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (700, hard))
@@ -162,7 +162,7 @@ class TestState(ProbeCase):
         return self.worker_like(json.loads(answer.partition(b"\x01")[2]))
 
     def worker_like(self, state):
-        """The few things in which a worker is meant to differ."""
+        """*state* with the few things in which a worker is meant to differ."""
         self.add_socket(state)
         # So that ps(1) tells them apart.
         state["title"] = "lp:alice"
@@ -172,7 +172,7 @@ class TestState(ProbeCase):
 
     @staticmethod
     def add_socket(state):
-        """Its channel to the service, which its children do not inherit."""
+        """Add a worker's channel to the service, which its children do not inherit."""
         state["descriptors"].append(["other", "socket", True, False, True])
         state["descriptors"].sort()
 
@@ -208,7 +208,7 @@ class TestState(ProbeCase):
         self.assertEqual(["config", "debug flags"], found)
 
     def test_every_reset_is_needed(self):
-        """Without a reset something is wrong, and nothing else."""
+        """Without a reset exactly what `WITHOUT` says is different."""
         names = [step.__name__ for steps in STEPS for step in steps]
         self.assertEqual(sorted(WITHOUT), sorted(names))
         # The first of the others finds a zygote that has them all again.

@@ -22,7 +22,7 @@ DOORS = ("fifo", "socket")
 
 
 def everything_from(descriptor):
-    """What comes until the other end is closed."""
+    """Read until the other end is closed."""
     found = b""
     while chunk := os.read(descriptor, 65536):
         found += chunk
@@ -36,7 +36,7 @@ def is_titled(pid):
 
 class TestConnection(ProbeCase):
     def test_file_ids(self):
-        """Two workers do not make the same file id; without the reset they do."""
+        """FAULT 28: two workers do not make the same file id."""
         self.start_service()
         self.rest()
         ids = {self.ask_once(b"file_id", door=door) for door in DOORS * 2}
@@ -48,7 +48,7 @@ class TestConnection(ProbeCase):
         self.assertEqual({"name-of-the-zygote-42"}, ids)
 
     def test_quit(self):
-        """SIGQUIT ends a worker; it does not open a debugger on the connection."""
+        """FAULT 30: SIGQUIT ends a worker, and opens no debugger."""
         self.start_service()
         for busy, door in itertools.product((False, True), DOORS):
             connection = self.connect(door=door).open()
@@ -62,7 +62,7 @@ class TestConnection(ProbeCase):
             self.assertEqual(b"", everything_from(connection.stderr))
 
     def test_prints(self):
-        """What a plug-in prints is for the client's stderr; it can read nothing."""
+        """FAULT 23: what a plug-in prints goes to stderr; it reads nothing."""
         self.start_service()
         for door in DOORS:
             self.check_prints(self.connect(door=door).open())
@@ -81,7 +81,7 @@ class TestConnection(ProbeCase):
         self.assertEqual(["exit", "0"], connection.end())
 
     def test_together(self):
-        """Requests that arrive in one buffer are all answered at once."""
+        """FAULT 32: requests that arrive in one buffer are answered at once."""
         self.start_service("--client-timeout=600")
         for door in DOORS:
             self.check_together(self.connect(door=door).open())
@@ -100,12 +100,12 @@ class TestConnection(ProbeCase):
         self.assertEqual(["exit", "0"], connection.end())
 
     def fail_in(self, connection):
-        """Have something logged."""
+        """Make a request that fails, so that something is logged."""
         os.write(connection.stdin, b"probe.fault\n")
         self.assertStartsWith(read_line(connection.stdout).decode(), "error\x01")
 
     def test_log(self):
-        """Each connection opens the log itself to log, and rolls it over first."""
+        """FAULT 33: each connection opens the log itself, and rolls it over first."""
         self.start_service()
         self.rest()
         before, after = (self.connect(door=door).open() for door in DOORS)
@@ -135,7 +135,7 @@ class TestConnection(ProbeCase):
         return [path for path in descriptors_of(pid).values() if "brz.log" in path]
 
     def test_lock(self):
-        """A lock names the user and the process of the connection."""
+        """FAULT 34: a lock names the user and the process of the connection."""
         controldir.ControlDir.create_branch_convenience(
             os.path.join(self.root, "branch"), force_new_tree=False
         )
@@ -175,7 +175,7 @@ class TestConnection(ProbeCase):
 
 class TestMany(ProbeCase):
     def test_idle(self):
-        """With many connections open the idle time-out still works."""
+        """FAULT 31: with many connections open the idle time-out still works."""
         self.configure(client_timeout=600)
         self.start_service()
         opened = []
@@ -197,7 +197,7 @@ class TestMany(ProbeCase):
 
 class TestExit(ProbeCase):
     def test_frames(self):
-        """No way out of a worker leads through the zygote's frames."""
+        """A worker that ends runs no "finally" or atexit handler of the zygote."""
         self.start_service()
         zygotes = [self.status()["zygote"]]
         # Disconnected, interrupted, failed before it served, idle for too long.

@@ -33,7 +33,7 @@ class TestUser(LiveTestCase):
         return self.seen(user)
 
     def test_worker(self):
-        """Of a spare worker and of one that is not; by either door."""
+        """In a spare worker and in another one; through both doors."""
         for number, spares in enumerate((0, 2)):
             self.configure(spare_workers=spares)
             service = self.start_service()
@@ -47,7 +47,7 @@ class TestUser(LiveTestCase):
             self.assertEqual(0, self.stop_service(service))
 
     def test_no_request_sets_it(self):
-        """Not even where the configuration says that one may, which is told."""
+        """Not even if lpserve.environment has the name, which is warned of."""
         self.configure(environment="LANG, LPSERVE_USER")
         self.start_service()
         self.wait_for_log("lpserve.environment: no request can set LPSERVE_USER")
