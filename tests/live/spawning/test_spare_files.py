@@ -15,7 +15,6 @@ from breezy.tests import TestCaseInTempDir
 from ....lpserve import system
 from ....lpserve.zygote import reset, worker
 from ...harness import DEADLINE, wait_until
-from ...processes import title_of
 from ...test_system import in_child
 from .test_reset import ProbeCase
 from .test_spares import DOORS, SparesCase
@@ -62,10 +61,7 @@ class TestFiles(SparesCase, ProbeCase):
         self.rest(1)
         self.check_serves(doors=("fifo",))
         self.rest(1)
-        wait_until(self.is_ready, "it is ready")
-
-    def is_ready(self):
-        return [title_of(pid) for pid in self.spares()][:1] == ["lp-spare"]
+        wait_until(self.practised, "it has practised")
 
     def assertSeen(self, word):
         """Both files say *word*: in a spare worker, and in the next."""

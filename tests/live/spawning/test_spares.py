@@ -8,6 +8,7 @@ import os
 import signal
 
 from ...harness import LiveTestCase, read_line, wait_until
+from ...processes import title_of
 from ..faults.victims import is_gone, kind_of
 from .test_reset import ProbeCase
 
@@ -35,6 +36,10 @@ class SparesCase(LiveTestCase):
     def spares(self):
         """The pids of the spare workers."""
         return [pid for pid in self.processes() if kind_of(pid)[0] == "spare"]
+
+    def practised(self):
+        """The pids of the spare workers that have practised, and now wait."""
+        return [pid for pid in self.spares() if title_of(pid) == "lp-spare"]
 
 
 class TestPool(SparesCase):
@@ -102,7 +107,7 @@ class TestPractice(SparesCase):
         self.start_service(HOLD=hold)
         before = self.rest(1)
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-            (ready,) = wait_until(self.spares, "one has practised")
+            (ready,) = wait_until(self.practised, "one has practised")
             with open(hold, "w"):
                 pass
             os.kill(ready, signal.SIGKILL)
