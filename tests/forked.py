@@ -1,36 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Has something done in a process of its own: what cannot be undone."""
+"""Runs a function in a forked child: for what a process cannot undo.
+
+Examples are limits, sandboxes, adopted orphans, and reaping every child.
+"""
 
 import json
 import os
+import signal
 import traceback
+
+from .waiting import DEADLINE
 
 
 def in_child(run):
-    """What *run* returns, as JSON has it, called in a forked child."""
+    """Call *run* in a forked child; what it returns, as JSON carries it.
+
+    :raises AssertionError: if *run* raises, or does not end within `DEADLINE`.
+    """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        status = 1
         try:
             os.close(reader)
+            signal.alarm(int(DEADLINE))
             try:
                 told = {"result": run()}
             except BaseException:
                 told = {"traceback": traceback.format_exc()}
             with open(writer, "w") as file:
                 json.dump(told, file)
-            status = 0
         finally:
-            os._exit(status)
+            os._exit(0)
     os.close(writer)
     with open(reader) as file:
         text = file.read()
     os.waitpid(pid, 0)
     told = json.loads(text) if text else {"traceback": "the child said nothing"}
     if "traceback" in told:
-        raise AssertionError(told["traceback"])
+        raise AssertionError("in a child: " + told["traceback"])
     return told["result"]
 
 

@@ -50,7 +50,7 @@ def _enter_signals() -> None:
         signal.signal(number, usual)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if ignored and os.getpid() != os.getpgrp():
-        # They were to be spared what the terminal sends: they are, without it.
+        # Without a terminal nobody is sent the signals that were to be ignored.
         os.setsid()
 
 

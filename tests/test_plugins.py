@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Whose plug-ins are whose."""
+"""Which plug-ins come with Breezy, and which do not."""
 
 import os
 import sys

@@ -18,29 +18,22 @@ class TestFind(TestCaseInTempDir):
     def path(self, *names):
         return os.path.join(self.test_dir, "srv", *names)
 
-    def test_plain(self):
-        self.assertEqual(self.path(), root.find(self.path(), "alice"))
+    def test_found(self):
+        for directory, found in (
+            (self.path(), self.path()),
+            (self.path("%u"), self.path("alice")),
+            (self.path("%u", "100%%"), self.path("alice", "100%")),
+        ):
+            self.assertEqual(found, root.find(directory, "alice"))
 
-    def test_user(self):
-        self.assertEqual(self.path("alice"), root.find(self.path("%u"), "alice"))
-
-    def test_percent(self):
-        self.assertEqual(
-            self.path("alice", "100%"), root.find(self.path("%u", "100%%"), "alice")
-        )
-
-    def refused(self, directory, expected):
-        error = self.assertRaises(ConfigurationError, root.find, directory, "alice")
-        self.assertIn(expected, str(error))
-
-    def test_none(self):
-        self.refused(None, "lpserve.directory")
-
-    def test_missing(self):
-        self.refused(self.path("bob"), "there is no directory")
-
-    def test_unknown_token(self):
-        self.refused(self.path("%h"), "only %u and %%")
+    def test_refused(self):
+        for directory, expected in (
+            (None, "lpserve.directory"),
+            (self.path("bob"), "there is no directory"),
+            (self.path("%h"), "only %u and %%"),
+        ):
+            error = self.assertRaises(ConfigurationError, root.find, directory, "alice")
+            self.assertIn(expected, str(error))
 
 
 class TestPaths(TestCase):

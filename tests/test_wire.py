@@ -34,6 +34,7 @@ class TestGrammar(TestCase):
             ("shutdown now reply=me", Request("shutdown", ("now",), **me)),
             ("spawn alice reply=me", Request("spawn", ("alice",), **me)),
             ("spawn ~ reply=me", Request("spawn", ("~",), **me)),
+            (f"spawn {'a' * 64} reply=me", Request("spawn", ("a" * 64,), **me)),
             (
                 "spawn a.b+c@d-e_f reply=me",
                 Request("spawn", ("a.b+c@d-e_f",), **me),
@@ -106,12 +107,6 @@ class TestGrammar(TestCase):
         error = self.assertRaises(RequestError, parse, fits + "x")
         self.assertEqual("me", error.reply)
 
-    def test_longest_names(self):
-        name = "a" * 64
-        self.assertEqual(
-            Request("spawn", (name,), {}, name), parse(f"spawn {name} reply={name}")
-        )
-
     def test_reply_of_a_refused_request(self):
         """Where a name can be made out, the error is for it."""
         for line, reply in (
@@ -163,9 +158,6 @@ class TestAnswers(TestCase):
         self.assertEqual(1, line.count(b"\n"))
         self.assertEqual(words, shlex.split(line.decode()))
 
-    def test_numbers(self):
-        self.assertEqual(b"exit 0\n", wire.encode_answer("exit", 0))
-
     def test_errors(self):
         """Every code; the text is one word on one line whatever was in it."""
         for code in ("bad-request", "denied", "busy", "stopping", "failed"):
@@ -197,17 +189,6 @@ class TestRequestReader(TestCase):
             for each in self.reader.feed(data, now)
         ]
 
-    def test_lines(self):
-        found = self.feed(b"\nhello reply=a\n\n \nspawn alice reply=b\nwhat reply=c\n")
-        self.assertEqual([("hello", "a"), ("spawn", "b"), ("error", "c")], found)
-        self.assertFalse(self.reader.waiting)
-
-    def test_one_byte_at_a_time(self):
-        found = []
-        for byte in b"\nspawn hello env.A='b c' reply=a\nhello reply=b\n":
-            found += self.feed(bytes([byte]))
-        self.assertEqual([("spawn", "a"), ("hello", "b")], found)
-
     def test_newline_in_front_ends_half_a_line(self):
         """FAULT 11: and nobody else's request waits for its rest."""
         self.assertEqual([], self.feed(b"spawn bo reply=bo"))
@@ -225,12 +206,10 @@ class TestRequestReader(TestCase):
         self.assertFalse(self.reader.waiting)
 
     def test_rescued_behind_half_a_line(self):
-        """Read at once with rubbish before it, a request with a reply is found."""
+        """Behind rubbish, a request with a reply is found, in one piece or several."""
         for rubbish in (b"x", b"\xff\0", b"what ", b"spawn bo", b"sh", b"y" * 9000):
             found = self.feed(rubbish + b"spawn alice env.A='b c' reply=a\n")
             self.assertEqual([("error", None), ("spawn", "a")], found, repr(rubbish))
-
-    def test_rescued_behind_half_a_line_read_before(self):
         self.assertEqual([], self.feed(b"\xffrub"))
         self.assertEqual([], self.feed(b"bish spawn ali"))
         self.assertEqual([("error", None), ("spawn", "a")], self.feed(b"ce reply=a\n"))
@@ -288,22 +267,15 @@ class TestRequestReader(TestCase):
         found += self.feed(b"x reply=me\n")
         self.assertEqual([("error", "me")], [each for each in found if each[1]])
 
-    def test_not_utf8_cut_within_a_character(self):
-        """A cut between the bytes of a character does no harm."""
-        whole = "spawn alice env.A=é€ reply=a\n".encode()
-        for cut in range(1, len(whole)):
-            self.assertEqual([], self.feed(whole[:cut]))
-            found = self.reader.feed(whole[cut:], 0)
-            self.assertEqual([Request("spawn", ("alice",), {"A": "é€"}, "a")], found)
-
     def test_half_a_line_expires(self):
-        self.feed(b"spawn alice reply=me", now=10.0)
-        self.assertIs(None, self.reader.expire(14.9))
-        self.assertTrue(self.reader.waiting)
-        error = self.reader.expire(15.0)
-        self.assertEqual(("bad-request", "me"), (error.code, error.reply))
-        self.assertFalse(self.reader.waiting)
-        self.assertIs(None, self.reader.expire(30.0))
+        for line in (b"spawn alice reply=me", b"x" * 9000 + b" reply=me"):
+            self.feed(line, now=10.0)
+            self.assertIs(None, self.reader.expire(14.9))
+            self.assertTrue(self.reader.waiting)
+            error = self.reader.expire(15.0)
+            self.assertEqual(("bad-request", "me"), (error.code, error.reply))
+            self.assertFalse(self.reader.waiting)
+            self.assertIs(None, self.reader.expire(30.0))
 
     def test_more_of_half_a_line_does_not_prolong_it(self):
         """FAULT 11: a byte now and then holds nothing up for ever."""
@@ -311,11 +283,6 @@ class TestRequestReader(TestCase):
             self.feed(b"x", now=float(second))
             self.assertIs(None, self.reader.expire(second + 0.9))
         self.assertIsNot(None, self.reader.expire(5.0))
-
-    def test_overlong_expires(self):
-        self.feed(b"x" * 9000 + b" reply=me", now=0.0)
-        self.assertEqual("me", self.reader.expire(5.0).reply)
-        self.assertFalse(self.reader.waiting)
 
     def test_next_half_line_has_its_own_time(self):
         self.feed(b"one", now=0.0)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Waiting for what should happen, but not for ever."""
+"""Waiting for events, with a deadline."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: Seconds until something that should happen is taken not to: nothing takes nearly
-#: as long, even where several other programs share each processor.
+#: Seconds after which an event counts as missing. Nothing takes nearly as long, even
+#: where several other programs share each processor.
 DEADLINE = 120.0
 
 
