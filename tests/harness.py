@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the live tests share: a real service, real clients, and a last look.
+"""What the live tests share: a service, clients, and checks that nothing is left.
 
 Every process that a test starts inherits a token in its environment, so that at
 the end the test can tell that none is left, whoever started it.
@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,8 +57,8 @@ class LiveTestCase(TestCaseInTempDir):
     """A test with a service; nothing may be left when it ends.
 
     :cvar door: through which `connect` asks, "fifo" or "socket".
-    :cvar warm: how many repositories are kept in memory, by loaders that come and go.
-    :cvar rehearses: whether zygotes rehearse, or know from an earlier one what for.
+    :cvar warm: how many repositories are kept in memory.
+    :cvar rehearses: whether zygotes rehearse, or take the result of an earlier one.
     """
 
     door = "fifo"
@@ -124,22 +125,43 @@ class LiveTestCase(TestCaseInTempDir):
         self.assertEqual(0, done.returncode, done.stderr.decode())
         return done
 
+    #: The stand-alone client.
+    client_path = os.path.join(PLUGIN, "bin", "lp-serve-client")
+
     def start_client(
         self, *words: str, popen: dict[str, Any] | None = None, **env: str
     ) -> subprocess.Popen[bytes]:
         """Start the stand-alone client with pipes as its stdio."""
+        return self.start_words([self.client_path, *words], popen, **env)
+
+    def start_words(
+        self, words: list[str], popen: dict[str, Any] | None = None, **env: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a program with pipes as its stdio, which ends before the test does.
+
+        :param popen: other arguments of `subprocess.Popen`.
+        """
+        stdio = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         started = subprocess.Popen(
-            [os.path.join(PLUGIN, "bin", "lp-serve-client"), *words],
+            words,
             env={**self.env, **env},
-            **{
-                "stdin": subprocess.PIPE,
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.PIPE,
-                **(popen or {}),
-            },
+            cwd=self.test_dir,
+            **{**stdio, **(popen or {})},
         )
         self.addCleanup(self._end, started)
         return started
+
+    def make_ssh(self, *options: str) -> str:
+        """The path of a program in the place of ssh: our client, for alice."""
+        path = os.path.join(self.test_dir, "ssh")
+        client = shlex.join([self.client_path, *options, "alice"])
+        with open(path, "w") as file:
+            # Breezy asks what kind of ssh it is.
+            file.write(
+                f'#!/bin/sh\n[ "$1" = -V ] && echo OpenSSH >&2 && exit\nexec {client}\n'
+            )
+        os.chmod(path, 0o700)
+        return path
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         for pipe in (process.stdin, process.stdout, process.stderr):

@@ -2,8 +2,6 @@
 
 """Words of requests and answers, as the client writes and reads them."""
 
-import shlex
-
 from breezy.tests import TestCase
 
 from ...lpserve import wire
@@ -13,12 +11,6 @@ AWKWARD = ("plain", "", "two words", "it's", 'a "b"', "back\\slash", "$HOME", "\
 
 
 class TestWords(TestCase):
-    def test_quote(self):
-        """The service reads what the client quotes."""
-        for word in AWKWARD:
-            self.assertEqual([word], wire.split(conversation.quote(word)), word)
-            self.assertEqual([word], shlex.split(conversation.quote(word)), word)
-
     def test_unquote(self):
         """The client reads what the service quotes."""
         line = wire.encode_answer("ok", *AWKWARD).decode().rstrip("\n")

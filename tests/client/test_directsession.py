@@ -7,13 +7,13 @@ import signal
 
 from ...lpserve.client import relay
 from ...lpserve.client.socketconversation import DirectSession
+from ..forked import in_child
 from ..harness import DEADLINE
-from ..test_system import in_child
 from .test_socketconversation import SocketConversationTestCase, soon
 
 
 class TestDirectSession(SocketConversationTestCase):
-    """With a worker, or none, in the hands of the test."""
+    """With a worker that the test plays, or none."""
 
     def attend(self, act, pid=None):
         """What comes of a session, in a process of its own.
@@ -41,18 +41,16 @@ class TestDirectSession(SocketConversationTestCase):
         return answer
 
     def test_end(self):
-        """How the worker ended; None where nobody lived to say so."""
-        self.assertEqual(["exit", "3"], self.attend(lambda to: to.sendall(b"exit 3\n")))
+        """How the worker ended; None where the connection ends without a whole line."""
+        for data, told in ((b"exit 3\n", ["exit", "3"]), (b"", None), (b"exit", None)):
 
-    def test_nobody_says(self):
-        self.assertIs(None, self.attend(lambda link: link.close()))
+            def act(link, data=data):
+                link.sendall(data)
+                link.close()
 
-    def test_half_a_word(self):
-        def act(link):
-            link.sendall(b"exit")
-            link.close()
-
-        self.assertIs(None, self.attend(act))
+            self.assertEqual(told, self.attend(act))
+            self.listener.close()
+            os.unlink(os.path.join(self.runtime, "socket"))
 
     def test_signals(self):
         """They are passed on to the worker, and no end."""

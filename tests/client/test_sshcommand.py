@@ -26,18 +26,20 @@ class TestCommandFault(TestCase):
 
     def test_refused(self):
         for command in (
-            "",
-            "sh",
-            "bzr",
-            "serve --inet",
-            "bzr serve",
+            *("", " ", "sh", "bzr", "serve --inet", "bzr serve", "bzr log"),
+            *("bzr-serve --inet", "notbzr serve --inet", "rsync --server ."),
+            *("bzr serve --port=1234", "bzr help serve --inet", "bzr init --inet"),
+            *("sh -c bzr serve --inet", "\nbzr serve --inet", "bzr serve\n--inet"),
             "bzr serve --inet; sh",
             "bzr serve --inet | sh",
+            "bzr serve --inet & sh",
+            "bzr serve --inet > x",
             "bzr serve --inet $(id)",
             "bzr serve --inet `id`",
-            "bzr serve\n--inet",
-            "bzr init --inet",
-            "notbzr serve --inet",
+            "bzr serve --inet 'x y'",
+            "bzr serve --inet\nsh",
+            "bzr serve --inet\x1b[2J",
+            "bzr serve --inet \udcff",
             "bzr serve --inet \N{LATIN SMALL LETTER E WITH ACUTE}",
         ):
             self.assertIn("only 'bzr serve --inet'", self.fault(command), command)

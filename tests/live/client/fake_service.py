@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""A service and a worker in the hands of the test, for tests of the client.
+"""A service and a worker that the test itself plays, for tests of the client.
 
-So the test has the far ends of the three FIFOs, or the client's own stdio where
-the client comes through the socket, and decides who answers, who writes, who
-stalls, who closes, and when.
+The test has the other ends of the three FIFOs, or the client's own stdio if the
+client uses the socket. It decides who answers, writes, stalls or closes, and when.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from ....lpserve import wire
 from ....lpserve.location import socket_address
 from ....lpserve.paths import RuntimeDirectory, remove_connection
 from ...client.nativeclient import compiler, native_client
-from ...harness import DEADLINE, PLUGIN, LiveTestCase, wait_until
+from ...harness import DEADLINE, LiveTestCase, wait_until
 
 #: More than all the buffers on the way hold together.
 PLENTY = 1 << 20
@@ -29,7 +28,7 @@ HELLO = b"ok\x012\n"
 
 
 class FakeService:
-    """The service and a worker of one client, in the hands of the test.
+    """The service and the worker of one client, played by the test.
 
     :param door: which door is there, "fifo" or "socket".
     :ivar worker: a process that does nothing; it gets the worker's signals.
@@ -97,7 +96,7 @@ class FakeService:
         os.write(self.reply, wire.encode_answer(*words))
 
     def close_worker(self, *names):
-        """Close what the worker would: all, or those named."""
+        """Close the worker's ends: all, or those named."""
         for name in names or ("stdin", "stdout", "stderr"):
             if getattr(self, name) >= 0:
                 os.close(getattr(self, name))
@@ -110,14 +109,14 @@ class FakeService:
             remove_connection(self.made.path)
 
     def hang_up(self):
-        """Close what there is of the client's."""
+        """Close everything that belongs to the present client."""
         self.close_worker()
         if self.reply >= 0:
             os.close(self.reply)
             self.reply = -1
 
     def kill(self):
-        """End as a service that gets a SIGKILL; its worker goes with it."""
+        """End like a service that is killed together with its worker."""
         if self.control >= 0:
             os.close(self.control)
             self.control = -1
@@ -153,7 +152,7 @@ PROGRAMS = [
     ("stand-alone", {"program": "lp-serve-client", "native": False, "door": None}),
     ("native", {"program": "lp-serve-client", "native": True, "door": None}),
 ]
-#: The stand-alone ones through each door, and one more for good measure.
+#: The stand-alone ones through each door, and the command of Breezy.
 DOORS = [
     PROGRAMS[0],
     *(
@@ -176,31 +175,7 @@ class StandAloneCase(LiveTestCase):
 
     @property
     def client_path(self):
-        if self.native:
-            return native_client()
-        return os.path.join(PLUGIN, "bin", "lp-serve-client")
-
-    def start_words(self, words, **env):
-        """Start a program with pipes as its stdio."""
-        started = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**self.env, **env},
-        )
-        self.addCleanup(self._end, started)
-        return started
-
-    def start_client(self, *words, popen=None, **env):
-        stdio = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        started = subprocess.Popen(
-            [self.client_path, *words],
-            env={**self.env, **env},
-            **{**stdio, **(popen or {})},
-        )
-        self.addCleanup(self._end, started)
-        return started
+        return native_client() if self.native else LiveTestCase.client_path
 
 
 class ClientTestCase(StandAloneCase):

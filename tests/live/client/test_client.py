@@ -15,6 +15,7 @@ from breezy.tests.scenarios import load_tests_apply_scenarios
 from ....lpserve.client import conversation
 from ...client.nativeclient import compiler, native_client, stopping_shutdown
 from ...harness import DEADLINE, read_line, wait_until
+from ...processes import title_of
 from .fake_service import (
     DOORS,
     HELLO,
@@ -45,7 +46,7 @@ class RunningTestCase(ClientTestCase):
         words = [*before, *self.client_words("alice", "--no-fallback")]
         self.client = self.start_words(words)
         self.say_hello()
-        workers = [pid for pid in self.processes() if _title(pid) == "lp:alice"]
+        workers = [pid for pid in self.processes() if title_of(pid) == "lp:alice"]
         self.workers.append(next(pid for pid in workers if pid not in self.workers))
 
     def say_hello(self):
@@ -70,12 +71,6 @@ class RunningTestCase(ClientTestCase):
         self.service.kill()
         self.service.wait()
         self.remove_doors()
-
-
-def _title(pid):
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as comm:
-        return comm.read().rstrip("\n")
-    return ""
 
 
 class TestSignals(RunningTestCase):
@@ -122,7 +117,7 @@ class TestKilled(RunningTestCase):
         self.begin()
         self.client.kill()
         self.client.wait()
-        wait_until(lambda: not _title(self.workers[-1]), "the worker has ended")
+        wait_until(lambda: not title_of(self.workers[-1]), "the worker has ended")
         self.assertNoReplies()
         self.assertEqual(0, self.settled_status()["workers"]["busy"])
 
@@ -141,7 +136,7 @@ class TestKilled(RunningTestCase):
         self.say_hello()
         self.client.send_signal(signal.SIGINT)
         self.assertEnded(3, b"lp-serve: interrupted\n")
-        # Nobody can tell how this one ended; it did not go well.
+        # Of this one neither is left to tell how it ended.
         self.client = others[1]
         os.kill(self.workers[1], signal.SIGKILL)
         killed = b"lp-serve-client: the service and the worker were killed\n"
@@ -225,7 +220,7 @@ class TestNoAnswer(ClientTestCase):
             self.assertEqual([], os.listdir(self.replies))
 
     def test_error(self):
-        """What is no refusal of this connection is a reason to serve it here."""
+        """Unless this connection is refused, the client serves it itself."""
         self.configure(directory=self.root)
         fake = self.make_fake()
         started = self.start_program("alice")
@@ -331,8 +326,6 @@ class TestOtherUser(StandAloneCase):
 
 
 class TestAutostart(StandAloneCase):
-    scenarios = STAND_ALONE
-
     def setUp(self):
         super().setUp()
         self.log_path = os.path.join(self.test_dir, "daemon.log")
@@ -348,35 +341,13 @@ class TestAutostart(StandAloneCase):
         programs = [[self.client_path]] * 16 + [self.brz("lp-serve-client")] * 4
         clients = []
         for words in programs:
-            started = subprocess.Popen(
-                [*words, "alice", "--no-fallback"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self.env,
-            )
-            self.addCleanup(self._end, started)
-            clients.append(started)
+            clients.append(self.start_words([*words, "alice", "--no-fallback"]))
         for started in clients:
             stdout, stderr = started.communicate(b"hello\n", 2 * DEADLINE)
             self.assertEqual((0, HELLO), (started.returncode, stdout), str(stderr))
             self.assertEqual(b"", stderr)
         self.assertEqual(1, self.log_text().count("Listening on "), self.log_text())
         self.assertEqual(20, self.status()["totals"]["spawned"])
-
-    def test_after_a_kill(self):
-        """The next client starts it again."""
-        words = [self.client_path, "alice", "--no-fallback"]
-        pids = set()
-        for _ in range(2):
-            done = self.run_program(words, b"hello\n")
-            self.assertEqual((0, HELLO), (done.returncode, done.stdout))
-            pid = self.status()["pid"]
-            pids.add(pid)
-            os.kill(pid, signal.SIGKILL)
-            wait_until(lambda: not self.processes(), "all of it has ended")
-        self.assertEqual(2, len(pids))
-        self.remove_doors()
 
     def test_cannot_start(self):
         """The reason is told, and the connection served without it."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The parsers of the native client take whatever a stranger may say."""
+"""The parsers of the native client are fuzzed, under AddressSanitizer."""
 
 import os
 import subprocess

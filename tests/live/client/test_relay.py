@@ -99,12 +99,6 @@ class TestStdio(RelayTestCase):
             self.fake.close()
             self.fake.__init__(self)
 
-    def test_null(self):
-        self.start(subprocess.DEVNULL, subprocess.DEVNULL)
-        self.assertEqual(b"", read_to_end(self.fake.stdin))
-        self.write_aside(self.fake.stdout, DATA).join(DEADLINE)
-        self.assertEqual(3, self.finish("exit", 3))
-
     def test_terminal(self):
         ours, theirs = pty.openpty()
         try:
@@ -165,11 +159,6 @@ class TestDescriptors(RelayTestCase):
         _, stderr = self.pipe()
         theirs = (stdin.fileno(), stdout.fileno(), stderr.fileno())
         self.check((our_stdin.fileno(), our_stdout.fileno()), theirs)
-
-    def test_socket(self):
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            self.check((ours.fileno(),) * 2, (theirs.fileno(),) * 2)
 
     def test_terminal(self):
         ours, theirs = pty.openpty()
@@ -290,39 +279,19 @@ class TestEnds(RelayTestCase):
 
 
 class TestFlow(TestCase):
-    """`relay.Pump` with and without splice(2)."""
-
-    def relayed(self, read=read_to_end):
-        source, into = os.pipe()
-        outof, sink = os.pipe()
-        flow = relay.Pump(source, sink)
-        os.write(into, DATA[:5000])
-        os.close(into)
-        while not flow.done:
-            flow.step(relay.wait(flow.events(), DEADLINE))
-        try:
-            return read(outof)
-        finally:
-            os.close(outof)
-
-    def test_splice(self):
-        self.overrideAttr(relay.os, "read", None)  # it must not be needed
-        spliced = []
-        original = os.splice
-
-        def splice(*args, **kwargs):
-            spliced.append(original(*args, **kwargs))
-            return spliced[-1]
-
-        self.overrideAttr(relay.os, "splice", splice)
-        self.relayed(lambda outof: None)
-        self.assertEqual([5000, 0], spliced)
-
     def test_refused_splice(self):
-        """EINVAL: not for these kinds of file after all."""
+        """splice(2) says EINVAL for some kinds of files: then bytes are copied."""
 
         def splice(*args, **kwargs):
             raise OSError(22, "Invalid argument")
 
         self.overrideAttr(relay.os, "splice", splice)
-        self.assertEqual(DATA[:5000], self.relayed())
+        source, into = os.pipe()
+        outof, sink = os.pipe()
+        self.addCleanup(os.close, outof)
+        flow = relay.Pump(source, sink)
+        os.write(into, DATA[:5000])
+        os.close(into)
+        while not flow.done:
+            flow.step(relay.wait(flow.events(), DEADLINE))
+        self.assertEqual(DATA[:5000], read_to_end(outof))
