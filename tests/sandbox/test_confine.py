@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What a sandbox is made of; each is entered in a process that ends with it."""
+"""What a sandbox allows, each entered in a child process.
+
+tests/live/sandbox/test_sandbox.py tries what a worker may do in each kind.
+"""
 
 import errno
 import os
@@ -67,12 +70,6 @@ class ConfineCase(TestCaseInTempDir):
 
 
 class TestDecision(ConfineCase):
-    def refuse(self, code):
-        def version():
-            raise OSError(code, os.strerror(code))
-
-        self.overrideAttr(landlock, "version", version)
-
     def check(self, holds, why="", **chosen):
         report, _ = self.enter(**chosen)
         if holds != "off" and not kernel():
@@ -81,15 +78,6 @@ class TestDecision(ConfineCase):
         self.assertIn(why, report["why"])
         self.assertEqual(bool(report["why"]), holds == "off" and bool(why))
         return report
-
-    def test_modes(self):
-        for asked, holds in (
-            ("auto", "writes"),
-            ("writes", "writes"),
-            ("strict", "strict"),
-            ("off", "off"),
-        ):
-            self.assertEqual(asked, self.check(holds, sandbox=asked)["asked"])
 
     def test_foreign_plugins(self):
         """They turn it off, with a line that says what turns it on."""
@@ -100,12 +88,14 @@ class TestDecision(ConfineCase):
 
     def test_no_landlock(self):
         """Whatever was asked for, there is none, and a reason."""
-        for code in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
-            self.refuse(code)
-            for asked in ("auto", "writes", "strict"):
-                report = self.check("off", os.strerror(code), sandbox=asked)
-                self.assertEqual([], report["warnings"])
-                self.assertEqual(0, report["abi"])
+
+        def version():
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+        self.overrideAttr(landlock, "version", version)
+        for asked in ("auto", "writes", "strict"):
+            report = self.check("off", os.strerror(errno.EOPNOTSUPP), sandbox=asked)
+            self.assertEqual(([], 0), (report["warnings"], report["abi"]))
 
     def test_before_rename(self):
         """It cannot be had where packs are written, but where they are read."""
@@ -121,7 +111,7 @@ class TestDecision(ConfineCase):
             self.assertIn("truncated", report["warnings"][-1])
 
     def test_no_room(self):
-        """What the kernel refuses is not an end either."""
+        """Where the kernel refuses the rules there is no sandbox, and a reason."""
 
         def restrict(ruleset):
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
@@ -135,14 +125,6 @@ class TestDecision(ConfineCase):
 
 
 class TestWrites(ConfineCase):
-    def test_writing(self):
-        self.assertAttempts(
-            ["done", DENIED, "done"],
-            (write, "root/new"),
-            (write, "aside/new"),
-            (os.listdir, "aside"),
-        )
-
     def test_read_only(self):
         """Where clients may not write, the kernel does not let workers either."""
         self.assertAttempts([DENIED], (write, "root/new"), allow_writes=False)
@@ -156,18 +138,6 @@ class TestWrites(ConfineCase):
             (os.unlink, "link"),
             directory=os.path.abspath("link"),
         )
-
-    def test_users(self):
-        os.mkdir("root/bob")
-        self.assertAttempts(
-            ["done", DENIED],
-            (write, "root/bob/new"),
-            (write, "aside/new"),
-            directory=self.root + "/%u",
-        )
-
-    def test_temporary_directory(self):
-        self.assertAttempts(["done"], (write, "tmp/new"))
 
     def test_code_in_temporary_directory(self):
         """FAULT 37: then there is another one, and what is run stays as it is."""
@@ -198,53 +168,6 @@ class TestWrites(ConfineCase):
         if kernel():
             self.assertEqual(["young"], os.listdir(ours))
 
-    def test_log(self):
-        """FAULT 37: brz.log can be written, what lies beside it cannot."""
-        directory = bedding.cache_dir()
-        log, beside = (os.path.join(directory, n) for n in ("brz.log", "breezy.conf"))
-        self.build_tree_contents([(log, b""), (beside, b"")])
-        self.overrideEnv("BRZ_LOG", log)
-        append = os.O_WRONLY | os.O_APPEND
-        self.assertAttempts(
-            ["done", DENIED, DENIED, DENIED],
-            (write, log, append),
-            (write, beside, append),
-            (os.unlink, log),
-            (write, os.path.join(directory, "new")),
-        )
-
-    def test_runtime_directory(self):
-        """FIFOs may be opened, and those of connections removed; no more."""
-        self.build_tree(["run/lock", "run/connections/1/", "run/connections/1/stdin"])
-        os.mkfifo("run/replies/reply")
-        self.assertAttempts(
-            ["done", "done", "done", DENIED, DENIED, DENIED, DENIED],
-            (os.unlink, "run/connections/1/stdin"),
-            (os.rmdir, "run/connections/1"),
-            (write, "run/replies/reply", os.O_RDWR),
-            (write, "run/replies/new"),
-            (os.unlink, "run/replies/reply"),
-            (os.unlink, "run/lock"),
-            (os.rmdir, "run/replies"),
-        )
-
-    def test_devices(self):
-        self.assertAttempts(
-            ["done", DENIED],
-            (write, "/dev/null", os.O_RDWR | os.O_TRUNC),
-            (write, "/dev/new"),
-        )
-
-    def test_more_paths(self):
-        self.build_tree(["notes/", "hooks/"])
-        paths = [os.path.abspath("notes"), os.path.abspath("hooks") + ":ro"]
-        self.assertAttempts(
-            ["done", DENIED],
-            (write, "notes/new"),
-            (write, "hooks/new"),
-            sandbox_paths=paths,
-        )
-
     def test_warnings(self):
         """Of what can be written although it is run; of what is not there."""
         self.assertEqual("", self.warnings() if kernel() else "")
@@ -262,18 +185,6 @@ class TestWrites(ConfineCase):
 
 
 class TestStrict(ConfineCase):
-    def test_reading(self):
-        bedding.ensure_config_dir_exists()
-        self.assertAttempts(
-            ["done", "done", DENIED, DENIED, "done"],
-            (os.listdir, "root"),
-            (os.listdir, "/etc"),
-            (os.listdir, "aside"),
-            (open, "aside/file"),
-            (os.listdir, bedding.config_dir()),
-            sandbox="strict",
-        )
-
     def test_programs(self):
         """Those of the system run; what a client has written does not."""
         self.build_tree_contents([("root/program", b"#!/bin/sh\n")])
@@ -288,12 +199,3 @@ class TestStrict(ConfineCase):
         _, found = self.enter(run, sandbox="strict")
         if kernel():
             self.assertEqual([0, 126 << 8], found)
-
-    def test_more_paths(self):
-        self.assertAttempts(
-            ["done", DENIED],
-            (open, "aside/file"),
-            (write, "aside/new"),
-            sandbox="strict",
-            sandbox_paths=[self.aside + ":ro"],
-        )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What a worker knows before it has read: by content, whatever is done to that."""
+"""What a worker knows of a repository that is kept in memory."""
 
 import os
 import shutil
@@ -67,9 +67,6 @@ class TestIdentity(TestCaseInTempDir):
         before = memory.identity("file")
         os.rename("other", "file")
         self.assertNotEqual(before, memory.identity("file"))
-
-    def test_missing(self):
-        self.assertRaises(FileNotFoundError, memory.identity, "file")
 
 
 class RepositoryCase(TestCaseInTempDir):
@@ -145,7 +142,7 @@ class TestMemory(RepositoryCase):
         self.assertIs(None, self.names_read().parents(b"x"))
 
     def test_packs_that_disagree(self):
-        """Then it is not for us to choose."""
+        """Parents that contradict what is known are told, and not learnt."""
         tip = self.branch.last_revision()
         self.load()
         known = self.names_read()
@@ -163,19 +160,13 @@ class TestMemory(RepositoryCase):
         self.assertEqual({b"a": (), b"b": ()}, known.read.found)
 
     def test_index_was_touched(self):
-        """The same name, the same size, and perhaps not the same content."""
-        self.load()
+        """The same name, the same size, and perhaps other content; or it is gone."""
         indices = self.path() + memory.INDICES
         name = next(each for each in os.listdir(indices) if each.endswith(".rix"))
-        os.chmod(f"{indices}/{name}", 0o400)
-        self.assertEqual(COLD, self.outcome())
-
-    def test_index_is_missing(self):
-        self.load()
-        indices = self.path() + memory.INDICES
-        name = next(each for each in os.listdir(indices) if each.endswith(".rix"))
-        os.unlink(f"{indices}/{name}")
-        self.assertEqual(COLD, self.outcome())
+        for change in (lambda path: os.chmod(path, 0o400), os.unlink):
+            self.load()
+            change(f"{indices}/{name}")
+            self.assertEqual(COLD, self.outcome())
 
     def test_another_in_its_place(self):
         self.load()
@@ -187,16 +178,12 @@ class TestMemory(RepositoryCase):
         self.assertEqual(HIT, self.outcome("c"))
 
     def test_dropped(self):
-        self.load()
-        self.memory.drop(self.path())
-        self.memory.drop("/nowhere")
-        self.assertEqual(COLD, self.outcome())
-
-    def test_idle(self):
-        """A connection that asks nothing holds nothing for hours."""
-        self.load()
-        self.memory.idle()
-        self.assertEqual(COLD, self.outcome())
+        """By the service, and by a connection that asks nothing for long."""
+        for drop in (lambda: self.memory.drop(self.path()), self.memory.idle):
+            self.load()
+            self.assertEqual(HIT, self.outcome())
+            drop()
+            self.assertEqual(COLD, self.outcome())
 
     def test_nodes(self):
         self.build_tree_contents([("index", b"1")])
@@ -265,6 +252,8 @@ class TestReport(RepositoryCase):
 
     def test_nobody_listens(self):
         """It neither waits nor fails."""
+        self.names_read()
+        self.memory.report()  # there is no service yet
         self.memory.connect(self.worker, 60.0)
 
         def fill():
@@ -276,10 +265,6 @@ class TestReport(RepositoryCase):
         self.names_read()
         self.memory.report()
         self.service.close()
-        self.names_read()
-        self.memory.report()
-
-    def test_nobody_is_there(self):
         self.names_read()
         self.memory.report()
 

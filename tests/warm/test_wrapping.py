@@ -56,15 +56,6 @@ class TestCheck(TestCase):
         """The one that the tests run with is one of those that are known."""
         check()
 
-    def test_changed(self):
-        def is_write_locked(self):
-            return True
-
-        self.overrideAttr(pack_repo.PackRepository, "is_write_locked", is_write_locked)
-        error = self.assertRaises(UnexpectedBreezy, check)
-        wanted = "PackRepository.is_write_locked is not the one expected"
-        self.assertEqual(wanted, str(error))
-
     def test_missing(self):
         names = ((pack_repo.PackRepository, "no_such_function", ("x",)),)
         self.overrideAttr(wrapping, "EXPECTED", names)

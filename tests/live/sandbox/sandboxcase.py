@@ -8,7 +8,7 @@ Where the kernel has no Landlock they show that the service says so and runs on.
 import json
 import os
 
-from ...harness import LiveTestCase, read_line, wait_until
+from ...harness import LiveTestCase, read_line
 from ...sandbox.test_landlock import kernel
 
 
@@ -76,17 +76,6 @@ class SandboxCase(LiveTestCase):
             errors = ("PermissionError", "OSError")  # EACCES or EPERM; EXDEV
             done = {line: end for line, end in found.items() if end not in errors}
             self.assertEqual({}, done)
-
-    def wait_generation(self, number):
-        """Wait until a zygote later than *number* is in use; its sandbox."""
-
-        def later():
-            status = self.status()
-            if (status["generation"] or 0) > number:
-                return status["sandbox"]
-            return None
-
-        return wait_until(later, f"a generation after {number}")
 
 
 def tree(path):

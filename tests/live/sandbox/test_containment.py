@@ -17,8 +17,6 @@ from ..warm.warmcase import WarmCase
 
 load_tests = load_tests_apply_scenarios
 
-#: Ways to write "../outside/NAME" from the root.
-ENCODINGS = (b"..%%2foutside%%2f%s", b"%%2e%%2e%%2Foutside/%s", b"..%%252foutside/%s")
 FILES = [verb for verb in VERBS if verb.islower() and verb not in (b"hello",)]
 
 
@@ -56,8 +54,11 @@ class TestOutside(StayingCase):
     warm = 0
 
     def test_user(self):
-        """What belongs to another user, and what to the account, is out of reach."""
-        for path in ("users/alice", "users/outside/there", "users/outside/.bazaar"):
+        """What belongs to another user is out of reach.
+
+        tests/serving/test_containment.py has all ways to write such a path.
+        """
+        for path in ("users/alice", "users/outside"):
             os.makedirs(os.path.join(self.root, path))
         with open(os.path.join(self.root, "users/outside/kept"), "w") as file:
             file.write("SECRET")
@@ -66,27 +67,17 @@ class TestOutside(StayingCase):
         before = snapshot(base, [os.path.join(base, "users/alice")])
         connection = self.connect("alice").open()
         for verb in FILES:
-            for encoding in ENCODINGS:
-                told = []
-                for name in (b"kept", b"none", b"there"):
-                    path = encoding.replace(b"%s", name).replace(b"%%", b"%")
-                    found = [
-                        self.request(connection, each)[1]
-                        for each in requests(verb, path)
-                    ]
-                    self.assertNotIn(b"SECRET", b"".join(found))
-                    self.assertNotIn(base.encode(), b"".join(found))
-                    if b"252" not in path:  # which is a name inside
-                        told.append([each.replace(name, b"") for each in found])
-                for each in told:
-                    self.assertEqual([len(e) for e in told[0]], [len(e) for e in each])
+            for request in requests(verb, b"..%2foutside%2fkept"):
+                _, data = self.request(connection, request)
+                self.assertNotIn(b"SECRET", data)
+                self.assertNotIn(base.encode(), data)
         self.assertEqual(before, snapshot(base, [os.path.join(base, "users/alice")]))
         self.finish_by_hand(connection)
         self.root = base
 
 
 class TestReadOnly(StayingCase):
-    """FAULT 38: what changes something is refused, and every request is answered."""
+    """FAULTS 27 and 38: requests that change something are refused, and answered."""
 
     scenarios = BY_DOOR
 
@@ -94,6 +85,7 @@ class TestReadOnly(StayingCase):
         return super().brz(*(word for word in words if word != "--allow-writes"))
 
     def test_warm(self):
+        """Also where the repository is in memory."""
         self.make_branch("a")
         self.start_warm()
         self.wait_warm("a")

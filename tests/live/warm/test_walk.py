@@ -26,11 +26,11 @@ STEPS = int(os.environ.get("LPSERVE_WARM_STEPS", "60"))
 #: Branches by name, and a link that leads to one of them.
 NAMES = ("a", "b", "old", "link")
 FORMATS = ("2a", "2a", "1.14-rich-root", "1.9", "pack-0.92")
-#: Steps that a cold process is asked; a new one knows nothing at all.
+#: For how many steps one cold process is used.
 COLD_LIFE = 20
-#: They would copy what is damaged into what is not, for good.
+#: Actions that would copy damage to another branch, for good.
 SPREADING = ("merge", "pull", "push")
-#: What was damaged, and is not any more, is to be tried again soon.
+#: A plug-in: a repository that was damaged is soon tried again.
 HASTY = """
 from breezy.plugins.lpserve.lpserve.service import warmset
 warmset.ASIDE, warmset.ASIDE_AT_MOST = 0.1, 0.5

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""For tests of what is kept in memory: repositories, and clients that ask of them."""
+"""Repositories, and clients that send requests, for tests of what is kept in memory."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from breezy import branch as _mod_branch
 from breezy import controldir, errors
 from breezy.bzr.smart import client, medium
 
-from ...harness import DEADLINE, PLUGIN, LiveTestCase, wait_until
+from ...harness import LiveTestCase, wait_until
 
 #: The body of a request for parents by a client that has seen none.
 NOTHING_SEEN = b"\n\n0"
@@ -94,39 +94,20 @@ class WarmCase(LiveTestCase):
     def cold_client(self) -> tuple[SmartClient, subprocess.Popen[bytes]]:
         """A client of a new ``brz serve --inet`` on the same root."""
         words = ("serve", "--inet", "--directory", self.root, "--allow-writes")
-        process = subprocess.Popen(
-            self.brz(*words),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**self.env, **SAME_ORDER},
-        )
-        self.addCleanup(self._end, process)
+        quiet = {"stderr": subprocess.DEVNULL}
+        process = self.start_words(self.brz(*words), quiet, **SAME_ORDER)
         asker = SmartClient(process.stdout.fileno(), process.stdin.fileno())
         process.stdin.close()
         process.stdout.close()
         self.addCleanup(asker.close)
         return asker, process
 
-    def run_brz(self, *words: str) -> str:
-        """Run ``brz``, with our client in the place of ssh; what it says."""
-        ssh = os.path.join(self.test_dir, "ssh")
-        with open(ssh, "w") as file:
-            # Breezy looks what kind of ssh it is.
-            file.write(
-                '#!/bin/sh\n[ "$1" = -V ] && echo OpenSSH >&2 && exit\n'
-                f"exec {PLUGIN}/bin/lp-serve-client --door={self.door} alice\n"
-            )
-        os.chmod(ssh, 0o700)
-        done = subprocess.run(
-            self.brz(*words),
-            env={**self.env, "BRZ_SSH": ssh},
-            capture_output=True,
-            timeout=DEADLINE,
-            text=True,
-        )
-        self.assertEqual((0, ""), (done.returncode, done.stderr))
-        return done.stdout
+    def run_brz(self, *words: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+        """Run ``brz``, with our client in the place of ssh; it reports nothing."""
+        ssh = self.make_ssh(f"--door={self.door}")
+        done = super().run_brz(*words, BRZ_SSH=ssh, **env)
+        self.assertEqual(b"", done.stderr)
+        return done
 
     def place(self, name: str) -> str:
         """The path of the branch *name*."""
