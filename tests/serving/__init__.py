@@ -9,7 +9,6 @@ MODULES = (
     "test_answers",
     "test_containment",
     "test_gitalternates",
-    "test_medium",
     "test_smartserver",
 )
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What clients write tells and does nothing that a path of the request could not."""
+"""What clients have written gives them no access that their requests lack."""
 
 import inspect
 import os
@@ -9,7 +9,6 @@ import stat
 from breezy import config, directory_service, lockdir
 from breezy.branch import Branch
 from breezy.tests import TestCase
-from breezy.transport import NoSuchFile
 
 from ...lpserve.errors import ClientError
 from ...lpserve.serving import adaptation
@@ -193,18 +192,16 @@ class TestFiles(ServedCase):
         self.assertTrue(self.request(b"mkdir", b"directory", b"%d" % 0o7775).good)
         self.assertEqual(0o2775, self.mode("directory"))
 
-    def test_fifo(self):
-        """Nobody waits for its other end."""
+    def test_no_file(self):
+        """Nobody waits for the other end of a FIFO."""
         os.mkfifo("root/fifo")
-        self.assertEqual(b"PermissionDenied", self.request(b"get", b"fifo").words[0])
-
-    def test_directory(self):
         os.mkdir("root/directory")
-        self.assertEqual(b"ReadError", self.request(b"get", b"directory").words[0])
-
-    def test_missing(self):
-        files = self.server.transport._containment.files
-        self.assertRaises(NoSuchFile, files.get, "missing")
+        for name, error in (
+            (b"fifo", b"PermissionDenied"),
+            (b"directory", b"ReadError"),
+            (b"missing", b"NoSuchFile"),
+        ):
+            self.assertEqual(error, self.request(b"get", name).words[0])
 
     def test_long_path(self):
         """What is said of a path that is no path is not longer than one."""

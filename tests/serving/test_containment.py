@@ -256,23 +256,6 @@ class TestTransport(SmartTestCase):
         self.transport.mkdir("~")
         self.assertEqual({"file", "home", "~"}, set(os.listdir("root")))
 
-    def test_errors_name_no_path_of_the_host(self):
-        top = self.transport
-        self.build_tree(["root/file", "root/full/", "root/full/file"])
-        for wanted, act, *words in (
-            (NoSuchFile, top.get, "a/b"),
-            (NoSuchFile, top.stat, "a"),
-            (NoSuchFile, top.list_dir, "a"),
-            (NoSuchFile, top.put_bytes, "a/b", b""),
-            (FileExists, top.mkdir, "file"),
-            (errors.DirectoryNotEmpty, top.rmdir, "full"),
-            (errors.TransportError, top.get, "x" * 300),
-            (errors.TransportError, top.rename, "file", "full/" + "x" * 300),
-        ):
-            error = self.assertRaises(wanted, act, *words)
-            self.assertNotIn(self.test_dir, str(error))
-            self.assertNotIn(self.test_dir, getattr(error, "path", ""))
-
 
 class TestReferences(SmartTestCase):
     """FAULT 36: what a branch points to is not opened outside either."""
