@@ -43,7 +43,7 @@ class TestControl(ControlTestCase):
 
 
 class TestWarnings(ControlTestCase):
-    """What is odd is told, at the start and at a reload, and does no harm."""
+    """Options that mean nothing are told at the start and at a reload; it works."""
 
     def start_with(self, *lines):
         with open(self.config, "w") as file:
@@ -81,23 +81,18 @@ class TestWarnings(ControlTestCase):
         self.assertEqual(expected[-1:], self.warnings(start))
 
     def test_directory(self):
+        """What is served has to be there; of one for each user, what is above it."""
         missing = os.path.join(self.test_dir, "missing")
-        self.start_service("--directory", missing)
-        told = f"lpserve.directory: {missing} is not there"
-        self.assertEqual([told], self.warnings())
-        self.stop_service()
-
-    def test_directory_of_users(self):
-        """Of one for each user, what is above it has to be there."""
-        missing = os.path.join(self.test_dir, "missing")
-        start = len(self.log_text()) if os.path.exists(self.log_path) else 0
-        self.start_service("--directory", f"{self.root}/%u/branches")
-        self.assertEqual([], self.warnings(start))
-        self.stop_service()
-        start = len(self.log_text())
-        self.start_service("--directory", f"{missing}/%u")
-        told = f"lpserve.directory: {missing} is not there"
-        self.assertEqual([told], self.warnings(start))
+        told = [f"lpserve.directory: {missing} is not there"]
+        for directory, warnings in (
+            (missing, told),
+            (f"{self.root}/%u/branches", []),
+            (f"{missing}/%u", told),
+        ):
+            start = len(self.log_text()) if os.path.exists(self.log_path) else 0
+            self.start_service("--directory", directory)
+            self.assertEqual(warnings, self.warnings(start))
+            self.stop_service()
 
     def test_reload_with_another_directory(self):
         file = os.path.join(self.test_dir, "file")

@@ -4,12 +4,11 @@
 
 import contextlib
 import os
-import pwd
 import signal
 import socket
 import subprocess
 
-from breezy import errors, transport
+from breezy import errors
 from breezy.bzr.smart import medium
 from breezy.transport.remote import RemoteTransport
 
@@ -18,7 +17,7 @@ from ..harness import DEADLINE, LiveTestCase, descriptors_of, read_line, wait_un
 
 HELLO = b"ok\x012\n"
 
-#: A plug-in that writes where the protocol is, in every way that is not perverse.
+#: A plug-in that writes to standard output in all the usual ways.
 _NOISY = """
 import sys
 from breezy.bzr.smart.server import SmartTCPServer
@@ -50,16 +49,7 @@ class InetTestCase(LiveTestCase):
         return self.run_program(words, stdin, **env)
 
     def start_inet(self, *words, **env):
-        started = subprocess.Popen(
-            self.brz("lp-serve", "--inet", *words),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**self.env, **env},
-            cwd=self.test_dir,
-        )
-        self.addCleanup(self._end, started)
-        return started
+        return self.start_words(self.brz("lp-serve", "--inet", *words), **env)
 
     def transport(self, *words, **env):
         """What a Breezy client sees of the connection."""
@@ -82,28 +72,11 @@ class InetTestCase(LiveTestCase):
 
 class TestServing(InetTestCase):
     def test_hello(self):
-        done = self.inet("alice", "--directory", self.root)
-        self.assertEqual((0, HELLO, b""), (done.returncode, done.stdout, done.stderr))
-
-    def test_nothing(self):
-        """A client that says nothing and closes is no error."""
-        done = self.inet("alice", "--directory", self.root, stdin=b"")
-        self.assertEqual((0, b"", b""), (done.returncode, done.stdout, done.stderr))
-
-    def test_two_requests_in_one_write(self):
-        """The second is answered at once, not when the client times out."""
-        served = self.start_inet("alice", "--directory", self.root)
-        os.write(served.stdin.fileno(), b"hello\nhello\n")
-        descriptor = served.stdout.fileno()
-        self.assertEqual([HELLO, HELLO], [read_line(descriptor) for _ in range(2)])
-
-    def test_request_in_pieces(self):
-        served = self.start_inet("alice", "--directory", self.root)
-        for byte in (b"h", b"el", b"lo\nhe"):
-            os.write(served.stdin.fileno(), byte)
-        self.assertEqual(HELLO, read_line(served.stdout.fileno()))
-        os.write(served.stdin.fileno(), b"llo\n")
-        self.assertEqual(HELLO, read_line(served.stdout.fileno()))
+        """A client that says nothing and closes is no error either."""
+        for stdin, answer in ((b"hello\n", HELLO), (b"", b"")):
+            done = self.inet("alice", "--directory", self.root, stdin=stdin)
+            told = (done.returncode, done.stdout, done.stderr)
+            self.assertEqual((0, answer, b""), told)
 
     def test_client_timeout(self):
         """The client is given up although it has not closed anything."""
@@ -114,8 +87,6 @@ class TestServing(InetTestCase):
         self.assertEqual(HELLO, read_line(served.stdout.fileno()))
         self.assertEqual(b"", read_line(served.stdout.fileno()))
         self.assertEqual(0, served.wait(DEADLINE))
-
-    def test_client_timeout_configured(self):
         self.configure(client_timeout=0.2, directory=self.root)
         served = self.start_inet("alice")
         self.assertEqual(b"", read_line(served.stdout.fileno()))
@@ -138,13 +109,6 @@ class TestServing(InetTestCase):
         done = self.inet("alice", "--directory", self.root, BRZ_EMAIL="a@b.example")
         self.assertContainsString(done.stderr, b"by a@b.example\n")
 
-    def add_plugin(self, name, text):
-        directory = os.path.join(self.test_dir, "plugin-" + name)
-        os.mkdir(directory)
-        with open(os.path.join(directory, "__init__.py"), "w") as file:
-            file.write(text)
-        self.plugins[name] = directory
-
     def test_prints_of_a_plugin(self):
         """Whatever it prints, and whenever, none of it reaches the client."""
         self.add_plugin("noisy", _NOISY)
@@ -166,56 +130,19 @@ class TestServing(InetTestCase):
 
 
 class TestDirectory(InetTestCase):
-    def setUp(self):
-        super().setUp()
-        for name in ("alice", "bob", "100%"):
+    """tests/test_root.py has more of what a directory may be."""
+
+    def test_directory(self):
+        """One for each user; the command line goes before breezy.conf."""
+        for name in ("alice", "bob"):
             os.mkdir(os.path.join(self.root, name))
             with open(os.path.join(self.root, name, "whose"), "w") as file:
                 file.write(name)
-
-    def test_user(self):
-        for user in ("alice", "bob"):
-            seen = self.transport(user, "--directory", self.root + "/%u")
-            self.assertEqual(user.encode(), seen.get_bytes("whose"))
-
-    def test_percent(self):
-        seen = self.transport("alice", "--directory", self.root + "/100%%")
-        self.assertEqual(b"100%", seen.get_bytes("whose"))
-
-    def test_relative(self):
-        seen = self.transport("alice", "--directory", "root/bob")
-        self.assertEqual(b"bob", seen.get_bytes("whose"))
-
-    def test_configured(self):
-        """The command line goes before breezy.conf."""
         self.configure(directory=self.root + "/bob")
         self.assertEqual(b"bob", self.transport("alice").get_bytes("whose"))
-        seen = self.transport("alice", "--directory", self.root + "/%u")
-        self.assertEqual(b"alice", seen.get_bytes("whose"))
-
-    def test_nothing_above(self):
-        seen = self.transport("alice", "--directory", self.root + "/alice")
-        for path in ("../bob/whose", "%2e%2e/bob/whose"):
-            self.assertRaises(errors.BzrError, seen.get_bytes, path)
-
-    def test_home_directories(self):
-        """As with 'brz serve': /~/ and /~user/ where they are below."""
-        with open(os.path.join(self.home, "mine"), "w") as file:
-            file.write("at home")
-        seen = self.transport("alice", "--directory", self.test_dir)
-        self.assertEqual(b"at home", seen.get_bytes("~/mine"))
-        account = pwd.getpwuid(os.getuid())
-        if not os.path.isdir(account.pw_dir):
-            return  # as that of nobody
-        there = self.transport("alice", "--directory", "/")
-        self.assertEqual(
-            sorted(os.listdir(account.pw_dir)),
-            sorted(there.list_dir(f"~{account.pw_name}")),
-        )
-
-    def test_home_directory_outside(self):
-        seen = self.transport("alice", "--directory", self.root)
-        self.assertRaises(transport.NoSuchFile, seen.list_dir, "~/")
+        for user in ("alice", "bob"):
+            seen = self.transport(user, "--directory", "root/%u")
+            self.assertEqual(user.encode(), seen.get_bytes("whose"))
 
 
 class TestWriting(InetTestCase):
@@ -237,17 +164,11 @@ class TestErrors(InetTestCase):
         self.assertRefused(
             self.inet("alice"), 3, "no directory to serve", "lpserve.directory"
         )
-
-    def test_missing_directory(self):
         done = self.inet("alice", "--directory", self.root + "/%u")
         self.assertRefused(done, 3, f"there is no directory {self.root}/alice")
 
-    def test_unknown_percent(self):
-        done = self.inet("alice", "--directory", self.root + "/%h")
-        self.assertRefused(done, 3, "only %u and %%", "%h")
-
     def test_user(self):
-        for user in ("a/b", "../alice", ".", "", "a b", "a\nb", "x" * 65, "\u00e9"):
+        for user in ("../alice", "", "a\nb", "\u00e9"):
             done = self.inet("--directory", self.root, "--", user)
             self.assertRefused(done, 3, "needs a USER")
         self.assertRefused(self.inet(), 3, "needs a USER")
@@ -258,7 +179,7 @@ class TestErrors(InetTestCase):
             self.assertRefused(done, 3, "give one of --inet and --fork-server")
 
     def test_timeout(self):
-        for value in ("soon", "-1", "nan"):
+        for value in ("soon", "-1"):
             done = self.inet(
                 "alice", "--directory", self.root, f"--client-timeout={value}"
             )
@@ -331,10 +252,6 @@ class TestForkServer(InetTestCase):
         self.assertFalse(os.path.exists(self.pid_file))
         self.assertEqual(f"pid={service.pid}", self.ask("hello")[-1])
 
-    def test_pid_file_cannot_be_written(self):
-        missing = os.path.join(self.test_dir, "missing", "pid")
-        self.assertRefused(self.daemon(f"--pid-file={missing}"), 3, missing)
-
     def test_log_cannot_be_written(self):
         self.log_path = os.path.join(self.test_dir, "missing", "log")
         self.assertRefused(self.daemon(), 3, "cannot write " + self.log_path)
@@ -349,16 +266,6 @@ class TestForkServer(InetTestCase):
         self.assertEqual(f"pid={service.pid}", self.ask("hello")[-1])
         with open(self.pid_file) as file:
             self.assertEqual(f"{service.pid}\n", file.read())
-
-    def test_in_place_of_a_killed_one(self):
-        """What the first left does not keep the next from starting."""
-        first = self.start_service("--pid-file", self.pid_file)
-        first.kill()
-        first.wait()
-        second = self.start_service("--pid-file", self.pid_file)
-        self.assertEqual(f"pid={second.pid}", self.ask("hello")[-1])
-        self.assertEqual(0, self.stop_service())
-        self.assertFalse(os.path.exists(self.pid_file))
 
     def test_insecure_directory(self):
         os.mkdir(self.runtime)
