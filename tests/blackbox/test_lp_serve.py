@@ -110,7 +110,7 @@ class TestServing(InetTestCase):
         self.assertContainsString(done.stderr, b"by a@b.example\n")
 
     def test_prints_of_a_plugin(self):
-        """Whatever it prints, and whenever, none of it reaches the client."""
+        """FAULT 23: whatever it prints, and whenever, none of it reaches the client."""
         self.add_plugin("noisy", _NOISY)
         done = self.inet("alice", "--directory", self.root, stdin=b"hello\nhello\n")
         self.assertEqual(

@@ -43,6 +43,7 @@ class TestReload(LiveTestCase):
         return read_line(connection.stdout)
 
     def test_changes_are_seen(self):
+        """FAULT 20: those of a plug-in, and of the configuration."""
         service = self.start_service()
         before = self.serve("alice")[0]
         self.assertEqual(b"version\x01first\n", self.version(before))
