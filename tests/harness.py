@@ -14,7 +14,6 @@ import json
 import os
 import resource
 import shlex
-import signal
 import subprocess
 import sys
 import uuid
@@ -24,12 +23,11 @@ from breezy.tests import TestCaseInTempDir
 
 from ..lpserve.client import conversation
 from .handmade import HELLO, Connection, SocketConnection
+from .leftovers import DOORS, Leftovers  # noqa: F401 - for tests
 from .waiting import DEADLINE, read_line, wait_until  # noqa: F401 - for tests
 
 #: The directory of the plug-in.
 PLUGIN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: Ways in for requests: paths in the runtime directory of a running service.
-DOORS = ["control", "socket"]
 #: Scenarios: the same test through either.
 BY_DOOR = [("fifo", {"door": "fifo"}), ("socket", {"door": "socket"})]
 
@@ -53,7 +51,7 @@ def limit_descriptors(pid: int, count: int) -> tuple[int, int]:
     return before
 
 
-class LiveTestCase(TestCaseInTempDir):
+class LiveTestCase(Leftovers, TestCaseInTempDir):
     """A test with a service; nothing may be left when it ends.
 
     :cvar door: through which `connect` asks, "fifo" or "socket".
@@ -357,49 +355,3 @@ class LiveTestCase(TestCaseInTempDir):
             os.write(control, data)
         finally:
             os.close(control)
-
-    # -- what is left ----------------------------------------------------------
-
-    def processes(self) -> dict[int, str]:
-        """Everything that carries our token: pid to command line."""
-        found = {}
-        wanted = f"LPSERVE_TEST={self.token}".encode()
-        for name in os.listdir("/proc"):
-            if not name.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                with open(f"/proc/{name}/environ", "rb") as environ:
-                    if wanted not in environ.read().split(b"\0"):
-                        continue
-                with open(f"/proc/{name}/cmdline", "rb") as cmdline:
-                    found[int(name)] = cmdline.read().replace(b"\0", b" ").decode()
-        return found
-
-    def paths_left(self) -> list[str]:
-        """What is in the runtime directory that a connection left."""
-        found = []
-        for name in ("connections", "replies"):
-            with contextlib.suppress(FileNotFoundError):
-                path = os.path.join(self.runtime, name)
-                found += [os.path.join(name, each) for each in os.listdir(path)]
-        with contextlib.suppress(FileNotFoundError):
-            found += [name for name in DOORS if name in os.listdir(self.runtime)]
-        return found
-
-    def remove_doors(self) -> None:
-        """Remove what a killed service could not."""
-        for name in DOORS:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.runtime, name))
-
-    def check_nothing_left(self) -> None:
-        """Fail if a process or a path is left; then end what is."""
-        try:
-            wait_until(lambda: not self.processes(), "every process has ended")
-        except AssertionError:
-            left = self.processes()
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            raise AssertionError(f"processes left: {left}") from None
-        self.assertEqual([], self.paths_left())

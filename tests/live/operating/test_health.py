@@ -33,6 +33,6 @@ class TestHealth(LiveTestCase):
         self.start_service(f"--directory={self.root}/%u")
         self.assertHealth(0, "healthy\n")
         shutil.move(self.root, self.root + "-away")
-        self.assertHealth(1, "there is no directory to serve")
+        self.assertHealth(1, "there is no directory ")
         os.mkdir(self.root)
         self.assertHealth(0, "healthy\n")

@@ -6,7 +6,6 @@ from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ....lpserve.service.admission import FULL
 from ...harness import BY_DOOR, LiveTestCase, wait_until
-from ..client.fake_service import HELLO
 
 load_tests = load_tests_apply_scenarios
 
@@ -18,20 +17,17 @@ class TestQueue(LiveTestCase):
         wait_until(lambda: self.status()["workers"]["queued"] == length, "the queue")
 
     def test_fair(self):
-        """Who has no connection is served before who has some, and all are."""
-        self.configure(max_workers=1, queue_timeout=29)
+        """Who has fewer connections is served first; in the end all are."""
+        self.configure(max_workers=2, queue_timeout=29)
         self.start_service()
-        first = self.connect("alice").open()
+        opened = [self.connect("alice").open() for _ in range(2)]
         more, other = self.ask_worker("alice"), self.ask_worker("bob")
         self.wait_for_queue(2)
-        for ending, next_ in ((first, other), (other, more)):
-            ending.close()
-            self.assertEqual(["exit", "0"], ending.end())
-            next_.wait()
-            next_.open()
-            self.assertEqual(HELLO, next_.hello())
-        more.close()
-        self.assertEqual(["exit", "0"], more.end())
+        for asked in (other, more):
+            self.finish(opened.pop(0))
+            self.assertEqual("ok", asked.wait()[0], asked.answer)
+            opened.append(asked.open())
+        self.finish(*opened)
 
     def test_refused(self):
         """After queue_timeout; a user, and an address, that have too many at once."""
@@ -59,9 +55,7 @@ class TestQueue(LiveTestCase):
                 self.assertEqual(["error", "busy"], asked.answer[:2])
                 self.assertContainsString(asked.answer[2], text)
         self.assertEqual({"busy": 2}, self.status()["refused"])
-        for each in opened:
-            each.close()
-            self.assertEqual(["exit", "0"], each.end())
+        self.finish(*opened)
 
     def test_client_leaves(self):
         """The socket tells; whoever waits behind it is next."""
