@@ -105,6 +105,14 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     changed (10).
 :lpserve.warm_report_interval:
     Seconds between a worker's reports of the repositories that it uses (60).
+:lpserve.history:
+    How many ended connections "lp-serve-control history" shows (1000).
+:lpserve.access_log:
+    A file that gets a line of JSON for each connection at its end: times,
+    user, address, door, repositories, verbs, bytes, CPU, memory and exit. An
+    absolute path, not inside what is served. Lines for which there is no room
+    are left out and counted. After the file was moved away,
+    "lp-serve-control reopen", SIGUSR1 or a reload opens a new one (none).
 :lpserve.environment:
     Variables that a request may set in its worker (BRZ_EMAIL, LANG, LC_ALL,
     LC_CTYPE, TZ, SSH_CLIENT, SSH_CONNECTION, SSH_ORIGINAL_COMMAND).
@@ -194,6 +202,8 @@ OPTIONS = (
     "warm_preload",
     "warm_interval",
     "warm_report_interval",
+    "history",
+    "access_log",
     "environment",
     "autostart",
     "fallback",

@@ -6,15 +6,17 @@ A channel is a pair of SOCK_SEQPACKET sockets. A message is one packet: a JSON o
 with a ``kind``, and descriptors attached (SCM_RIGHTS). Both ends belong to the same
 installation, and no other process has access to them.
 
-To a zygote: ``start`` (the state that a fresh process would have), ``fork`` and
-``load`` (with the ends of the channels of new workers, or of a loader), ``warm`` (with
-the graph of a repository; without it the repository is dropped), ``ping``. From it:
-``ready``, ``failed``, ``forked``, ``fork-failed``, ``outdated``, ``pong``.
+To a zygote: ``start`` (the state that a fresh process would have; with the scoreboard),
+``fork`` and ``load`` (with the ends of the channels of new workers, or of a loader),
+``warm`` (with the graph of a repository; without it the repository is dropped),
+``ping``. From it: ``ready``, ``failed``, ``forked``, ``fork-failed``, ``outdated``,
+``pong``.
 
 To a worker: ``serve`` (with the read end of its stdin and the lock on the directory of
-its FIFOs; or with its stdio and the connection for its answers), ``warm``, ``ping``.
-From it: ``imported``, ``used``, ``gone``, ``left``, ``stayed``, ``pong``. From a
-loader: ``loaded`` (with the graph), ``not-loaded``, ``changing``, ``gone``.
+its FIFOs; or with its stdio and the connection for its answers), ``warm``, ``ping``,
+``end`` (an administrator wants that; SIGHUP comes with it). From it: ``imported``,
+``used``, ``gone``, ``left``, ``stayed``, ``pong``. From a loader: ``loaded`` (with the
+graph), ``not-loaded``, ``changing``, ``gone``.
 """
 
 from __future__ import annotations

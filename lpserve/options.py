@@ -209,6 +209,17 @@ warm_report_interval = _option(
     default=60.0,
     from_unicode=seconds,
 )
+history = _option(
+    "history",
+    "How many connections that have ended 'lp-serve-control history' knows of.",
+    default=1000,
+    from_unicode=_count,
+)
+access_log = _option(
+    "access_log",
+    "The file to which a line of JSON is written for each connection that has ended, "
+    "as an absolute path outside of what is served. The default is none.",
+)
 environment = config.ListOption(
     "lpserve.environment",
     default=",".join(ENVIRONMENT),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 
@@ -13,6 +14,7 @@ def format_status(text: str) -> str:
     status = json.loads(text)
     rows: list[tuple[str, Any]] = [
         ("service", f"lpserve {status['version']}, pid {status['pid']}"),
+        *_breezy(status),
         ("state", f"{status['state']}, up {format_seconds(status['uptime'])}"),
         *_drained(status),
         ("runtime directory", status["runtime_dir"]),
@@ -24,6 +26,7 @@ def format_status(text: str) -> str:
         ("totals", _counts(status["totals"])),
         ("refused", _counts(status["refused"]) or "none"),
         ("descriptors", status["descriptors"]),
+        *_access_log(status),
         ("warm repositories", _warm(status)),
     ]
     width = max(len(name) for name, _ in rows)
@@ -66,10 +69,32 @@ def _mebibytes(number: int) -> str:
 def _generation(status: dict[str, Any]) -> str:
     if status["generation"] is None:
         return "none: a zygote is being started"
-    return (
-        f"{status['generation']} (zygote {status['zygote']}, "
-        f"{status['modules']} modules loaded)"
-    )
+    text = str(status["generation"])
+    if status.get("loaded"):
+        text += f", loaded {_clock(status['loaded'])}, Breezy {status['breezy']}"
+    return f"{text} (zygote {status['zygote']}, {status['modules']} modules loaded)"
+
+
+def _clock(text: str) -> str:
+    """The local time of day, with the date if that is not today."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+    today = moment.date() == datetime.now().date()
+    return moment.strftime("%H:%M" if today else "%Y-%m-%d %H:%M")
+
+
+def _breezy(status: dict[str, Any]) -> list[tuple[str, str]]:
+    return [("Breezy", status["breezy"])] if status.get("breezy") else []
+
+
+def _access_log(status: dict[str, Any]) -> list[tuple[str, str]]:
+    if not (found := status.get("access_log")):
+        return []
+    text = found["path"]
+    if found["lost"]:
+        text += f", {found['lost']} lines lost"
+    if found["fault"]:
+        text += f"; {found['fault']}"
+    return [("access log", text)]
 
 
 def _rehearsal(status: dict[str, Any]) -> list[tuple[str, str]]:

@@ -46,6 +46,8 @@ class Settings:
     warm_preload: tuple[str, ...]
     warm_interval: float
     warm_report_interval: float
+    history: int
+    access_log: str | None
     environment: tuple[str, ...]
     autostart: bool
     fallback: bool

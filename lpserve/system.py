@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import errno
 import gc
-import mmap
 import os
 import signal
 import socket
@@ -34,14 +33,6 @@ _SYS_CLONE3 = 435
 
 # PyDLL keeps the GIL: a fork needs it, and the other calls do not block.
 _libc = ctypes.PyDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    *(ctypes.c_int,) * 3,
-    ctypes.c_long,
-]
-_MAP_FAILED = ctypes.c_void_p(-1).value
 _pid_and_errno = struct.Struct("ii")
 
 
@@ -77,33 +68,6 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0):
         text = os.strerror(ctypes.get_errno())
         raise UnsupportedPlatform(f"prctl({option}) failed: {text}")
-
-
-class Mapping:
-    """A read-only mapping of a file that keeps no descriptor open.
-
-    Python's mmap keeps a duplicate of the descriptor, which forked children inherit.
-
-    :param descriptor: of the file; the caller may close it afterwards.
-    :ivar view: the bytes of the file; not valid after `close`.
-    :raises OSError: if the file cannot be mapped.
-    """
-
-    def __init__(self, descriptor: int):
-        self._size = os.fstat(descriptor).st_size
-        self._address = _libc.mmap(
-            None, self._size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0
-        )
-        if self._address in (None, _MAP_FAILED):
-            fault = ctypes.get_errno()
-            raise OSError(fault, os.strerror(fault))
-        whole = (ctypes.c_char * self._size).from_address(self._address)
-        self.view = memoryview(whole).cast("B").toreadonly()
-
-    def close(self) -> None:
-        """Unmap the file; other views of it must have been released."""
-        self.view.release()
-        _libc.munmap(ctypes.c_void_p(self._address), ctypes.c_size_t(self._size))
 
 
 def count_threads() -> int:

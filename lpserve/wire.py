@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 #: this many bytes to a FIFO is atomic (pipe(7)).
 MAX_REQUEST = 4096
 
-VERBS = (
-    *("hello", "spawn", "status", "reload", "shutdown"),
+#: The verbs that only root and the service's own user may use.
+OWNER_VERBS = (
     *("reopen", "drain", "resume"),
+    *("connections", "history", "end", "metrics"),
 )
-#: Of these, what only root and the service's own user may ask for.
-OWNER_VERBS = ("reopen", "drain", "resume")
+VERBS = ("hello", "spawn", "status", "reload", "shutdown", *OWNER_VERBS)
 
 BAD_REQUEST = "bad-request"
 DENIED = "denied"
@@ -39,12 +39,16 @@ _user = re.compile(USER_PATTERN)
 _reply = re.compile(REPLY_PATTERN)
 _key = re.compile(r"(reply|env\.([A-Za-z_][A-Za-z0-9_]*))=(.*)", re.DOTALL)
 _looks_like_key = re.compile(r"[A-Za-z_.][A-Za-z0-9_.]*=")
+_number = re.compile("[0-9]{1,9}")
 _quoting = re.compile(r"[\"'\\]")
 _blank = re.compile(r"[ \t\r]+")
 _find_reply = re.compile(
     rb"(?:^|[ \t])reply=(" + REPLY_PATTERN.encode() + rb")(?=[ \t\r]|$)"
 )
-_find_verb = re.compile("|".join(VERBS).encode())
+# Of others it is not looked for: "end" ends many a word.
+_find_verb = re.compile(
+    "|".join(each for each in VERBS if each not in OWNER_VERBS).encode()
+)
 _before_values = re.compile(rb"[^='\"\\]*")
 
 
@@ -69,7 +73,7 @@ class Request:
 
     :ivar verb: one of `VERBS`.
     :ivar words: the positional words: USER of ``spawn``, ``now`` of ``shutdown``, those
-        of the message of ``drain``.
+        of the message of ``drain``...
     :ivar env: the ``env.NAME=VALUE`` words, unchecked against any list.
     :ivar reply: name of the reply FIFO, or None.
     """
@@ -178,7 +182,15 @@ def _checked(request: Request) -> Request:
     verb = request.verb
     if request.env:
         raise _bad(f"{verb} takes no env")
-    if words and verb != "drain" and (verb, *words) != ("shutdown", "now"):
+    if verb == "end":
+        if not words or len(words) > 2 or words[1:] not in ((), ("now",)):
+            raise _bad("end takes a PID or a USER, and perhaps now")
+        if not is_user(words[0]):
+            raise _bad(f"USER must match {USER_PATTERN}")
+    elif verb == "history" and len(words) == 1:
+        if not _number.fullmatch(words[0]):
+            raise _bad("history takes a number")
+    elif words and verb != "drain" and (verb, *words) != ("shutdown", "now"):
         raise _bad(f"{verb} does not take {shlex.quote(words[0][:40])}")
     return request
 

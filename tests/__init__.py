@@ -20,6 +20,7 @@ MODULES = (
     "test_plugins",
     "test_report",
     "test_root",
+    "test_scoreboard",
     "test_setup",
     "test_source",
     "test_system",

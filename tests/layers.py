@@ -24,17 +24,9 @@ ARROWS = {
 
 #: What processes share. It knows neither Breezy nor a loop.
 SHARED = (
-    *(
-        "channel",
-        "descriptors",
-        "drained",
-        "errors",
-        "location",
-        "loginrules",
-        "logs",
-        "paths",
-    ),
-    *("report", "root", "system", "wire"),
+    *("channel", "descriptors", "drained", "errors", "location", "loginrules", "logs"),
+    *("mapping", "paths", "report", "reportconnections", "root", "scoreboard"),
+    *("system", "wire"),
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.
 SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
@@ -47,24 +39,17 @@ ORDERED = {
         *("client", "health"),
     ),
     "service": (
+        *("moments", "histograms", "board", "accesslog"),
         *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "doors"),
         *("drain", "peers"),
         *("stdio", "socketdoor", "generation", "zygotes", "warmset", "warmer"),
-        *(
-            "connection",
-            "admission",
-            "demand",
-            "pool",
-            "stuck",
-            "reloads",
-            "verbs",
-            "housekeeping",
-        ),
+        *("connection", "accounts", "admission", "demand", "pool", "ending", "stuck"),
+        *("reloads", "accountverbs", "verbs", "housekeeping"),
         *("status", "server", "start"),
     ),
     "serving": (
         *("patience", "memorylimit", "intake", "containment", "answers", "medium"),
-        *("adaptation", "smartserver"),
+        *("noting", "adaptation", "smartserver"),
     ),
     "sandbox": ("landlock", "sandbox", "confine"),
     "warm": ("revisiongraph", "memory", "wrapping", "loader"),

@@ -31,6 +31,9 @@ class TestGrammar(TestCase):
             ("status reply=me", Request("status", **me)),
             ("reload reply=me", Request("reload", **me)),
             ("shutdown", Request("shutdown")),
+            ("end 4711 reply=me", Request("end", ("4711",), **me)),
+            ("end alice now", Request("end", ("alice", "now"))),
+            ("history 20", Request("history", ("20",))),
             ("shutdown now reply=me", Request("shutdown", ("now",), **me)),
             ("spawn alice reply=me", Request("spawn", ("alice",), **me)),
             ("spawn ~ reply=me", Request("spawn", ("~",), **me)),
@@ -321,8 +324,10 @@ def make_request(chooser, number):
     reply = f"good.{number}"
     verb = chooser.choice(wire.VERBS)
     if verb != "spawn":
-        now = ("now",) if verb == "shutdown" and chooser.random() < 0.5 else ()
-        return Request(verb, now, {}, reply)
+        words = ("alice",) if verb == "end" else ()
+        if verb in ("end", "shutdown") and chooser.random() < 0.5:
+            words += ("now",)
+        return Request(verb, words, {}, reply)
     env = {
         name: "".join(chooser.choices("ab '\"\\=é€", k=chooser.choice((0, 5, 30, 600))))
         for name in ("LANG", "TZ", "BRZ_EMAIL")

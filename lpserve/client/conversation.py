@@ -173,7 +173,10 @@ class Exchange:
         has ended.
     :ivar reply: the descriptor at which answers arrive.
     :ivar directory: the runtime directory.
+    :ivar longest: bytes of an answer that are waited for.
     """
+
+    longest = _LONGEST
 
     def __init__(self, directory, signals=None):
         """Open nothing yet.
@@ -213,7 +216,7 @@ class Exchange:
         :raises NoService: if none will arrive.
         """
         while b"\n" not in self._buffer:
-            if len(self._buffer) > _LONGEST:
+            if len(self._buffer) > self.longest:
                 raise self.not_understood()
             try:
                 self._buffer += self._receive()

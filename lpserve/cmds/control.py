@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +20,13 @@ from ..location import directory_fault
 from ..report import format_status
 from ..settings import read_meeting_place
 from .base import ClientCommand, runtime_dir_option
+
+#: Bytes of an answer that are waited for: a history may be long.
+LONGEST_ANSWER = 1 << 30
+#: Seconds between two looks with --watch.
+RENEWED = 2.0
+# Clears a terminal.
+_CLEAR = "\033[H\033[2J"
 
 
 class _Verb(NamedTuple):
@@ -35,6 +44,9 @@ _ANY = sys.maxsize
 VERBS = {
     "hello": _Verb(),
     "status": _Verb(options=("json",)),
+    "connections": _Verb(options=("json", "watch")),
+    "history": _Verb((0, 1), ("json",)),
+    "end": _Verb((1, 1), ("now",)),
     "health": _Verb(),
     "reload": _Verb(),
     "reopen": _Verb(),
@@ -51,23 +63,31 @@ class cmd_lp_serve_control(ClientCommand):
 
     :hello: is it there?
     :status: what it has done and is doing; --json for programs.
+    :connections: who is connected, from where, since when, and what is being
+      done for them; --json for programs, --watch to look every 2 seconds.
+    :history [N]: the last N connections that have ended (of lpserve.history);
+      --json for programs.
+    :end PID|USER: end the connection of a worker, or all of a user, after the
+      request that is being served, or lpserve.hangup_timeout; --now: at once.
     :health: does a worker answer a greeting within a second?
     :reload: read configuration, plug-ins and code afresh.
-    :reopen: open the log anew, after it was moved away.
+    :reopen: open the log and the access log anew, after they were moved away.
     :drain [MESSAGE]: refuse new connections with MESSAGE, until resume; running
       ones finish. It lasts when the service is restarted, and while none runs.
     :resume: serve new connections again.
     :shutdown: stop, when running connections have finished; --now: at once.
 
     Exits with 69 if there is no service, and with 1 if it refuses. health exits
-    with 1, and says why, if no worker answers.
+    with 1, and says why, if no worker answers; end does if there is no such
+    connection.
     """
 
     takes_args = ["verb", "word*"]
     takes_options = [
         runtime_dir_option,
-        Option("json", help="Print the status as JSON."),
+        Option("json", help="Print the answer as JSON."),
         Option("now", help="Do not let running connections finish."),
+        Option("watch", help="Print the connections every 2 seconds, until ^C."),
     ]
     _see_also = ["lpserve", "lp-serve"]
 
@@ -94,6 +114,36 @@ class cmd_lp_serve_control(ClientCommand):
     def _do_status(self, words: list[str], options: dict[str, Any]) -> None:
         [text] = self._service.ask(["status"])
         self.outf.write(text + "\n" if options.get("json") else format_status(text))
+
+    def _do_connections(self, words: list[str], options: dict[str, Any]) -> None:
+        from ..reportconnections import format_connections
+
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                [text] = self._service.ask(["connections"])
+                if options.get("json"):
+                    text += "\n"
+                else:
+                    clear = _CLEAR if options.get("watch") else ""
+                    text = clear + format_connections(text)
+                self.outf.write(text)
+                self.outf.flush()
+                if not options.get("watch"):
+                    return
+                time.sleep(RENEWED)
+
+    def _do_history(self, words: list[str], options: dict[str, Any]) -> None:
+        from ..reportconnections import format_history
+
+        [text] = self._service.ask(["history", *words])
+        self.outf.write(text + "\n" if options.get("json") else format_history(text))
+
+    def _do_end(self, words: list[str], options: dict[str, Any]) -> None:
+        now = ["now"] if options.get("now") else []
+        [count] = self._service.ask(["end", *words, *now])
+        if count == "0":
+            raise self._service.error(1, f"no connection of {words[0]}")
+        self.outf.write(f"{count} connections are told to end\n")
 
     def _do_health(self, words: list[str], options: dict[str, Any]) -> None:
         from ..client.health import health_fault
@@ -188,11 +238,16 @@ class _Service:
         from ..client import conversation
         from ..client.client import open_door
 
+        def opened(where: str) -> conversation.Exchange:
+            talk = open_door(where, service_user=self.user)
+            talk.longest = LONGEST_ANSWER
+            return talk
+
         answer = conversation.ask(
             self.directory,
             words,
             self._timeout if timeout is None else timeout,
-            lambda where: open_door(where, service_user=self.user),
+            opened,
         )
         if answer[0] != "ok":
             raise self.error(1, f"{answer[1]}: {' '.join(answer[2:])}")

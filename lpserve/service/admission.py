@@ -86,11 +86,16 @@ class Admission(Observer):
         self.limits = limits
         self._admit()
 
-    def refuse_queued(self, code: str, text: str) -> None:
-        """Refuse the connections that wait for a place."""
-        for connection in list(self._queue):
+    def refuse_queued(self, code: str, text: str, user: str | None = None) -> int:
+        """Refuse the connections that wait for a place; how many.
+
+        :param user: only those of this user.
+        """
+        found = [each for each in self._queue if user is None or each.user == user]
+        for connection in found:
             self._leave_queue(connection)
             connection.refuse(code, text)
+        return len(found)
 
     def refused(self, code: str) -> None:
         """See `connection.Observer`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Child:
     :ivar pidfd: for the child; -1 once it is reaped.
     :ivar ended: called with its `ExitStatus` after it was reaped.
     :ivar leader: whether it is the leader of a process group.
+    :ivar usage: its CPU time and peak memory (getrusage(2)), once it is reaped.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Child:
         self.pidfd = pidfd
         self.ended = ended
         self.leader = leader
+        self.usage: resource.struct_rusage | None = None
 
     def signal(self, number: int) -> None:
         """Send signal *number* to the child; if it is a leader, to its process group.
@@ -158,7 +161,8 @@ class Children:
             if kind == "signal":
                 # End the processes that it started, such as hooks, as well.
                 child.signal(signal.SIGTERM)
-            os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+            # Not reaped yet, it has its pid for itself.
+            child.usage = os.wait4(child.pid, 0)[2]
         except ChildProcessError:
             end = ExitStatus("signal", signal.SIGKILL)  # already reaped elsewhere
         self._loop.forget(child.pidfd)

@@ -26,13 +26,15 @@ class Worker:
     """A worker, from the request for it on; spare while it has no connection.
 
     :ivar generation: the number of the zygote that forks it.
+    :ivar serial: the number under which it was requested.
     """
 
     #: How many messages of one worker are read in one iteration of the loop.
     MESSAGES_AT_ONCE = 64
 
-    def __init__(self, generation: int, ours: socket.socket):
+    def __init__(self, generation: int, ours: socket.socket, serial: int = 0):
         self.generation = generation
+        self.serial = serial
         self.channel = ours
         self.child: Child | None = None
         self.connection: Connection | None = None
@@ -100,6 +102,8 @@ class Connection:
     :ivar client_gone: whether its client went away before it had ended.
     :ivar admitted: when it got its place, in seconds of `time.monotonic`; None while it
         waits for one.
+    :ivar evicted: whether an administrator has told it to end.
+    :ivar handed_over: when a worker got it, in seconds of `time.monotonic`; or None.
     """
 
     user: str
@@ -112,6 +116,8 @@ class Connection:
     client_gone: bool = False
     admitted: float | None = None
     observer: Observer | None = None
+    evicted: bool = False
+    handed_over: float | None = None
 
     def __post_init__(self) -> None:
         self.address = client_address(self.env)

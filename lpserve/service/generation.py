@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -32,15 +33,17 @@ class LaunchSpec:
     :ivar environ: the environment of the zygote.
     :ivar start: the ``start`` message: the state that a fresh process would have, and
         in ``settings`` the result of `settings.Settings.for_worker`.
+    :ivar board: the descriptor of the scoreboard, sent with ``start``; -1: none.
     """
 
     argv: tuple[str, ...]
     environ: dict[str, str]
     start: dict[str, Any]
+    board: int = -1
 
-    def using(self, settings: dict[str, Any]) -> LaunchSpec:
-        """A copy with these settings."""
-        return replace(self, start={**self.start, "settings": settings})
+    def using(self, settings: dict[str, Any], board: int = -1) -> LaunchSpec:
+        """A copy with these settings, and this scoreboard."""
+        return replace(self, start={**self.start, "settings": settings}, board=board)
 
 
 class GenerationObserver(Protocol):
@@ -70,6 +73,8 @@ class Generation:
     to die.
 
     :ivar number: 1, 2, ..., in the order of their start.
+    :ivar breezy: the version of Breezy that it has loaded, once it is ready.
+    :ivar ready_since: when it became ready, in seconds of `time.monotonic`.
     :ivar modules: how many modules it has loaded, once it is ready.
     :ivar cold: why its workers cannot use repositories in memory; "" if they can.
     :ivar unrehearsed: why its rehearsal failed; "" if it did not.
@@ -91,6 +96,8 @@ class Generation:
         self.sandbox: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.ready = False
+        self.ready_since = 0.0
+        self.breezy = ""
         self._loop = loop
         self._children = children
         self._owner = owner
@@ -111,7 +118,8 @@ class Generation:
             theirs.close()
         self._patience = loop.call_later(READY_TIMEOUT, self._overdue)
         with contextlib.suppress(OSError):  # it has ended: `_ended` reports why
-            channel.send(self._channel, "start", **launch.start)
+            board = () if launch.board < 0 else (launch.board,)
+            channel.send(self._channel, "start", board, **launch.start)
         self._channel.setblocking(False)
         loop.watch(self._channel.fileno(), self._read)
 
@@ -143,12 +151,14 @@ class Generation:
         serials: list[int],
         ends: list[socket.socket],
         spare: bool,
+        slots: list[int],
     ) -> None:
         """Request workers.
 
         :param serials: a number for each worker, for the answer.
         :param ends: of a channel for each worker.
         :param spare: whether no connection waits for them.
+        :param slots: of the scoreboard, one for each worker; -1: it has none.
         :raises OSError: if the zygote has ended, or its channel is full.
         """
         channel.send(
@@ -157,6 +167,7 @@ class Generation:
             tuple(end.fileno() for end in ends),
             serials=serials,
             spare=spare,
+            slots=slots,
         )
         self._expect(len(serials))
 
@@ -278,6 +289,8 @@ class Generation:
                 return
             self._patience.cancel()
             self.ready = True
+            self.ready_since = time.monotonic()
+            self.breezy = str(message.get("breezy", ""))
             self.modules = message["modules"]
             self.cold = message["cold"]
             self.unrehearsed = message.get("unrehearsed", "")

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,8 @@ class Pool:
     :param ended: called with a connection, its worker and how that ended.
     :param log: called with a line.
     :param used: called with each ``used`` message of a worker.
+    :param gone: called with the serial number of each worker that has ended.
+    :param handed_over: called with each connection that was handed to a worker.
     """
 
     #: Seconds until a retry in a shortage of descriptors: nothing reports its end.
@@ -52,6 +55,8 @@ class Pool:
         ended: Callable[[Connection, Worker, ExitStatus], None],
         log: Callable[[str], None],
         used: Callable[[dict[str, Any]], None] = lambda message: None,
+        gone: Callable[[int], None] = lambda serial: None,
+        handed_over: Callable[[Connection], None] = lambda connection: None,
     ):
         self.demand = Demand()
         self.hangup_timeout = 0.0
@@ -67,6 +72,8 @@ class Pool:
         self._ended = ended
         self._log = log
         self._used = used
+        self._gone = gone
+        self._handed_over = handed_over
         self._serial = 0
         self._missed: set[str] = set()
         self._retry: Timer | None = None
@@ -124,15 +131,16 @@ class Pool:
                 return False
             generation = self._request_fork(serials, theirs, spare)
         except OSError:
-            for ours, _ in pairs:
+            for (ours, _), serial in zip(pairs, serials, strict=True):
                 ours.close()
+                self._gone(serial)
             return False  # no zygote; when the next one is ready `refill` is called
         finally:
             for each in theirs:
                 each.close()
         for serial, (ours, _) in zip(serials, pairs, strict=True):
             ours.setblocking(False)
-            self.in_flight[serial] = Worker(generation, ours)
+            self.in_flight[serial] = Worker(generation, ours, serial)
         return len(pairs) == number
 
     def _refill_later(self, seconds: float) -> None:
@@ -159,6 +167,7 @@ class Pool:
             self._log(f"cannot watch worker {pid}: {error.strerror}")
             worker.retired = True
             worker.channel.close()
+            self._gone(serial)
             self._refill_later(self.RETRY)
             return
         self._offer(worker)
@@ -191,6 +200,7 @@ class Pool:
     def fork_failed(self, serial: int, why: str) -> None:
         """The fork of *serial* failed: refuse the connection that waits longest."""
         self.in_flight.pop(serial).channel.close()
+        self._gone(serial)
         self._log(f"cannot fork a worker: {why}")
         if self.waiting:
             self.waiting.popleft().refuse(FAILED, f"cannot fork a worker: {why}")
@@ -204,6 +214,7 @@ class Pool:
             if worker.generation == generation:
                 del self.in_flight[serial]
                 worker.channel.close()
+                self._gone(serial)
 
     def retire_before(self, generation: int) -> None:
         """Retire the spare workers of older generations."""
@@ -288,11 +299,13 @@ class Pool:
         if connection.timer is not None:
             connection.timer.cancel()
         worker.connection, connection.worker = connection, worker
+        connection.handed_over = time.monotonic()
         self.busy[worker.child.pid] = worker
         connection.reply.hand_over()
         if answer is not None and not connection.reply.send(answer):
             connection.client_gone = True  # the client will not open the FIFOs
             self._children.terminate(worker.child)
+        self._handed_over(connection)
         return True
 
     def _retire(self, worker: Worker) -> None:
@@ -376,4 +389,5 @@ class Pool:
             connection.worker = None
             self._ended(connection, worker, end)
         worker.child = worker.connection = None
+        self._gone(worker.serial)
         self.refill()

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+#: Ticks of /proc in a second, bytes of a page.
+_TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 _FORKED = 0x40  # PF_FORKNOEXEC of <linux/sched.h>: no exec since the fork
 
 
@@ -57,3 +59,15 @@ def read(pid: object, name: str) -> bytes:
             return file.read()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
+
+
+def usage(pid: object) -> tuple[float, int]:
+    """Seconds of CPU that the process *pid* has used, and bytes of its memory.
+
+    Memory that it shares is counted. Both are 0 for one that has ended.
+    """
+    words = read(pid, "stat").rpartition(b") ")[2].split()
+    if len(words) < 22:
+        return 0.0, 0
+    ticks = int(words[11]) + int(words[12])
+    return round(ticks / _TICKS, 2), int(words[21]) * _PAGE

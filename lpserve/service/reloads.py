@@ -24,9 +24,11 @@ class Reloads:
     :param load_settings: reads the options; raises ConfigurationError, also when
         `Reloads` is created.
     :ivar settings: the current settings.
+    :ivar done, failed: how many reloads there were.
     """
 
     def __init__(self, load_settings: Callable[[], Settings]):
+        self.done = self.failed = 0
         self.settings = load_settings()
         self._load_settings = load_settings
         self._asked: list[Reply] = []
@@ -41,6 +43,7 @@ class Reloads:
         try:
             self.settings = self._load_settings()
         except Exception as error:
+            self.failed += 1
             log.error("cannot reload: %s", error)
             _answer(replies, encode_error(FAILED, str(error)))
             return
@@ -54,8 +57,12 @@ class Reloads:
         _answer([*self._asked, *self._again], answer)
         self._asked, self._again = [], []
 
-    def end(self, zygotes: Zygotes, answer: bytes) -> None:
+    def end(self, zygotes: Zygotes, answer: bytes, failed: bool = False) -> None:
         """Send *answer* for the current reload; begin the next one, if any."""
+        if self._asked and failed:
+            self.failed += 1
+        elif self._asked:
+            self.done += 1
         _answer(self._asked, answer)
         self._asked, again, self._again = [], self._again, []
         if again:

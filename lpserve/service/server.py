@@ -15,7 +15,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     LpserveError,
@@ -29,10 +29,14 @@ from ..paths import RuntimeDirectory
 from ..system import notify, stopping_signals
 from ..wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
 from . import oomscore
+from .accounts import Accounts
+from .accountverbs import AccountVerbs
 from .admission import Admission, Limits
+from .board import Board
 from .children import LET_GO, Children, ExitStatus
 from .doors import ControlFifo, Doors, Reply
 from .drain import Drain
+from .ending import Ending
 from .generation import Generation, LaunchSpec
 from .housekeeping import HOUSEKEEPING, Housekeeping
 from .loop import Loop
@@ -78,6 +82,8 @@ class Service:
         self._reloads = Reloads(load_settings)
         self._loop = Loop(self._callback_failed)
         self._children = Children(self._loop, self._finish_if_done)
+        self._board = Board()
+        self._accounts = Accounts(self._board)
         inside = (self._loop, directory, self._arrived, log.warning)
         self._doors = Doors(
             ControlFifo(*inside),
@@ -90,12 +96,14 @@ class Service:
             self._request_fork,
             self._connection_ended,
             log.warning,
-            lambda message: self._warmer.handle_message(message),
+            self._repository_used,
+            self._board.release,
+            self._accounts.handed_over,
         )
         self._zygotes = Zygotes(
             self._loop,
             self._children,
-            lambda: launch.using(self.settings.for_worker()),
+            lambda: launch.using(self.settings.for_worker(), self._board.descriptor),
             self,
             lambda: not self.stopping or self._pool.waiting,
         )
@@ -123,6 +131,15 @@ class Service:
         self._verbs = Verbs(
             self, self._admission, self._drain, version, self._totals, refused
         )
+        self._verbs.others = AccountVerbs(
+            self._accounts,
+            Ending(self._loop, self._children, self._pool, self._admission),
+            self._pool,
+            self._zygotes,
+            self._reloads,
+            self._totals,
+            refused,
+        ).by_verb
         self._status = Status(
             version,
             directory.path,
@@ -135,6 +152,7 @@ class Service:
             self._house,
             self._totals,
             refused,
+            self._accounts.access_log,
         )
         self._fault: LpserveError | None = None
 
@@ -169,6 +187,8 @@ class Service:
         finally:
             self._doors.close()
             self._loop.close()
+            self._accounts.access_log.close()
+            self._board.close()
         if self._fault is not None:
             raise self._fault
         log.info("stopped")
@@ -259,7 +279,7 @@ class Service:
         """See `verbs.ServiceControl`."""
         log.info("reload, asked for by %s", asked_by)
         # First, because log rotation needs it even if the reload fails.
-        self._log_file.reopen()
+        self._reopen_logs()
         self._reloads.ask(self._zygotes, reply)
 
     def _arrived(self, request: Request | RequestError, reply: Reply) -> None:
@@ -289,6 +309,8 @@ class Service:
                 settings.queue_timeout,
             )
         )
+        self._accounts.keep(settings.history)
+        self._accounts.access_log.use(settings.access_log)
         self._pool.hangup_timeout = settings.hangup_timeout
         self._pool.resize(settings.spare_workers, settings.max_spare_workers)
         self._warmer.limit(
@@ -304,6 +326,7 @@ class Service:
 
     def zygote_lost(self, generation: Generation) -> None:
         """See `zygotes.ZygoteObserver`."""
+        self._accounts.counts["zygote_deaths"] += 1
         self._pool.zygote_lost(generation.number)
         self._warmer.use(None)
 
@@ -313,7 +336,7 @@ class Service:
             self._fault = ZygoteError(why)
             self._loop.stop()
             return
-        self._reloads.end(self._zygotes, encode_error(FAILED, why))
+        self._reloads.end(self._zygotes, encode_error(FAILED, why), failed=True)
         while self._zygotes.present is None and self._pool.waiting:
             self._pool.waiting.popleft().refuse(FAILED, "no zygote; the log says why")
 
@@ -323,11 +346,12 @@ class Service:
         zygote = self._zygotes.present
         if zygote is None:
             raise OSError("no zygote")
-        zygote.fork(serials, ends, spare)
+        zygote.fork(serials, ends, spare, self._board.take(serials))
         return zygote.number
 
     def forked(self, serial: int, pid: int) -> None:
         """See `zygotes.ZygoteObserver`."""
+        self._accounts.counts["forks"] += serial >= 0
         (self._warmer if serial < 0 else self._pool).forked(serial, pid)
         oomscore.raise_score(pid)  # last: the worker has its connection first
 
@@ -342,8 +366,7 @@ class Service:
     def _connection_ended(
         self, connection: Connection, worker: Worker, end: ExitStatus
     ) -> None:
-        how = "ended" if end.clean else "gone" if connection.client_gone else "failed"
-        self._totals[how] += 1
+        self._totals[self._accounts.ended(connection, worker, end)] += 1
         assert worker.child is not None
         log.info(
             "worker %d for %s: %s after %.3f s",
@@ -353,6 +376,10 @@ class Service:
             time.monotonic() - connection.started,
         )
 
+    def _repository_used(self, message: dict[str, Any]) -> None:
+        self._accounts.used(message)
+        self._warmer.handle_message(message)
+
     def status(self) -> dict[str, object]:
         """The answer to ``status``; see `status.Status`."""
         return self._status.tell("stopping" if self.stopping else "running")
@@ -360,4 +387,8 @@ class Service:
     def reopen(self, asked_by: str) -> None:
         """See `verbs.ServiceControl`."""
         log.info("reopen, asked for by %s", asked_by)
+        self._reopen_logs()
+
+    def _reopen_logs(self) -> None:
         self._log_file.reopen()
+        self._accounts.access_log.reopen()

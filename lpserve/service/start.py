@@ -22,6 +22,7 @@ from ..location import LPSERVE_USER, runtime_directory
 from ..logs import LogFile, log_to_stderr
 from ..paths import RuntimeDirectory
 from ..settings import Settings, read_settings
+from . import accesslog
 from .generation import LaunchSpec
 from .pidfile import remove_pid_file, write_pid_file
 from .server import Service
@@ -102,6 +103,7 @@ def load_settings(chosen: dict[str, Any]) -> Settings:
         )
     _ = settings.allowed_uids  # raises if there is no such user
     root.parse_sandbox_paths(settings.sandbox_paths)
+    accesslog.check(settings.access_log, settings.directory)
     return settings
 
 

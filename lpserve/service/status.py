@@ -9,16 +9,18 @@ import time
 from collections.abc import Mapping
 
 from ..descriptors import count_descriptors
+from .accesslog import AccessLog
 from .admission import Admission
 from .doors import Doors
 from .drain import Drain
 from .housekeeping import Housekeeping
+from .moments import moment
 from .pool import Pool
 from .warmer import Warmer
 from .zygotes import Zygotes
 
 #: The totals in the answer, even if they are 0.
-_TOTALS = ("requests", "spawned", "ended", "gone", "failed", "faults")
+_TOTALS = ("requests", "spawned", "ended", "gone", "failed", "evicted", "faults")
 
 
 class Status:
@@ -41,6 +43,7 @@ class Status:
         house: Housekeeping,
         totals: Mapping[str, int],
         refused: Mapping[str, int],
+        access_log: AccessLog,
     ):
         self._started = time.monotonic()
         self._version = version
@@ -54,6 +57,7 @@ class Status:
         self._house = house
         self._totals = totals
         self._refused = refused
+        self._access_log = access_log
 
     def tell(self, state: str) -> dict[str, object]:
         """The answer, for JSON.
@@ -71,6 +75,8 @@ class Status:
             "drained": self._drain.message,
             "generation": zygote.number if zygote else None,
             "zygote": zygote.pid if zygote else None,
+            "loaded": moment(zygote.ready_since) if zygote else None,
+            "breezy": zygote.breezy if zygote else None,
             "modules": zygote.modules if zygote else None,
             "rehearsal": self._zygotes.rehearsal(),
             "sandbox": zygote.sandbox if zygote else None,
@@ -78,6 +84,7 @@ class Status:
             "totals": {name: self._totals.get(name, 0) for name in _TOTALS},
             "refused": dict(self._refused),
             "descriptors": count_descriptors(),
+            "access_log": self._access_log.status(),
             "warnings": self._house.warnings,
             **self._warmer.status(),
         }

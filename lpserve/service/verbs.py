@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from ..location import LPSERVE_USER
@@ -64,6 +65,7 @@ class Verbs:
 
     :param totals: counts "requests".
     :param refused: counts refused requests, by the code of the error.
+    :ivar others: functions that answer the verbs of other modules.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Verbs:
         totals: Counter[str],
         refused: Counter[str],
     ):
+        self.others: dict[str, Callable[[Request, Reply], None]] = {}
         self._life = life
         self._admission = admission
         self._drain = drain
@@ -92,7 +95,8 @@ class Verbs:
                 raise RequestError(
                     DENIED, f"{request.verb} is for root and the service's own user"
                 )
-            getattr(self, "_do_" + request.verb)(request, reply)
+            answer = self.others.get(request.verb)
+            (answer or getattr(self, "_do_" + request.verb))(request, reply)
         except RequestError as error:
             self._refused[error.code] += 1
             log.warning("refused: %s; %s", error, _asked(request, reply))

@@ -17,7 +17,7 @@ from typing import Any
 from breezy import config, directory_service, git, lockdir, transport
 from breezy.bzr.smart import medium, repository, request
 
-from . import answers
+from . import answers, noting
 from .containment import local_transport
 
 _Changed = list[tuple[Any, str, Any]]
@@ -140,6 +140,7 @@ _ADAPTED: _Changed = [
     (lockdir, "_DEFAULT_TIMEOUT_SECONDS", 0),
     (medium, "_get_protocol_factory_for_bytes", answers.protocol_of),
     (request, "_translate_error", answers.translate),
+    (request.SmartServerRequestHandler, "args_received", noting.args_received),
     *(
         (owner, name, answers.unless_readonly(getattr(owner, name)))
         for owner, name in (

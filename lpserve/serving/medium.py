@@ -15,6 +15,7 @@ from typing import Any
 from breezy import config, errors, trace
 from breezy.bzr.smart import medium as _mod_medium
 
+from .. import scoreboard
 from ..errors import ClientError
 from . import intake
 from .patience import HAS_POLL, Output, milliseconds
@@ -57,6 +58,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     _POLL_SECONDS = 20.0
     #: Called after each such poll without a request.
     idle: Callable[[], None] = staticmethod(lambda: None)
+    #: Called when SIGHUP has come.
+    hung_up: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
 
     def hang_up(self, number: int, frame: Any) -> None:
         """Handle SIGHUP: stop after this request, or at once if there is none."""
+        self.hung_up()
         self._stop_gracefully()
         if self.waiting:
             self.waiting = False
@@ -176,7 +180,9 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
                 "request"
             )
         self._ready = False
-        return os.read(self._in.fileno(), 1 << 16)
+        data = os.read(self._in.fileno(), 1 << 16)
+        scoreboard.current.received(len(data))
+        return data
 
     def _wait_for_bytes_with_timeout(self, timeout_seconds: float) -> None:
         if self._received:
@@ -186,6 +192,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
         self._ready = True
         if self._poller.poll(0):
             return
+        scoreboard.current.idle()
         # Read late, so that the first request does not wait for breezy.conf.
         timeout = self._idle_timeout()
         end = time.monotonic() + timeout

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .. import scoreboard
 from ..errors import ClientError
 
 try:
@@ -118,6 +119,7 @@ class Output:
         while view:
             count = os.write(self._descriptor, view[:piece])
             self._written += count
+            scoreboard.current.wrote(count)
             view = view[count:]
 
     @contextlib.contextmanager

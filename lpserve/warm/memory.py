@@ -27,8 +27,8 @@ from breezy.transport.local import LocalTransport
 
 from .. import channel
 from ..channel import COLD, HIT, STALE
+from ..mapping import Mapping
 from ..serving.containment import ContainedTransport
-from ..system import Mapping
 from .revisiongraph import RevisionGraph
 
 #: The directories of a repository and of its indices, below its path.

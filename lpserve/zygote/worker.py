@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
+import select
 import signal
 import socket
 import sys
@@ -20,11 +22,12 @@ from typing import Any
 from breezy import trace
 from breezy.bzr.smart.protocol import MESSAGE_VERSION_THREE
 
-from .. import channel
+from .. import channel, scoreboard
 from ..location import LPSERVE_USER
 from ..paths import connection_fifos, remove_connection
 from ..sandbox import sandbox
-from ..serving import intake, memorylimit, smartserver
+from ..serving import intake, medium, memorylimit, smartserver
+from ..serving.patience import write_aside
 from ..system import set_title
 from ..warm.memory import cache
 from ..wire import encode_answer
@@ -33,6 +36,9 @@ from . import reset
 #: Exit status of a worker whose FIFOs no client opened in time (EX_TEMPFAIL).
 NOBODY_CAME = 75
 
+
+#: What a user reads whose connection an administrator ends.
+ENDED_BY_ADMINISTRATOR = b"lp-serve: the administrator has ended this connection\n"
 
 #: Seconds between two checks by a zygote whether breezy.conf has changed. Each worker
 #: checks, too.
@@ -67,6 +73,7 @@ def main(
         step(context)
     memorylimit.limit_connection(ready.settings["worker_memory"])
     ready.sandbox.prepare()
+    scoreboard.current.attach()
     if spare:
         practise(context, ready)
     for step in reset.AFTER_PRACTICE:
@@ -82,6 +89,8 @@ def main(
     if message is None:
         return 0  # retired as a spare
     context.message = message
+    scoreboard.current.begin()
+    medium.PipeMedium.hung_up = staticmethod(functools.partial(_obey, end))
     cache.connect(end, ready.settings["warm_report_interval"])
     at_fifos = "path" in message
     answers = _FifoAnswers(message) if at_fifos else _LinkAnswers(descriptors)
@@ -259,6 +268,25 @@ class _LinkAnswers:
 def _become(descriptor: int, number: int) -> None:
     os.dup2(descriptor, number)
     os.close(descriptor)
+
+
+def _obey(end: socket.socket) -> None:
+    """SIGHUP has come: an administrator may have told the service to end us.
+
+    The user is told at once: what comes next may be SIGTERM, and is here if it was to
+    be at once.
+    """
+    poller = select.poll()
+    poller.register(end.fileno(), select.POLLIN)
+    while poller.poll(0):
+        message, _ = channel.receive(end)
+        if message is None:
+            return
+        if message["kind"] == "end":
+            with contextlib.suppress(OSError):
+                write_aside(ENDED_BY_ADMINISTRATOR, 0)
+            if message["now"]:
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve(context: reset.Context, ready: ZygoteState) -> int:

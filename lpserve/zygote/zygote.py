@@ -17,8 +17,11 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from .. import brzlog, channel, system
+import breezy
+
+from .. import brzlog, channel, scoreboard, system
 from ..errors import text_of
+from ..mapping import Mapping
 from ..sandbox import confine
 from ..serving import adaptation, medium
 from ..warm import loader, wrapping
@@ -62,10 +65,13 @@ class Zygote:
 
     def __init__(self, link: socket.socket):
         self._link = link
-        message, _ = channel.receive(link)
+        message, descriptors = channel.receive(link)
         if message is None:
             raise BrokenPipeError
         self._start: dict[str, Any] = message
+        # Not mapped before the rehearsal, and by those alone who are to write it.
+        self._board_file = descriptors
+        self._board: Mapping | None = None
         self._ready = worker.ZygoteState()
         self._modules = 0
         self._cold = ""
@@ -82,6 +88,7 @@ class Zygote:
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()
+        self._map_board()
         # After the rehearsal and the imports, which write files.
         self._ready.sandbox = confine.enter(
             self._start["settings"], self._start["runtime_dir"]
@@ -94,6 +101,7 @@ class Zygote:
             self._link,
             "ready",
             version=channel.VERSION,
+            breezy=breezy.__version__,
             modules=self._modules,
             cold=self._cold,
             unrehearsed=unrehearsed,
@@ -123,6 +131,14 @@ class Zygote:
             signal.signal(number, signal.SIG_DFL)
         reset.reset_limits(reset.Context(self._start))
 
+    def _map_board(self) -> None:
+        with contextlib.suppress(OSError):  # without it workers serve all the same
+            for descriptor in self._board_file[:1]:
+                self._board = Mapping(descriptor, writable=True)
+        for descriptor in self._board_file:
+            os.close(descriptor)
+        self._board_file = []
+
     def _clean(self, *kept: int) -> None:
         """Reset what is the same for all workers, once for all of them."""
         context = reset.Context(self._start, kept)
@@ -136,8 +152,8 @@ class Zygote:
         # A worker may get a connection, and signals from its client, before it is
         # ready for them. `reset.reset_mask` unblocks them.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
-        for serial, end in zip(message["serials"], ends, strict=True):
-            run = functools.partial(self._be_child, end, ends, message)
+        for number, serial in enumerate(message["serials"]):
+            run = functools.partial(self._be_child, number, ends, message)
             try:
                 pid = system.fork_sibling(run)
             except Exception as error:
@@ -153,16 +169,29 @@ class Zygote:
             channel.send(self._link, "outdated", text=why)
 
     def _be_child(
-        self, end: socket.socket, ends: list[socket.socket], message: dict[str, Any]
+        self, number: int, ends: list[socket.socket], message: dict[str, Any]
     ) -> int:
+        end = ends[number]
         self._link.close()
         for each in ends:
             if each is not end:
                 each.close()
+        slots = message.get("slots")
+        self._keep_slot(slots[number] if slots else -1, message["serials"][number])
         self._ready.sandbox.isolate()
         if message["kind"] == "load":
             return loader.main(end, message["path"], message["room"])
         return self._be_worker(end, message["spare"])
+
+    def _keep_slot(self, slot: int, serial: int) -> None:
+        """Keep nothing of the scoreboard but what is ours to write."""
+        if self._board is None:
+            return
+        if not 0 <= slot < scoreboard.SLOTS:
+            self._board.close()
+            return
+        self._board.keep_only(slot * scoreboard.SIZE, scoreboard.SIZE)
+        scoreboard.use(scoreboard.WorkerSlot(self._board.view, serial))
 
     def _be_worker(self, end: socket.socket, spare: bool) -> int:
         return worker.main(end, self._start, self._ready, self._modules, spare)

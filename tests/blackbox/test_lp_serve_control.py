@@ -99,7 +99,8 @@ class TestErrors(ControlTestCase):
             self.assertFails(self.control(*words), 3, "unknown verb", "reload")
         for words, error in (
             (["hello", "--json"], "--json goes with status"),
-            (["status", "--now"], "--now goes with shutdown"),
+            (["status", "--now"], "--now goes with end, shutdown"),
+            (["status", "--watch"], "--watch goes with connections"),
             (["reload", "twice"], "reload takes no words, not 1"),
         ):
             self.assertFails(self.control(*words), 3, error)

@@ -5,6 +5,7 @@
 from .. import loader_of
 
 MODULES = (
+    "accounts",
     "client",
     "conch",
     "faults",

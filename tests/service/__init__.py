@@ -5,12 +5,15 @@
 from .. import loader_of
 
 MODULES = (
+    "test_accesslog",
+    "test_accounts",
     "test_admission",
     "test_children",
     "test_demand",
     "test_doors",
     "test_floods",
     "test_generation",
+    "test_histograms",
     "test_loop",
     "test_pool",
     "test_shortage",

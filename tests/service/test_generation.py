@@ -128,7 +128,7 @@ class TestGeneration(LoopTestCase):
             ours, theirs = channel.pair()
             self.addCleanup(ours.close)
             with theirs:
-                found.fork([serial], [theirs], serial == 32)
+                found.fork([serial], [theirs], serial == 32, [-1])
             if serial == 31:
                 self.assertEqual(b"worker", ours.recv(10))
         self.assertEqual(
@@ -154,7 +154,7 @@ class TestGeneration(LoopTestCase):
         self.assertEqual(("ended", 5, "it ended with signal 9"), self.told[1])
         ours, theirs = channel.pair()
         with ours, theirs:
-            self.assertRaises(OSError, found.fork, [1], [theirs], False)
+            self.assertRaises(OSError, found.fork, [1], [theirs], False, [-1])
 
     def test_died_before_it_was_told_anything(self):
         """The owner learns of it once, and nothing is left open."""
@@ -199,7 +199,7 @@ class TestGeneration(LoopTestCase):
         ours, theirs = channel.pair()
         self.addCleanup(ours.close)
         with theirs:
-            found.fork([31], [theirs], True)
+            found.fork([31], [theirs], True, [-1])
 
     def test_does_not_answer(self):
         """FAULT 50: a zygote that does not answer a request to fork has ended."""

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""The scoreboard: what each worker is doing, in memory that the service reads.
+
+It has a slot for each worker, a page of its own, which the worker writes without a
+system call. A worker keeps its slot mapped and unmaps the others, so that it can lie
+about its own connection alone. The service reads a slot while the worker serves, and
+once more when it has ended, however it has ended.
+
+A slot begins with numbers, each of them written at once. The texts are guarded by a
+sequence number, which is odd while they are written (a seqlock): the reader tries
+again. A worker that was killed in the middle leaves it odd for ever, and one that was
+taken over writes what it likes. So a reader takes what is there after a few tries, and
+believes nothing of it: each text has a bound and is made printable.
+
+Offsets in bytes; numbers are of 8 bytes in the order of this machine:
+
+    0     of the worker: its serial number of the pool; 0 before it has a connection
+    8     sequence number
+    16    state: an index of `STATES`
+    24    requests so far
+    32    bytes that were read from the client
+    40    bytes that were written to it
+    48    when the first of them was, in ns of the monotonic clock; 0: not yet
+    64    verb of the request, 64 bytes with its length in the first
+    128   path that it names, 256 bytes likewise
+    384   32 verbs with their counts: 8 bytes for the count, 56 as above
+    2432  6 repositories: 256 bytes each as above
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Bytes of a slot: a page. Where pages are larger, workers share some.
+SIZE = 4096
+#: Slots of a board; further workers have none.
+SLOTS = 4096
+
+STATES = STARTING, BUSY, IDLE = ("starting", "busy", "idle")
+#: What stands for verbs that have no place of their own, and for those that there are
+#: none of.
+OTHER = "other"
+
+_SERIAL, _SEQUENCE, _STATE, _REQUESTS, _IN, _OUT, _FIRST = range(0, 56, 8)
+_VERB, _PATH, _VERBS, _REPOSITORIES = 64, 128, 384, 2432
+_MOST_VERBS, _MOST_REPOSITORIES = 32, 6
+_EACH_VERB, _EACH_REPOSITORY = 64, 256
+#: Times that a reader looks for a moment at which nobody writes.
+_TRIES = 8
+
+# In the native order: only so a number is written at once.
+_number = struct.Struct("Q")
+_head = struct.Struct("7Q")
+_request = struct.Struct("64p256p")
+_counted = struct.Struct("Q56p")
+_path = struct.Struct("256p")
+
+
+class Slot:
+    """The slot of this worker; the base class is that of a process without one."""
+
+    def attach(self) -> None:
+        """Be ready to write: the page is there from now on."""
+
+    def begin(self) -> None:
+        """A connection begins: what was written is forgotten."""
+
+    def request(self, verb: bytes, path: bytes | None) -> None:
+        """A request begins.
+
+        :param path: what it is about, as the client has written it; None: nothing.
+        """
+
+    def idle(self) -> None:
+        """The client is waited for."""
+
+    def received(self, count: int) -> None:
+        """So many bytes were read from the client."""
+
+    def wrote(self, count: int) -> None:
+        """So many bytes were written to the client."""
+
+
+class WorkerSlot(Slot):
+    """A slot in memory.
+
+    :param view: its bytes.
+    :param serial: of the worker, not 0.
+    """
+
+    def __init__(self, view: memoryview, serial: int):
+        self._view = view
+        self._serial = serial
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sequence = self._requests = self._in = self._out = 0
+        self._first = False
+        # By verb: where its count is, and that.
+        self._verbs: dict[bytes, list[int]] = {}
+        self._paths: set[bytes] = set()
+
+    def attach(self) -> None:
+        """See `Slot`."""
+        self._view[:SIZE] = bytes(SIZE)
+
+    def begin(self) -> None:
+        """See `Slot`."""
+        self._reset()
+        self._view[:SIZE] = bytes(SIZE)
+        _number.pack_into(self._view, _SERIAL, self._serial)
+
+    def request(self, verb: bytes, path: bytes | None) -> None:
+        """See `Slot`."""
+        view, put = self._view, _number.pack_into
+        self._sequence += 2
+        put(view, _SEQUENCE, self._sequence - 1)
+        _request.pack_into(view, _VERB, verb, path or b"")
+        known = self._verbs.get(verb)
+        if known is None:
+            known = self._add_verb(verb)
+        known[1] += 1
+        put(view, known[0], known[1])
+        if path is not None and path not in self._paths:
+            self._add_path(path)
+        self._requests += 1
+        put(view, _REQUESTS, self._requests)
+        put(view, _STATE, 1)
+        put(view, _SEQUENCE, self._sequence)
+
+    def _add_verb(self, verb: bytes) -> list[int]:
+        number = len(self._verbs)
+        if number >= _MOST_VERBS - 1:
+            number, verb = _MOST_VERBS - 1, OTHER.encode()
+        if verb not in self._verbs:
+            offset = _VERBS + number * _EACH_VERB
+            _counted.pack_into(self._view, offset, 0, verb)
+            self._verbs[verb] = [offset, 0]
+        return self._verbs[verb]
+
+    def _add_path(self, path: bytes) -> None:
+        number = len(self._paths)
+        if number < _MOST_REPOSITORIES:
+            offset = _REPOSITORIES + number * _EACH_REPOSITORY
+            _path.pack_into(self._view, offset, path)
+            self._paths.add(path)
+
+    def idle(self) -> None:
+        """See `Slot`."""
+        _number.pack_into(self._view, _STATE, 2)
+
+    def received(self, count: int) -> None:
+        """See `Slot`."""
+        self._in += count
+        _number.pack_into(self._view, _IN, self._in)
+
+    def wrote(self, count: int) -> None:
+        """See `Slot`."""
+        if not self._first:
+            self._first = True
+            _number.pack_into(self._view, _FIRST, time.monotonic_ns())
+        self._out += count
+        _number.pack_into(self._view, _OUT, self._out)
+
+
+#: That of this process.
+current = Slot()
+
+
+def use(slot: Slot) -> None:
+    """Have `current` be *slot*."""
+    global current
+    current = slot
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a slot says; a worker without one has said nothing.
+
+    :ivar state: one of `STATES`.
+    :ivar verb, repository: of the last request; "" if there was none.
+    :ivar first_byte: in seconds of `time.monotonic`, or None.
+    :ivar verbs: how many requests there were of each.
+    :ivar repositories: the first few that requests have named.
+    """
+
+    state: str = STARTING
+    verb: str = ""
+    repository: str = ""
+    requests: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    first_byte: float | None = None
+    verbs: dict[str, int] = field(default_factory=dict)
+    repositories: list[str] = field(default_factory=list)
+
+
+def read(view: Any, serial: int) -> Entry:
+    """What is in a slot; nothing, if another worker has written it.
+
+    :param view: the bytes of the slot, which may change any time.
+    :param serial: of the worker whose it is.
+    """
+    data = b""
+    for _ in range(_TRIES):
+        data = bytes(view[:SIZE])
+        sequence = _number.unpack_from(data, _SEQUENCE)[0]
+        after = _number.unpack_from(view, _SEQUENCE)[0]
+        if sequence == after and not sequence % 2:
+            break
+    owner, _, state, requests, taken, given, first = _head.unpack_from(data)
+    if owner != serial:
+        return Entry()
+    verb, path = _request.unpack_from(data, _VERB)
+    repositories = [
+        _path.unpack_from(data, _REPOSITORIES + number * _EACH_REPOSITORY)[0]
+        for number in range(_MOST_REPOSITORIES)
+    ]
+    return Entry(
+        STATES[state] if state < len(STATES) else BUSY,
+        _shown(verb),
+        _shown_path(path),
+        requests,
+        taken,
+        given,
+        first / 1e9 if first else None,
+        _verbs(data),
+        [_shown_path(each) for each in repositories if each],
+    )
+
+
+def _verbs(data: bytes) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for number in range(_MOST_VERBS):
+        offset = _VERBS + number * _EACH_VERB
+        count, name = _counted.unpack_from(data, offset)
+        if count and name:
+            shown = _shown(name)
+            found[shown] = found.get(shown, 0) + count
+    return found
+
+
+def _shown(data: bytes) -> str:
+    return printable(data.decode("utf-8", "replace"))
+
+
+def _shown_path(data: bytes) -> str:
+    """A path as it is below the served directory: "/" for that itself."""
+    if not data:
+        return ""
+    return "/" + _shown(data).strip("/")
+
+
+def printable(text: str) -> str:
+    """*text* with what could end its line, or move a cursor, replaced."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""What is told of connections: of those that run, and of those that have ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..channel import OUTCOMES
+from .accesslog import AccessLog
+from .board import Board
+from .children import ExitStatus
+from .connection import Connection, Worker
+from .histograms import LONG, Histogram
+from .moments import moment
+from .processes import usage
+
+#: How a connection ends.
+RESULTS = ENDED, GONE, FAILED, EVICTED = ("ended", "gone", "failed", "evicted")
+
+
+class Accounts:
+    """Keeps the books: the history, the access log and what is counted.
+
+    :param board: tells what workers have written.
+    :ivar access_log: where ended connections are written to.
+    :ivar counts: "forks" (of workers), "zygote_deaths" (of zygotes in use), and
+        "warm_hit" and so on, of what workers found in memory.
+    """
+
+    def __init__(self, board: Board):
+        self.board = board
+        self.access_log = AccessLog()
+        self.counts: Counter[str] = Counter()
+        self._results: Counter[tuple[str, str]] = Counter()
+        self._history: deque[str] = deque(maxlen=0)
+        self._histograms = {
+            "hand_over": Histogram(),
+            "wait": Histogram(),
+            "first_byte": Histogram(),
+            "duration": Histogram(LONG),
+        }
+        self._cpu = 0.0
+        self._started = time.time()
+
+    def keep(self, most: int) -> None:
+        """Keep that many of the connections that have ended."""
+        if most != self._history.maxlen:
+            self._history = deque(self._history, maxlen=most)
+
+    def handed_over(self, connection: Connection) -> None:
+        """A worker has got *connection*."""
+        if connection.handed_over is not None:
+            seconds = connection.handed_over - connection.started
+            self._histograms["hand_over"].observe(seconds)
+        if connection.admitted is not None:
+            seconds = connection.admitted - connection.started
+            self._histograms["wait"].observe(seconds)
+
+    def used(self, message: dict[str, Any]) -> None:
+        """What a worker says of a repository that it has used."""
+        if message.get("outcome") in OUTCOMES:
+            self.counts[f"warm_{message['outcome']}"] += 1
+
+    # -- those that run ----------------------------------------------------------
+
+    def running(self, workers: Iterable[Worker]) -> list[dict[str, object]]:
+        """What ``connections`` answers."""
+        return [
+            self._running(worker, worker.connection, worker.child.pid)
+            for worker in workers
+            if worker.connection is not None and worker.child is not None
+        ]
+
+    def _running(
+        self, worker: Worker, connection: Connection, pid: int
+    ) -> dict[str, object]:
+        entry = self.board.read(worker.serial)
+        cpu, memory = usage(pid)
+        return {
+            "pid": pid,
+            "user": connection.user,
+            "peer": connection.address,
+            "door": connection.door,
+            "since": moment(connection.started),
+            "seconds": round(time.monotonic() - connection.started, 3),
+            "state": "ending" if connection.evicted else entry.state,
+            "verb": entry.verb,
+            "repository": entry.repository,
+            "requests": entry.requests,
+            "bytes_in": entry.bytes_in,
+            "bytes_out": entry.bytes_out,
+            "cpu": cpu,
+            "memory": memory,
+        }
+
+    # -- those that have ended ---------------------------------------------------
+
+    def ended(self, connection: Connection, worker: Worker, end: ExitStatus) -> str:
+        """Enter a connection that has ended; how it has: one of `RESULTS`."""
+        now = time.monotonic()
+        how = _result(connection, end)
+        entry = self.board.read(worker.serial)
+        first = None
+        if entry.first_byte and connection.started <= entry.first_byte <= now:
+            first = entry.first_byte - connection.started
+            self._histograms["first_byte"].observe(first)
+        self._histograms["duration"].observe(now - connection.started)
+        self._results[how, connection.door] += 1
+        used = worker.child.usage if worker.child is not None else None
+        cpu = used.ru_utime + used.ru_stime if used is not None else 0.0
+        self._cpu += cpu
+        record = {
+            "since": moment(connection.started),
+            "until": moment(now),
+            "seconds": round(now - connection.started, 3),
+            "pid": worker.child.pid if worker.child is not None else None,
+            "user": connection.user,
+            "peer": connection.address,
+            "door": connection.door,
+            "how": how,
+            "exit": str(end),
+            "first_byte": None if first is None else round(first, 6),
+            "repositories": entry.repositories,
+            "verbs": entry.verbs,
+            "requests": entry.requests,
+            "bytes_in": entry.bytes_in,
+            "bytes_out": entry.bytes_out,
+            "cpu": round(cpu, 3),
+            "peak_memory": used.ru_maxrss << 10 if used is not None else None,
+        }
+        line = json.dumps(record, ensure_ascii=False)
+        self._history.append(line)
+        self.access_log.write(line)
+        return how
+
+    def history(self, most: int | None) -> str:
+        """What ``history`` answers: JSON; the last one is the last."""
+        found: Sequence[str] = list(self._history)
+        if most is not None:
+            found = found[len(found) - most :] if most < len(found) else found
+        return f"[{', '.join(found)}]"
+
+    # -- metrics -----------------------------------------------------------------
+
+    def metrics(
+        self,
+        service: int,
+        zygote: int | None,
+        workers: Iterable[int],
+    ) -> dict[str, object]:
+        """What ``metrics`` answers of connections and processes.
+
+        :param service, zygote, workers: their pids.
+        """
+        found = [usage(pid) for pid in workers]
+        return {
+            "started": round(self._started, 3),
+            "connections": [
+                {
+                    "result": result,
+                    "door": door,
+                    "count": self._results[result, door],
+                }
+                for result in RESULTS
+                for door in ("fifo", "socket")
+            ],
+            "forks": self.counts["forks"],
+            "zygote_deaths": self.counts["zygote_deaths"],
+            "warm": {name: self.counts[f"warm_{name}"] for name in OUTCOMES},
+            "histograms": {
+                name: each.tell() for name, each in self._histograms.items()
+            },
+            "access_log_lost": self.access_log.lost,
+            "processes": {
+                "service": _usage(usage(service)),
+                "zygote": _usage(usage(zygote) if zygote else (0.0, 0)),
+                "workers": _usage(
+                    (
+                        self._cpu + sum(cpu for cpu, _ in found),
+                        sum(memory for _, memory in found),
+                    )
+                ),
+            },
+        }
+
+
+def _result(connection: Connection, end: ExitStatus) -> str:
+    if connection.evicted:
+        return EVICTED
+    if end.clean:
+        return ENDED
+    return GONE if connection.client_gone else FAILED
+
+
+def _usage(found: tuple[float, int]) -> dict[str, object]:
+    return {"cpu": round(found[0], 2), "memory": found[1]}

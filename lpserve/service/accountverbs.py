@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""The verbs about connections: who is there, who was there, and to end one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+from ..wire import Request, encode_answer
+from .accounts import Accounts
+from .doors import Reply
+from .ending import Ending
+from .peers import describe_peer
+from .pool import Pool
+from .reloads import Reloads
+from .zygotes import Zygotes
+
+log = logging.getLogger("lpserve")
+
+Answer = Callable[[Request, Reply], None]
+
+
+class AccountVerbs:
+    """Answers them; `verbs.Verbs` has seen to it that the owner asks.
+
+    :param totals: counts of what has happened since the service started.
+    :param refused: counts of refused requests, by the code of the error.
+    :ivar by_verb: what answers each.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        ending: Ending,
+        pool: Pool,
+        zygotes: Zygotes,
+        reloads: Reloads,
+        totals: Mapping[str, int],
+        refused: Mapping[str, int],
+    ):
+        self._accounts = accounts
+        self._ending = ending
+        self._pool = pool
+        self._zygotes = zygotes
+        self._reloads = reloads
+        self._totals = totals
+        self._refused = refused
+        self.by_verb: dict[str, Answer] = {
+            "connections": self._tell_connections,
+            "history": self._tell_history,
+            "end": self._end,
+            "metrics": self._tell_metrics,
+        }
+
+    def _tell_connections(self, request: Request, reply: Reply) -> None:
+        running = self._accounts.running(self._pool.busy.values())
+        _answer(reply, json.dumps(running, ensure_ascii=False))
+
+    def _tell_history(self, request: Request, reply: Reply) -> None:
+        most = int(request.words[0]) if request.words else None
+        _answer(reply, self._accounts.history(most))
+
+    def _end(self, request: Request, reply: Reply) -> None:
+        who, now = request.words[0], request.words[1:] == ("now",)
+        count = self._ending.end(who, now)
+        log.info(
+            "end %s%s, asked for by %s: %d connections",
+            who,
+            " now" if now else "",
+            describe_peer(reply),
+            count,
+        )
+        _answer(reply, count)
+
+    def _tell_metrics(self, request: Request, reply: Reply) -> None:
+        zygote = self._zygotes.present
+        found = {
+            **self._accounts.metrics(
+                os.getpid(), zygote.pid if zygote else None, list(self._pool.busy)
+            ),
+            "reloads": {"done": self._reloads.done, "failed": self._reloads.failed},
+            "requests": self._totals.get("requests", 0),
+            "faults": self._totals.get("faults", 0),
+            "refused": dict(self._refused),
+            "workers": self._pool.counts(),
+            "generation": zygote.number if zygote else None,
+        }
+        _answer(reply, json.dumps(found))
+
+
+def _answer(reply: Reply, word: object) -> None:
+    reply.send(encode_answer("ok", word))
+    reply.close()

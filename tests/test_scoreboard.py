@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""What a worker writes about itself, and what a reader makes of it."""
+
+import os
+import random
+
+from breezy.tests import TestCase
+
+from ..lpserve import scoreboard
+from ..lpserve.mapping import Mapping
+from ..lpserve.scoreboard import SIZE, Entry, WorkerSlot, read
+
+
+class TestSlot(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.memory = bytearray(SIZE)
+        self.slot = WorkerSlot(memoryview(self.memory), 7)
+
+    def read(self, serial=7):
+        return read(self.memory, serial)
+
+    def test_connection(self):
+        self.slot.begin()
+        self.assertEqual(Entry(), self.read())
+        self.slot.received(5)
+        self.slot.request(b"hello", None)
+        self.assertEqual(("busy", "hello", ""), self.now())
+        self.slot.wrote(3)
+        first = self.read().first_byte
+        self.slot.wrote(4)
+        self.slot.idle()
+        self.slot.request(b"get", b"a/b\xc3\xa9")
+        self.slot.request(b"get", b"/")
+        self.assertEqual(("busy", "get", "/"), self.now())
+        self.slot.idle()
+        found = self.read()
+        self.assertEqual(("idle", 3, 5, 7), (found.state, *self.amounts(found)))
+        self.assertEqual({"hello": 1, "get": 2}, found.verbs)
+        self.assertEqual(["/a/bé", "/"], found.repositories)
+        self.assertEqual(first, found.first_byte)
+        self.slot.begin()  # another one, after a rehearsed one
+        self.assertEqual(Entry(), self.read())
+
+    def now(self):
+        found = self.read()
+        return found.state, found.verb, found.repository
+
+    @staticmethod
+    def amounts(found):
+        return found.requests, found.bytes_in, found.bytes_out
+
+    def test_of_another_worker(self):
+        """A slot that was used before tells nothing until it is written anew."""
+        self.slot.begin()
+        self.slot.request(b"hello", None)
+        self.assertEqual(Entry(), self.read(8))
+
+    def test_more_than_there_is_room_for(self):
+        """What has no place of its own is counted all the same."""
+        self.slot.begin()
+        for number in range(100):
+            for _ in range(2):
+                self.slot.request(b"%d-" % number * 99, b"%d" % number * 400)
+        found = self.read()
+        self.assertEqual(200, sum(found.verbs.values()))
+        self.assertEqual(32, len(found.verbs))
+        self.assertEqual(200 - 2 * 31, found.verbs["other"])
+        self.assertEqual(6, len(found.repositories))
+        self.assertTrue(all(len(each) <= 256 for each in found.repositories))
+
+    def test_rubbish(self):
+        """A worker that was taken over: whatever it writes can be shown."""
+        chooser = random.Random(20261121)
+        for _ in range(500):
+            memory = bytearray(chooser.randbytes(SIZE))
+            memory[:8] = (7).to_bytes(8, "little")
+            found = read(memory, 7)
+            texts = [found.verb, found.repository, *found.verbs, *found.repositories]
+            for text in texts:
+                self.assertTrue(text.isprintable(), repr(text))
+                self.assertLessEqual(len(text), 256)
+            self.assertIn(found.state, scoreboard.STATES)
+
+    def test_being_written(self):
+        """Who comes at the wrong moment looks again; not for ever."""
+        self.slot.begin()
+        self.slot.request(b"hello", None)
+        before = bytes(self.memory)
+        self.slot.request(b"get", b"a")
+        half = bytearray(before)
+        half[8], half[64:70] = 3, b"\5halfo"
+        for times, verb in ((1, "get"), (100, "halfo")):
+            self.assertEqual(verb, read(_Written(self.memory, half, times), 7).verb)
+
+
+class _Written(bytearray):
+    """A slot that is found half written the first *times*."""
+
+    def __new__(cls, *words):
+        return super().__new__(cls)
+
+    def __init__(self, memory, half, times):
+        super().__init__(memory)
+        self.half, self.times = half, times
+
+    def __getitem__(self, key):
+        self.times -= 1
+        return bytes(self.half) if self.times >= 0 else super().__getitem__(key)
+
+
+class TestMapping(TestCase):
+    def test_keep_only(self):
+        """The rest of the file is out of reach; what is kept is shared."""
+        descriptor = os.memfd_create("test")
+        self.addCleanup(os.close, descriptor)
+        os.ftruncate(descriptor, 4 * SIZE)
+        ours, theirs = Mapping(descriptor), Mapping(descriptor, writable=True)
+        self.assertRaises(TypeError, ours.view.__setitem__, 0, 1)
+        theirs.keep_only(SIZE, SIZE)
+        self.assertEqual(SIZE, len(theirs.view))
+        theirs.view[0] = 5
+        self.assertEqual(5, ours.view[SIZE])
+        with open("/proc/self/maps", encoding="utf-8") as file:
+            sizes = [_size(line) for line in file if "/memfd:test" in line]
+        self.assertEqual([SIZE, 4 * SIZE], sorted(sizes))
+        theirs.close()
+        ours.close()
+
+
+def _size(line):
+    start, end = line.split()[0].split("-")
+    return int(end, 16) - int(start, 16)
