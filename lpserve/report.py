@@ -14,7 +14,6 @@ def format_status(text: str) -> str:
     status = json.loads(text)
     rows: list[tuple[str, Any]] = [
         ("service", f"lpserve {status['version']}, pid {status['pid']}"),
-        *_breezy(status),
         ("state", f"{status['state']}, up {format_seconds(status['uptime'])}"),
         *_drained(status),
         ("runtime directory", status["runtime_dir"]),
@@ -80,10 +79,6 @@ def _clock(text: str) -> str:
     moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
     today = moment.date() == datetime.now().date()
     return moment.strftime("%H:%M" if today else "%Y-%m-%d %H:%M")
-
-
-def _breezy(status: dict[str, Any]) -> list[tuple[str, str]]:
-    return [("Breezy", status["breezy"])] if status.get("breezy") else []
 
 
 def _access_log(status: dict[str, Any]) -> list[tuple[str, str]]:

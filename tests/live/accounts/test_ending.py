@@ -84,7 +84,7 @@ class TestEnd(AccountsTestCase):
         self.start_service()
         done = self.run_program(self.brz("lp-serve-control", "end", "alice"))
         self.assertEqual(1, done.returncode, done.stderr)
-        self.assertEqual(b"0 connections are told to end\n", done.stdout)
+        self.assertIn(b": no connection of alice\n", done.stderr)
         connection = self.connect("alice").open()
         done = self.run_brz("lp-serve-control", "end", "alice", "--now")
         self.assertEqual(b"1 connections are told to end\n", done.stdout)

@@ -68,7 +68,7 @@ class TestCounted(LiveTestCase):
         self.assertEqual(["signal", "15"], connection.end())
         self.assertCounted(gone=2, ended=1, failed=1)
         table = self.run_brz("lp-serve-control", "status").stdout.decode()
-        self.assertContainsRe(table, "1 ended, 2 gone, 1 failed, 0 faults")
+        self.assertContainsRe(table, "1 ended, 2 gone, 1 failed, 0 evicted, 0 faults")
 
 
 #: Has a worker wait before it leaves, for as long as there is a file: it looks every
