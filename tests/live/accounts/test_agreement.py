@@ -2,8 +2,8 @@
 
 """After many connections, with kills among them, all that is told of them agrees.
 
-LPSERVE_CHAOS_CONNECTIONS says how many there are, and LPSERVE_CHAOS_SEED which die is
-cast.
+LPSERVE_AGREEMENT_CONNECTIONS says how many there are, and LPSERVE_CHAOS_SEED which die
+is cast.
 """
 
 import json
@@ -13,16 +13,19 @@ import signal
 import sys
 from collections import Counter
 
-from ...harness import BY_DOOR
+from ...harness import BY_DOOR, read_line
 from .test_connections import AccountsTestCase
 
-COUNT = int(os.environ.get("LPSERVE_CHAOS_CONNECTIONS", 300))
+COUNT = int(os.environ.get("LPSERVE_AGREEMENT_CONNECTIONS", 300))
 SEED = int(os.environ.get("LPSERVE_CHAOS_SEED", random.randrange(1 << 32)))
 #: Connections that are open at once.
 AT_ONCE = 8
+#: Requests, and their answers.
+HELLO, HAS = (b"hello\n", b"ok\x012\n"), (b"has\x01place/.bzr/README\n", b"no\n")
 #: How connections end, and how that is told.
 ENDS = {
     "closed": ("ended", "exit 0"),
+    "gone": ("gone", "exit 3"),
     "killed": ("failed", "signal 9"),
     "terminated": ("failed", "signal 15"),
     "evicted": ("evicted", "exit 0"),
@@ -35,7 +38,7 @@ class TestAgreement(AccountsTestCase):
         super().setUp()
         self.path = os.path.join(self.test_dir, "access.log")
         self.random = random.Random(SEED)
-        # By user: the door, how it ends, and how often it said hello.
+        # By user: the door, how it ends, and its requests.
         self.expected = {}
         self.open = []
 
@@ -62,17 +65,23 @@ class TestAgreement(AccountsTestCase):
     def begin(self, user):
         door = self.random.choice(BY_DOOR)[0]
         connection = self.connect(user, door).open()
-        hellos = self.random.randrange(1, 4)
-        for _ in range(hellos):
-            self.assertEqual(b"ok\x012\n", connection.hello())
+        asked = self.random.choices((HELLO, HAS), k=self.random.randrange(1, 4))
+        for request, answer in asked:
+            os.write(connection.stdin, request)
+            self.assertEqual(answer, read_line(connection.stdout))
         self.open.append((user, connection))
-        self.expected[user] = (door, self.random.choice(list(ENDS)), hellos)
+        self.expected[user] = (door, self.random.choice(list(ENDS)), asked)
 
     def end_one(self):
         user, connection = self.open.pop(self.random.randrange(len(self.open)))
         how = self.expected[user][1]
         if how == "closed":
             connection.close()
+        elif how == "gone":
+            os.close(connection.stdout)
+            connection.stdout = -1
+            os.write(connection.stdin, HELLO[0])
+            self.expected[user][2].append((HELLO[0], b""))
         elif how == "killed":
             os.kill(connection.pid, signal.SIGKILL)
         elif how == "terminated":
@@ -86,7 +95,9 @@ class TestAgreement(AccountsTestCase):
 
     def check_running(self):
         """``connections`` has those that are open."""
-        wanted = [(user, each.pid, self.expected[user][2]) for user, each in self.open]
+        wanted = [
+            (user, each.pid, len(self.expected[user][2])) for user, each in self.open
+        ]
         found = [
             (each["user"], each["pid"], each["requests"])
             for each in self.tell("connections")
@@ -97,13 +108,24 @@ class TestAgreement(AccountsTestCase):
         """Each connection is there, once, and as it was."""
         self.assertEqual(set(self.expected), {each["user"] for each in history})
         for each in history:
-            door, how, hellos = self.expected[each["user"]]
-            wanted = (door, *ENDS[how], hellos, {"hello": hellos}, 6 * hellos)
-            names = ("door", "how", "exit", "requests", "verbs", "bytes_in")
-            self.assertEqual(wanted, tuple(each[name] for name in names), each)
-            # One that was killed may have been about to count its last answer.
-            least = hellos - each["exit"].startswith("signal")
-            self.assertIn(each["bytes_out"], (5 * least, 5 * hellos), each)
+            door, how, asked = self.expected[each["user"]]
+            verbs = Counter(request.split(b"\1")[0].strip() for request, _ in asked)
+            wanted = {
+                "door": door,
+                "how": ENDS[how][0],
+                "exit": ENDS[how][1],
+                "requests": len(asked),
+                "verbs": {verb.decode(): count for verb, count in verbs.items()},
+                "repositories": ["/place"] if b"has" in verbs else [],
+                "bytes_in": sum(len(request) for request, _ in asked),
+            }
+            self.assertEqual(wanted, {name: each[name] for name in wanted})
+            sizes = [len(answer) for _, answer in asked]
+            written = {sum(sizes)}
+            if each["exit"].startswith("signal"):
+                # It may have been killed before it counted its last answer.
+                written.add(sum(sizes[:-1]))
+            self.assertIn(each["bytes_out"], written, each)
 
     def check_metrics(self, history):
         metrics, status = self.tell("metrics"), self.status()
