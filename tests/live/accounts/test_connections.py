@@ -12,13 +12,22 @@ from breezy import controldir
 from breezy.bzr.smart import medium
 from breezy.transport import remote
 
+from ....lpserve.client import conversation
+from ....lpserve.cmds.control import LONGEST_ANSWER
 from ...harness import BY_DOOR, DEADLINE, LiveTestCase, read_line, wait_until
 
 
 class AccountsTestCase(LiveTestCase):
     def tell(self, verb, *words):
         """What the service answers to a question about connections."""
-        return json.loads(self.ask(verb, *words)[1])
+
+        def opened(directory):
+            talk = conversation.Conversation(directory)
+            talk.longest = LONGEST_ANSWER
+            return talk
+
+        answer = conversation.ask(self.runtime, [verb, *words], DEADLINE, opened)
+        return json.loads(answer[1])
 
     def running(self, **wanted):
         """The only connection, once it is told of with these values."""
@@ -33,11 +42,15 @@ class AccountsTestCase(LiveTestCase):
     def told(self, number):
         """The history, once it has so many connections."""
 
-        def found():
-            history = self.tell("history")
-            return history if len(history) == number else None
+        wait_until(
+            lambda: sum(each["count"] for each in self.made()) == number,
+            f"{number} connections have ended",
+        )
+        return self.tell("history")
 
-        return wait_until(found, f"{number} connections in the history")
+    def made(self):
+        """How many connections have ended how, and through which door."""
+        return self.tell("metrics")["connections"]
 
 
 class TestConnections(AccountsTestCase):
@@ -58,9 +71,6 @@ class TestConnections(AccountsTestCase):
         self.assertEqual(2, metrics["forks"])
         for name in ("service", "zygote", "workers"):
             self.assertGreater(metrics["processes"][name]["cpu"], 0, name)
-
-    def made(self):
-        return self.tell("metrics")["connections"]
 
     def check_life(self, door, number):
         client = "192.0.2.7 40000 22"
