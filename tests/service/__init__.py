@@ -20,6 +20,7 @@ MODULES = (
     "test_socketdoor",
     "test_socketdoor_life",
     "test_stuck",
+    "test_verbs",
     "test_warmer",
     "test_warmset",
 )

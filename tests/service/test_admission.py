@@ -70,6 +70,18 @@ class TestAdmission(LoopTestCase):
             self.end(again)
         self.assertEqual({"busy": 3}, self.refused)
 
+    def test_refuse_queued(self):
+        """Those of a user, or all."""
+        self.limit(workers=1)
+        self.ask("a")
+        queued = [self.ask(user) for user in "bcb"]
+        self.assertEqual(2, self.admission.refuse_queued("failed", "why", "b"))
+        answers = [each.reply.answer for each in queued]
+        refused = "error failed why\n"
+        self.assertEqual([refused, None, refused], answers)
+        self.assertEqual(1, self.admission.refuse_queued("failed", "why"))
+        self.assertEqual(0, self.admission.queued)
+
     def test_unknown_addresses(self):
         self.limit(per_address=1, queue_timeout=0.0)
         self.ask("a")
