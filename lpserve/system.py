@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Wraps what the operating system does: fork, subreaper, daemon, systemd.
+"""Wraps what the operating system does: fork, subreaper, daemon.
 
 This is the one module that forks.
 """
@@ -14,7 +14,6 @@ import gc
 import mmap
 import os
 import signal
-import socket
 import struct
 import sys
 import threading
@@ -383,17 +382,3 @@ def _wait_for_report(reader: int) -> NoReturn:
     sys.stderr.write(f"brz: ERROR: {line}\n")
     sys.stderr.flush()
     os._exit(3)
-
-
-def notify(*lines: str) -> None:
-    """Send *lines* to systemd, if NOTIFY_SOCKET is set (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
-    ):
-        sender.sendto("\n".join(lines).encode(), address)

@@ -34,7 +34,7 @@ SHARED = (
         "logs",
         "paths",
     ),
-    *("report", "root", "system", "wire"),
+    *("report", "root", "system", "systemd", "wire"),
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.
 SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
@@ -47,9 +47,10 @@ ORDERED = {
         *("client", "health"),
     ),
     "service": (
-        *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "doors"),
-        *("drain", "peers"),
-        *("stdio", "socketdoor", "generation", "zygotes", "warmset", "warmer"),
+        *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "door"),
+        *("doors", "drain", "peers"),
+        *("stdio", "socketdoor", "generation", "zygotes", "warmset"),
+        *("warmstore", "warmer", "activation"),
         *(
             "connection",
             "admission",

@@ -9,7 +9,6 @@ workers, reaps them and reports. It never opens a repository and never blocks.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import time
@@ -26,12 +25,15 @@ from ..errors import (
 )
 from ..logs import LogFile
 from ..paths import RuntimeDirectory
-from ..system import notify, stopping_signals
-from ..wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
+from ..system import stopping_signals
+from ..systemd import Notifier
+from ..wire import FAILED, STOPPING, Request, RequestError
 from . import oomscore
+from .activation import Activation
 from .admission import Admission, Limits
 from .children import LET_GO, Children, ExitStatus
-from .doors import ControlFifo, Doors, Reply
+from .door import Doors
+from .doors import ControlFifo, Reply
 from .drain import Drain
 from .generation import Generation, LaunchSpec
 from .housekeeping import HOUSEKEEPING, Housekeeping
@@ -44,12 +46,17 @@ from .status import Status
 from .stuck import kill_orphans
 from .verbs import Verbs
 from .warmer import Warmer
+from .warmstore import WarmStore
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
     from ..settings import Settings
 
 log = logging.getLogger("lpserve")
+
+#: Seconds that those have for their request who came in through a door of systemd's
+#: just before a stop.
+LAST_REQUESTS = 0.2
 
 
 class Service:
@@ -61,6 +68,7 @@ class Service:
     :param version: of lpserve.
     :param opened: called once, when the doors are open.
     :param log_file: the file behind standard error.
+    :param passed: what systemd has passed to us.
     """
 
     def __init__(
@@ -71,17 +79,23 @@ class Service:
         version: str,
         opened: Callable[[], None],
         log_file: LogFile,
+        passed: Activation,
     ):
         self._directory = directory
         self._opened = opened
         self._log_file = log_file
-        self._reloads = Reloads(load_settings)
+        self._reloads = Reloads(
+            load_settings, lambda: self._systemd.reloading(), self._tell_ready
+        )
         self._loop = Loop(self._callback_failed)
+        self._systemd = Notifier(self._loop.call_later)
+        for name in passed.unknown:
+            self._systemd.remove(name)
         self._children = Children(self._loop, self._finish_if_done)
         inside = (self._loop, directory, self._arrived, log.warning)
         self._doors = Doors(
-            ControlFifo(*inside),
-            SocketDoor(*inside, lambda: self.settings.allowed_uids),
+            ControlFifo(*inside, passed.control),
+            SocketDoor(*inside, lambda: self.settings.allowed_uids, passed.socket),
         )
         self._pool = Pool(
             self._loop,
@@ -100,11 +114,14 @@ class Service:
             lambda: not self.stopping or self._pool.waiting,
         )
         self._warmer = Warmer(
-            self._loop, self._children, directory.warm, self._pool.send_to_spares
+            self._loop,
+            self._children,
+            WarmStore(directory.warm, version, self._systemd, passed.kept),
+            self._pool.send_to_spares,
         )
         self.stopping = False
         self._open = False
-        self._finishing = False
+        self._leaving = self._finishing = False
         self._totals: Counter[str] = Counter()
         self._shortages = Shortages()
         self._drain = Drain(directory.path)
@@ -158,16 +175,18 @@ class Service:
         self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply(), "SIGHUP"))
         self._loop.on_signal(signal.SIGUSR1, lambda: self.reopen("SIGUSR1"))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        self._directory.clear_leftovers()
+        self._directory.clear_leftovers(self._doors.given)
         kill_orphans()
         self._drain.read()
         self._warmer.start()
         self._zygotes.replace()
         self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
+        self._systemd.watch_us()
         try:
             self._loop.run()
         finally:
             self._doors.close()
+            self._systemd.close()
             self._loop.close()
         if self._fault is not None:
             raise self._fault
@@ -182,7 +201,12 @@ class Service:
             return
         self._open = True
         self._opened()
-        notify("READY=1", f"MAINPID={os.getpid()}")
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        """Doors are open, or a reload has ended."""
+        if self._open and not self.stopping:
+            self._systemd.ready(self._status.line(self._reloads.fault))
 
     def _callback_failed(self, error: Exception) -> None:
         if self._shortages.explain(error):
@@ -192,6 +216,8 @@ class Service:
 
     def _run_housekeeping(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
+        if self._open and not self.stopping:
+            self._systemd.tell(self._status.line(self._reloads.fault))
         lost = self._house.run_chores()
         if lost is not None and not self.stopping:
             self._fault = NotOursAnyMore(f"{lost} was removed or replaced")
@@ -208,10 +234,17 @@ class Service:
         self._stop(now)
 
     def _stop(self, now: bool) -> None:
+        if not self._leaving:
+            self._leaving = True
+            if self._doors.leave() and not now:
+                # Who has come in before may ask; all others wait for our successor.
+                self._loop.call_later(LAST_REQUESTS, lambda: self._stop(now=False))
+                return
         if not self.stopping:
             self.stopping = self._pool.stopping = True
-            notify("STOPPING=1")
-            log.info("stopping; %d connections to finish", len(self._pool.busy))
+            text = f"stopping; {len(self._pool.busy)} connections to finish"
+            self._systemd.stopping(text)
+            log.info("%s", text)
             self._admission.refuse_queued(STOPPING, "the service is stopping")
             self._pool.resize(0)
             self._warmer.stop()
@@ -269,15 +302,26 @@ class Service:
 
     def zygote_ready(self, new: Generation, old: Generation | None) -> None:
         """See `zygotes.ZygoteObserver`."""
+        if not self.stopping:
+            self._limit_warmer()
+        self._warmer.use(new)  # before it forks
         if old is not None:
             self._pool.zygote_lost(old.number)
             self._pool.retire_before(new.number)
         if not self.stopping:
             self._use_settings()
-        self._warmer.use(new)
         if not self._open and not self.stopping:
             self._open_doors()
-        self._reloads.end(self._zygotes, encode_answer("ok"))
+        self._reloads.end(self._zygotes)
+
+    def _limit_warmer(self) -> None:
+        settings = self.settings
+        self._warmer.limit(
+            settings.warm_repositories,
+            settings.warm_memory << 20,
+            settings.warm_interval,
+            settings.warm_preload,
+        )
 
     def _use_settings(self) -> None:
         settings = self.settings
@@ -291,12 +335,6 @@ class Service:
         )
         self._pool.hangup_timeout = settings.hangup_timeout
         self._pool.resize(settings.spare_workers, settings.max_spare_workers)
-        self._warmer.limit(
-            settings.warm_repositories,
-            settings.warm_memory << 20,
-            settings.warm_interval,
-            settings.warm_preload,
-        )
         try:
             self._doors.admit()
         except OSError as error:
@@ -313,7 +351,7 @@ class Service:
             self._fault = ZygoteError(why)
             self._loop.stop()
             return
-        self._reloads.end(self._zygotes, encode_error(FAILED, why))
+        self._reloads.end(self._zygotes, why)
         while self._zygotes.present is None and self._pool.waiting:
             self._pool.waiting.popleft().refuse(FAILED, "no zygote; the log says why")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ..descriptors import count_descriptors
 from .admission import Admission
-from .doors import Doors
+from .door import Doors
 from .drain import Drain
 from .housekeeping import Housekeeping
 from .pool import Pool
@@ -81,3 +81,15 @@ class Status:
             "warnings": self._house.warnings,
             **self._warmer.status(),
         }
+
+    def line(self, fault: str) -> str:
+        """The same for people, in a few words: ``systemctl status`` shows it.
+
+        :param fault: why the last reload failed, or "".
+        """
+        counts = self._pool.counts()
+        number = counts["busy"] + counts["waiting"]
+        zygote = self._zygotes.present
+        text = f"serving; {number} connection{'' if number == 1 else 's'}, "
+        text += f"generation {zygote.number}" if zygote else "no zygote"
+        return f"{text}; the last reload failed: {fault}" if fault else text

@@ -13,6 +13,7 @@ MODULES = (
     "spawning",
     "ssh",
     "stopping",
+    "systemd",
     "warm",
 )
 

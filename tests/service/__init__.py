@@ -5,6 +5,7 @@
 from .. import loader_of
 
 MODULES = (
+    "test_activation",
     "test_admission",
     "test_children",
     "test_demand",
@@ -19,6 +20,7 @@ MODULES = (
     "test_stuck",
     "test_warmer",
     "test_warmset",
+    "test_warmstore",
 )
 
 load_tests = loader_of(__name__, MODULES)
