@@ -8,6 +8,7 @@ MODULES = (
     "test_activated",
     "test_kept",
     "test_notify",
+    "test_units",
 )
 
 load_tests = loader_of(__name__, MODULES)
