@@ -281,10 +281,7 @@ def _clone_sibling() -> int:
 
 
 def _clone_by_flags() -> int:
-    """The same by clone(2).
-
-    :raises OSError: if there can be no child.
-    """
+    """The same as `_clone_sibling`, by clone(2)."""
     nothing = (ctypes.c_ulong(0),) * 4
     return _clone_with(_SYS_CLONE, ctypes.c_ulong(_CLONE_PARENT), *nothing)
 

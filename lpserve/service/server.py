@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lpserve")
 
-#: Seconds that those have for their request who came in through a door of systemd's
+#: Seconds that clients have for their request if they connected at a door of systemd's
 #: just before a stop.
 LAST_REQUESTS = 0.2
 
@@ -237,7 +237,7 @@ class Service:
         if not self._leaving:
             self._leaving = True
             if self._doors.leave() and not now:
-                # Who has come in before may ask; all others wait for our successor.
+                # Clients that have connected may send their request.
                 self._loop.call_later(LAST_REQUESTS, lambda: self._stop(now=False))
                 return
         if not self.stopping:
@@ -245,7 +245,8 @@ class Service:
             text = f"stopping; {len(self._pool.busy)} connections to finish"
             self._systemd.stopping(text)
             log.info("%s", text)
-            self._admission.refuse_queued(STOPPING, "the service is stopping")
+            if not self._doors.given:
+                self._admission.refuse_queued(STOPPING, "the service is stopping")
             self._pool.resize(0)
             self._warmer.stop()
             if self._directory.is_ours:
@@ -257,6 +258,7 @@ class Service:
         self._finish_if_done()
 
     def _terminate(self) -> None:
+        self._admission.refuse_queued(STOPPING, "the service is stopping")
         while self._pool.waiting:
             self._pool.waiting.popleft().refuse(STOPPING, "the service is stopping")
         self._pool.signal_all(signal.SIGTERM)
@@ -274,6 +276,8 @@ class Service:
 
     def _finish_if_done(self) -> None:
         if not self.stopping or self._pool.busy or self._pool.waiting:
+            return
+        if self._admission.queued:
             return
         self._zygotes.retire()
         if not len(self._children):
@@ -325,14 +329,7 @@ class Service:
 
     def _use_settings(self) -> None:
         settings = self.settings
-        self._admission.use(
-            Limits(
-                settings.max_workers,
-                settings.max_workers_per_user,
-                settings.max_workers_per_address,
-                settings.queue_timeout,
-            )
-        )
+        self._admission.use(Limits.of(settings))
         self._pool.hangup_timeout = settings.hangup_timeout
         self._pool.resize(settings.spare_workers, settings.max_spare_workers)
         try:

@@ -3,7 +3,9 @@
 """What systemd passes: what is right, and what each wrong descriptor is told."""
 
 import os
+import shutil
 import socket
+import tempfile
 
 from breezy.tests import TestCaseInTempDir
 
@@ -19,8 +21,12 @@ class TestSortDescriptors(TestCaseInTempDir):
 
     def setUp(self):
         super().setUp()
-        self.directory = RuntimeDirectory(os.path.join(self.test_dir, "run"))
+        # A short path: a socket is bound to it.
+        self.place = tempfile.mkdtemp(prefix="lpserve-test-")
+        self.addCleanup(shutil.rmtree, self.place)
+        self.directory = RuntimeDirectory(os.path.join(self.place, "run"))
         self.directory.prepare()
+        self.other = os.path.join(self.place, "other")
 
     def fifo(self, path=None, mode=0o600, flags=os.O_RDWR):
         """The descriptor of a new FIFO, as systemd.socket(5) makes it."""
@@ -62,12 +68,13 @@ class TestSortDescriptors(TestCaseInTempDir):
 
     def test_link_to_the_directory(self):
         """/var/run is one to /run, where units name the former."""
-        os.symlink("run", "link")
-        listener = self.listener(os.path.join(self.test_dir, "link", "socket"))
+        link = os.path.join(self.place, "link")
+        os.symlink("run", link)
+        listener = self.listener(os.path.join(link, "socket"))
         self.assertEqual(listener, self.sort(listener).socket)
 
     def test_another_fifo(self):
-        other = self.fifo("other")
+        other = self.fifo(self.other)
         setting = f"should say ListenFIFO={self.directory.control}"
         self.assertRefused(
             f"descriptor {other} (lpserve.socket), another FIFO",
@@ -78,8 +85,8 @@ class TestSortDescriptors(TestCaseInTempDir):
         self.assertRefused("another FIFO", setting, descriptors=[other])
 
     def test_link_in_its_place(self):
-        other = self.fifo("other")
-        os.symlink(os.path.abspath("other"), self.directory.control)
+        other = self.fifo(self.other)
+        os.symlink(self.other, self.directory.control)
         self.assertRefused("another FIFO", descriptors=[other])
 
     def test_others_can_use_it(self):
@@ -101,7 +108,7 @@ class TestSortDescriptors(TestCaseInTempDir):
 
     def test_another_socket(self):
         setting = f"should say ListenStream={self.directory.socket}"
-        other = self.listener("other")
+        other = self.listener(self.other)
         self.assertRefused("another socket", setting, descriptors=[other])
         self.listener()
         self.assertRefused("another socket", setting, descriptors=[other])

@@ -20,6 +20,7 @@ from .systemdcase import SystemdCase
 
 DEPLOY = os.path.join(PLUGIN, "deploy")
 SERVICES = ("lpserve.service", "lpserve-ssh.service")
+HELLO = b"ok\x012\n"
 HARDENED = os.path.join(PLUGIN, "tests", "live", "systemd", "hardened.py")
 
 #: What the units must not let anybody do, and what is needed: each a line of Python
@@ -218,7 +219,7 @@ class TestService(HardenedCase, WarmCase):
                 f"{tip.decode()}\n",
                 self.run_brz(
                     "version-info", "--custom", "--template={revision_id}\\n", path
-                ),
+                ).stdout.decode(),
             )
         self.wait_warm("one")
         self.wait_stored(3)
@@ -236,6 +237,7 @@ class TestSshServer(HardenedCase, ConchTestCase):
         """By the service, and without one."""
         self.server._brz = self.harden(self.server._brz)
         self.server.allow("alice", "alice")
+        self.configure(directory=self.root)
         self.start_service()
         self.wait_for(READY="1")
         self.start_server(NOTIFY_SOCKET=self.notify_name)
@@ -244,7 +246,7 @@ class TestSshServer(HardenedCase, ConchTestCase):
         words = [self.server.ssh, "alice", *SERVE]
         for served in ("worker", "process"):
             done = self.run_program(words, b"hello\n")
-            self.assertEqual((0, b"ok\x012\n"), (done.returncode, done.stdout))
+            self.assertEqual((0, HELLO), (done.returncode, done.stdout), done.stderr)
             if served == "worker":
                 self.assertEqual(0, self.stop_service())
                 self.receive_all()
