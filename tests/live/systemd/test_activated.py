@@ -2,6 +2,7 @@
 
 """Doors that systemd made (sd_listen_fds(3), systemd.socket(5))."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,7 +11,9 @@ import subprocess
 from breezy.tests import TestSkipped
 
 from ....lpserve.service.peers import peer_credentials
-from ...harness import DEADLINE, DOORS, wait_until
+from ...client.nativeclient import compiler, native_client
+from ...harness import DEADLINE, DOORS, PLUGIN, wait_until
+from ...waiting import read_line
 from ..spawning.socketcase import Link
 from .systemdcase import SystemdCase
 
@@ -111,6 +114,39 @@ class TestActivated(SystemdCase):
             client = self.start_client("--no-fallback", f"--door={door}", "alice")
             out, said = client.communicate(b"hello\n", DEADLINE)
             self.assertEqual((0, HELLO, b""), (client.returncode, out, said))
+
+    def test_all_killed(self):
+        """Clients at the FIFO see it, though systemd still reads that.
+
+        systemd kills what is left of a service that was killed.
+        """
+        self.requireFeature(compiler)
+        programs = [
+            os.path.join(PLUGIN, "bin", "lp-serve-client"),
+            native_client(static=False),
+        ]
+        for program in programs:
+            service = self.start_service()
+            client = subprocess.Popen(
+                [program, "--no-fallback", "--door=fifo", "alice"],
+                env=self.env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            self.addCleanup(self._end, client)
+            client.stdin.write(b"hello\n")
+            client.stdin.flush()
+            self.assertEqual(HELLO, read_line(client.stdout.fileno()))
+            service.kill()
+            service.wait()
+            for pid in self.processes():
+                if pid != client.pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            self.assertEqual(69, client.wait(DEADLINE))
+            said = client.stderr.read()
+            self.assertContainsString(said, b"the service and the worker were killed")
 
     def test_who_listens(self):
         """Clients are told the service's uid, not that of who made the socket."""
