@@ -90,6 +90,7 @@ class Status:
         counts = self._pool.counts()
         number = counts["busy"] + counts["waiting"]
         zygote = self._zygotes.present
-        text = f"serving; {number} connection{'' if number == 1 else 's'}, "
+        state = "serving" if self._drain.message is None else "out of service"
+        text = f"{state}; {number} connection{'' if number == 1 else 's'}, "
         text += f"generation {zygote.number}" if zygote else "no zygote"
         return f"{text}; the last reload failed: {fault}" if fault else text
