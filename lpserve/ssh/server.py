@@ -207,8 +207,9 @@ class Server:
         system.disable_debugger()
         system.keep_what_is_loaded()
         system.set_title("lp-serve-ssh")
-        self._status = f"Listening on {join_address(self._port.getHost())}"
-        log.info("%s", self._status)
+        address = join_address(self._port.getHost())
+        self._status = f"Listening on {address}"
+        log.info("Listening on %s", address)
         self._systemd.ready(self._status)
         self._systemd.watch_us()
 

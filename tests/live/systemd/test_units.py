@@ -185,6 +185,8 @@ class TestLimits(HardenedCase):
 
 
 class TestService(HardenedCase, WarmCase):
+    rehearses = True
+
     def brz(self, *words):
         argv = super().brz(*words)
         if "--fork-server" not in words:
