@@ -125,6 +125,9 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     The log file of a service in the background (lpserve.log beside brz.log). A
     reload opens it again after it was moved away.
 
+With systemd (the units are in deploy/), requests wait while the service
+restarts, and repositories stay in memory.
+
 For hooks and plug-ins, LPSERVE_USER in the environment is the user of the
 connection; no request can set it. BRZ_EMAIL, the author of commits, is USER
 unless the request sets it; do not use it to grant access.

@@ -10,12 +10,13 @@ import itertools
 import os
 import re
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Collection
 
 from .errors import AlreadyRunning, RuntimeDirectoryError
-from .location import directory_fault
+from .location import directory_fault, socket_address
 
 _client_reply = re.compile(r"client\.([0-9]+)\.[0-9a-f]+")
 
@@ -130,16 +131,21 @@ class RuntimeDirectory:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
-    def clear_leftovers(self) -> None:
+    def clear_leftovers(self, kept: Collection[str] = ()) -> None:
         """Remove what a killed service left; the caller holds the lock.
 
         A live worker holds a lock on the directory of its connection, which
         therefore stays.
+
+        :param kept: paths that are not removed: doors that systemd made.
         """
         for name in os.listdir(self.path):
-            if name in ("control", "socket") or name.startswith(".new-"):
+            path = os.path.join(self.path, name)
+            if path in kept:
+                continue
+            if path in (self.control, self.socket) or name.startswith(".new-"):
                 with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(self.path, name))
+                    os.unlink(path)
         self.clear_connections()
         self.clear_replies()
         self.clear_rehearsals(())
@@ -241,6 +247,21 @@ class ConnectionDirectory:
             if descriptor >= 0:
                 os.close(descriptor)
         self.stdin = self.held = -1
+
+
+def bind_socket(listener: socket.socket, path: str) -> None:
+    """Bind a Unix socket to *path*, in place of what is there.
+
+    :raises OSError: if that cannot be done.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    address, directory = socket_address(path)
+    try:
+        listener.bind(address)
+    finally:
+        if directory >= 0:
+            os.close(directory)
 
 
 def is_private(path: str) -> bool:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Wraps what the operating system does: fork, subreaper, daemon, systemd.
+"""Wraps what the operating system does: fork, subreaper, daemon.
 
 This is the one module that forks.
 """
@@ -13,7 +13,6 @@ import errno
 import gc
 import os
 import signal
-import socket
 import struct
 import sys
 import threading
@@ -30,6 +29,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 # <linux/sched.h>; the number of clone3 is the same everywhere.
 _CLONE_PARENT = 0x8000
 _SYS_CLONE3 = 435
+#: clone(2), where its first argument are the flags. Filters that cannot look at the
+#: flags of clone3(2) refuse that: systemd's RestrictNamespaces= is one.
+_MACHINE = os.uname().machine if hasattr(os, "uname") and sys.maxsize >> 32 else ""
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(_MACHINE)
 
 # PyDLL keeps the GIL: a fork needs it, and the other calls do not block.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -164,14 +167,15 @@ def fork_sibling(run: Callable[[], int | None]) -> int:
     """
     _get_ready_to_fork()
     global _clone
-    if _clone is not None:
+    while _clone is not None:
         try:
             pid = _clone()
         except OSError as error:
             # Some containers do not allow clone3(2).
             if error.errno not in (errno.ENOSYS, errno.EPERM):
                 raise
-            _clone = None
+            older = _SYS_CLONE is not None and _clone is _clone_sibling
+            _clone = _clone_by_flags if older else None
         else:
             if pid == 0:
                 _be_child(run)
@@ -236,10 +240,20 @@ def _clone_sibling() -> int:
     :returns: the pid of the child; 0 in the child.
     :raises OSError: if the fork fails.
     """
+    size = ctypes.c_size_t(ctypes.sizeof(_arguments))
+    return _clone_with(_SYS_CLONE3, ctypes.byref(_arguments), size)
+
+
+def _clone_by_flags() -> int:
+    """The same as `_clone_sibling`, by clone(2)."""
+    nothing = (ctypes.c_ulong(0),) * 4
+    return _clone_with(_SYS_CLONE, ctypes.c_ulong(_CLONE_PARENT), *nothing)
+
+
+def _clone_with(*arguments: object) -> int:
     python = ctypes.pythonapi
     python.PyOS_BeforeFork()
-    size = ctypes.sizeof(_arguments)
-    pid: int = _libc.syscall(_SYS_CLONE3, ctypes.byref(_arguments), size)
+    pid: int = _libc.syscall(*arguments)
     if pid == 0:
         python.PyOS_AfterFork_Child()
         return 0
@@ -347,17 +361,3 @@ def _wait_for_report(reader: int) -> NoReturn:
     sys.stderr.write(f"brz: ERROR: {line}\n")
     sys.stderr.flush()
     os._exit(3)
-
-
-def notify(*lines: str) -> None:
-    """Send *lines* to systemd, if NOTIFY_SOCKET is set (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
-    ):
-        sender.sendto("\n".join(lines).encode(), address)

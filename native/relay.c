@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -215,6 +216,26 @@ static int open_worker(const struct answer *ok)
     return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
 }
 
+/* A pidfd of the service that has DIRECTORY locked, or -1. Where systemd has made the
+ * control FIFO, that has a reader without a service. */
+static int open_service(const char *directory)
+{
+    char *path = joined(directory, "/lock"), text[32];
+    int lock = open(path, O_RDONLY | O_CLOEXEC);
+    free(path);
+    ssize_t size = lock < 0 ? -1 : read(lock, text, sizeof text - 1);
+    if (lock >= 0)
+        close(lock);
+    if (size <= 0)
+        return -1;
+    text[size] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    long pid = 0;
+    if (!number(text, 1, INT_MAX, &pid))
+        return -1;
+    return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+}
+
 /* Forward the signals that have arrived; false with a fault if that is not allowed. */
 static bool pass_on(const struct signals *signals, int worker, struct fault *fault)
 {
@@ -314,14 +335,14 @@ static bool begin_flows(struct flow *flows, const int *ends, struct fault *fault
 
 /* Relay until the worker has ended; set LAST to the last answer. */
 static bool run(struct conversation *conversation, struct flow *flows, int worker,
-                struct answer *last, struct fault *fault)
+                int service, struct answer *last, struct fault *fault)
 {
     const struct signals *signals = conversation->signals;
     bool service_gone = false, look = true;
     for (;;) {
         if (look && read_answer(conversation, last) == ARRIVED)
             return true;
-        struct pollfd polled[9] = {
+        struct pollfd polled[10] = {
             {.fd = conversation->answers, .events = POLLIN},
             {.fd = signals->descriptor, .events = POLLIN},
             {.fd = service_gone ? worker : conversation->control,
@@ -329,9 +350,10 @@ static bool run(struct conversation *conversation, struct flow *flows, int worke
         };
         for (int each = 0; each < 3; each++)
             want(&flows[each], polled + 3 + 2 * each);
+        polled[9] = (struct pollfd){.fd = service_gone ? -1 : service, .events = POLLIN};
         look = false;
         /* Service and worker have ended: no further answer will arrive. */
-        if (poll(polled, 9, service_gone && worker < 0 ? 0 : -1) < 0)
+        if (poll(polled, 10, service_gone && worker < 0 ? 0 : -1) < 0)
             continue;
         look = polled[0].revents != 0;
         if (polled[1].revents != 0 && !pass_on(signals, worker, fault))
@@ -343,7 +365,8 @@ static bool run(struct conversation *conversation, struct flow *flows, int worke
                 || fail(fault, EX_UNAVAILABLE,
                         "the service and the worker were killed");
         /* The worker goes on, and writes the last answer itself. */
-        service_gone = service_gone || polled[2].revents != 0;
+        service_gone =
+            service_gone || polled[2].revents != 0 || polled[9].revents != 0;
     }
 }
 
@@ -354,12 +377,15 @@ bool relay(struct conversation *conversation, const struct answer *ok,
 {
     static struct flow flows[3]; /* static only for its size */
     int ends[3], worker = open_worker(ok);
+    int service = open_service(conversation->directory);
     for (int each = 0; each < 3; each++)
         flows[each].done = true;
     bool fine = !open_fifos(ok, ends) || begin_flows(flows, ends, fault);
-    fine = fine && run(conversation, flows, worker, last, fault);
+    fine = fine && run(conversation, flows, worker, service, last, fault);
     if (worker >= 0)
         close(worker);
+    if (service >= 0)
+        close(service);
     if (fine) {
         drain(&flows[1], conversation->signals);
         drain(&flows[2], conversation->signals);

@@ -24,6 +24,7 @@ MODULES = (
     "test_setup",
     "test_source",
     "test_system",
+    "test_systemd",
     "test_wire",
     "client",
     "conch",

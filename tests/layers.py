@@ -26,7 +26,7 @@ ARROWS = {
 SHARED = (
     *("channel", "descriptors", "drained", "errors", "location", "loginrules", "logs"),
     *("mapping", "paths", "report", "reportconnections", "root", "scoreboard"),
-    *("system", "wire"),
+    *("system", "systemd", "wire"),
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.
 SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
@@ -40,12 +40,13 @@ ORDERED = {
     ),
     "service": (
         *("moments", "histograms", "board", "accesslog"),
-        *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "doors"),
-        *("drain", "peers"),
-        *("stdio", "socketdoor", "generation", "zygotes", "warmset", "warmer"),
+        *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "door"),
+        *("doors", "drain", "peers"),
+        *("stdio", "socketdoor", "generation", "zygotes", "warmset"),
+        *("warmstore", "warmer", "activation"),
         *("connection", "accounts", "admission", "demand", "pool", "ending", "stuck"),
         *("reloads", "accountverbs", "verbs", "housekeeping"),
-        *("status", "server", "start"),
+        *("status", "shutdown", "server", "start"),
     ),
     "serving": (
         *("patience", "memorylimit", "intake", "containment", "answers", "medium"),

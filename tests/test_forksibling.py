@@ -224,6 +224,22 @@ class TestForkSibling(SiblingCase):
         self.assertEqual((None, errno.ENOMEM), (status, told["error"][1]))
 
 
+class TestByFlags(SiblingCase):
+    """clone(2), where clone3(2) is refused."""
+
+    def test_sibling(self):
+        def before():
+            system._SYS_CLONE3 = 1 << 20  # there is no such call
+
+        def after():
+            return system._clone is system._clone_by_flags
+
+        if system._SYS_CLONE is None:
+            return  # on other machines there is the middle process
+        status, told = self.fork(lambda: 7, before, after)
+        self.assertEqual((7, None, True), (status, told["error"], told["after"]))
+
+
 class TestMiddleProcess(SiblingCase):
     """What can happen to the middle process alone."""
 

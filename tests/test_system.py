@@ -5,7 +5,6 @@
 import errno
 import os
 import signal
-import socket
 import sys
 
 from breezy.tests import TestCase, TestCaseInTempDir
@@ -153,35 +152,6 @@ class TestTitle(TestCase):
 
         self.assertEqual("lp-serve\n", in_child(lambda: title("lp-serve")))
         self.assertEqual("a" * 15 + "\n", in_child(lambda: title("a" * 40)))
-
-
-class TestNotify(TestCaseInTempDir):
-    """`system.notify`: sd_notify(3)."""
-
-    def listen(self, address):
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.addCleanup(listener.close)
-        listener.bind(address)
-        listener.settimeout(DEADLINE)
-        return listener
-
-    def test_sent(self):
-        """To a socket in the file system, and to an abstract one."""
-        path = os.path.relpath(os.path.join(self.test_dir, "notify"))
-        name = f"lpserve-test-{os.getpid()}"
-        for address, named in ((path, path), ("\0" + name, "@" + name)):
-            listener = self.listen(address)
-            self.overrideEnv("NOTIFY_SOCKET", named)
-            system.notify("READY=1", "MAINPID=12")
-            self.assertEqual(b"READY=1\nMAINPID=12", listener.recv(100))
-
-    def test_nobody_listens(self):
-        """Nor is it asked to; no error is raised, and no descriptor left open."""
-        before = system.open_descriptors()
-        for address in (None, "missing", "x" * 300):
-            self.overrideEnv("NOTIFY_SOCKET", address)
-            system.notify("READY=1")
-        self.assertEqual(before, system.open_descriptors())
 
 
 class TestDaemonize(TestCaseInTempDir):

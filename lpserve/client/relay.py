@@ -242,6 +242,7 @@ class Relay:
         self._conversation = conversation
         self._signals = signals
         self._service_gone = False
+        self._service = service_pidfd(conversation.directory)
         self._explained = False
         try:
             self._pidfd = os.pidfd_open(pid)
@@ -284,7 +285,7 @@ class Relay:
             if self._service_gone and (self._pidfd < 0 or self._pidfd in ready):
                 answer = self._conversation.read_answer()
                 break
-            if self._conversation.control in ready:
+            if self._conversation.control in ready or self._service in ready:
                 # The worker goes on, and writes the last answer itself.
                 self._service_gone = True
         for flow in self._flows[1:]:
@@ -303,6 +304,8 @@ class Relay:
         }
         if not self._service_gone:
             wanted[self._conversation.control] = 0
+            if self._service >= 0:
+                wanted[self._service] = select.POLLIN
         elif self._pidfd >= 0:
             wanted[self._pidfd] = select.POLLIN
         for flow in self._flows:
@@ -319,6 +322,23 @@ class Relay:
             if self._signals.seen():
                 break
         flow.finish()
+
+
+def service_pidfd(directory):
+    """A pidfd of the service that has *directory* locked, or -1.
+
+    Where systemd has made the control FIFO, that has a reader without a service.
+    """
+    try:
+        lock = os.open(directory + "/lock", os.O_RDONLY)
+    except OSError:
+        return -1
+    try:
+        return os.pidfd_open(int(os.read(lock, 32)))
+    except (OSError, ValueError):
+        return -1
+    finally:
+        os.close(lock)
 
 
 def pass_on(pidfd, number):

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from ..client.autostart import PAUSE, last_line, starting
 from ..client.conversation import ClientError, Conversation, NoService, service_fault
+from ..client.relay import service_pidfd
 from .fifos import DescriptorWatcher, close_soon
 
 
@@ -49,7 +50,8 @@ class WorkerRequest:
         self._answered = answered
         self._failed = failed
         self._started = self._stopped = self._service_gone = False
-        self._pidfd = -1
+        self._pidfd = self._service = -1
+        self._service_watch: DescriptorWatcher | None = None
         self._watches: list[DescriptorWatcher] = []
         self._timer: Any = None
         self._conversation: Conversation | None = None
@@ -91,6 +93,9 @@ class WorkerRequest:
             close_soon(self._reactor, conversation.reply)
             conversation.control = conversation.reply = -1
             conversation.close()
+            if self._service >= 0:
+                close_soon(self._reactor, self._service)
+                self._service = -1
 
     def _fail(self, fault: NoService | ClientError) -> None:
         self.stop()
@@ -128,7 +133,20 @@ class WorkerRequest:
                 raise ValueError(answer[0])
             self._started = True
             self._timer.cancel()
+            self._answered(answer)
+            self._watch_service()
+            return
         self._answered(answer)
+
+    def _watch_service(self) -> None:
+        # Last: the connection needs descriptors more than this does.
+        if self._stopped or self._service_gone:
+            return
+        self._service = service_pidfd(self._directory)
+        if self._service >= 0:
+            watch = DescriptorWatcher(self._reactor, self._service, self._gone)
+            self._watches.append(watch)
+            self._service_watch = watch
 
     def _gone(self) -> None:
         """The service has closed the control FIFO."""
@@ -136,6 +154,8 @@ class WorkerRequest:
             return
         self._service_gone = True
         self._control.stop()
+        if self._service_watch is not None:
+            self._service_watch.stop()
         self._read()
         if self._stopped:
             return

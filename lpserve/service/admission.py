@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..wire import BUSY, FAILED
 from .connection import Connection, Observer
@@ -32,6 +33,16 @@ class Limits:
     per_user: int = 0
     per_address: int = 0
     queue_timeout: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Any) -> Limits:
+        """The limits in *settings*, a `settings.Settings`."""
+        return cls(
+            settings.max_workers,
+            settings.max_workers_per_user,
+            settings.max_workers_per_address,
+            settings.queue_timeout,
+        )
 
 
 class Admission(Observer):

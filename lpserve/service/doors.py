@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The doors: where requests arrive, and how they are answered.
-
-A door is the control FIFO, here, or the socket (`socketdoor`).
-"""
+"""The control FIFO, and the ways back for answers."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
@@ -17,6 +13,7 @@ from collections.abc import Callable
 
 from ..paths import RuntimeDirectory
 from ..wire import Request, RequestError, RequestReader
+from .door import Door
 from .loop import Callback, Loop, Timer
 
 #: Seconds that a request waits for a reader of its reply FIFO, so that a shell can
@@ -132,106 +129,6 @@ class FifoReply(Reply):
             self._descriptor = -1
 
 
-class Door:
-    """A FIFO or socket at which requests arrive."""
-
-    #: The name of the door in the answer to ``status``.
-    name = ""
-
-    def __init__(self, path: str):
-        self.path = path
-        self._identity: tuple[int, int] | None = None
-
-    def put_in_place(self, temporary: str) -> None:
-        """Rename what was created at *temporary* to `path`.
-
-        :raises OSError: if that fails; *temporary* is removed then.
-        """
-        found = os.stat(temporary)
-        self._identity = (found.st_dev, found.st_ino)
-        try:
-            os.rename(temporary, self.path)
-        except OSError:
-            self._identity = None
-            os.unlink(temporary)
-            raise
-
-    @property
-    def is_open(self) -> bool:
-        """Whether `put_in_place` has succeeded."""
-        return self._identity is not None
-
-    @property
-    def in_place(self) -> bool:
-        """Whether `path` still names what `put_in_place` has renamed."""
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._identity
-
-    def open(self) -> None:
-        """Create the door and watch it.
-
-        :raises OSError: if that fails.
-        """
-
-    def close(self) -> None:
-        """Answer the requests that have arrived, then remove the door."""
-
-    def admit(self) -> None:
-        """Set its permissions as `Settings.allowed_peers` requires."""
-
-    def sweep(self) -> None:
-        """Drop clients that have not sent their request in time."""
-
-    def remove(self) -> None:
-        """Remove the file, unless another one has replaced it."""
-        if self.in_place:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
-        self._identity = None
-
-
-class Doors:
-    """All the doors of a service."""
-
-    def __init__(self, *doors: Door):
-        self._doors = doors
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the open doors."""
-        return [door.name for door in self._doors if door.is_open]
-
-    def open(self) -> None:
-        """Open all doors.
-
-        :raises OSError: if one cannot be opened.
-        """
-        for door in self._doors:
-            door.open()
-
-    def admit(self) -> None:
-        """Call `Door.admit` of the open doors."""
-        for door in self._doors:
-            if door.is_open:
-                door.admit()
-
-    def sweep(self) -> str | None:
-        """Call `Door.sweep`; the path of a door that was replaced, or None."""
-        for door in self._doors:
-            if door.is_open and not door.in_place:
-                return door.path
-            door.sweep()
-        return None
-
-    def close(self) -> None:
-        """Close all doors."""
-        for door in self._doors:
-            door.close()
-
-
 class ControlFifo(Door):
     """The control FIFO.
 
@@ -248,8 +145,9 @@ class ControlFifo(Door):
         directory: RuntimeDirectory,
         handle: Handler,
         log: Callable[[str], None],
+        given: int | None = None,
     ):
-        super().__init__(directory.control)
+        super().__init__(directory.control, given)
         self._loop = loop
         self._directory = directory
         self._handle = handle
@@ -259,6 +157,7 @@ class ControlFifo(Door):
         self._read_ahead = b""
         self._expiry: Timer | None = None
         self._descriptor = -1
+        self._watched = False
         self._looking = 0
 
     def open(self) -> None:
@@ -267,27 +166,45 @@ class ControlFifo(Door):
         :raises OSError: if it cannot be created.
         """
         temporary = os.path.join(self._directory.path, ".new-control")
-        os.mkfifo(temporary, 0o600)
-        # For reading and writing: with a writer open there is no end of file.
-        self._descriptor = os.open(temporary, os.O_RDWR | os.O_NONBLOCK)
+        if self.given is not None:
+            # Nobody else reads it: systemd only polls it.
+            os.set_blocking(self.given, False)
+            self._descriptor = self.given
+        else:
+            os.mkfifo(temporary, 0o600)
+            # For reading and writing: with a writer open there is no end of file.
+            self._descriptor = os.open(temporary, os.O_RDWR | os.O_NONBLOCK)
         try:
             self.put_in_place(temporary)
         except OSError:
             os.close(self._descriptor)
             raise
+        self._watched = True
         self._loop.watch(self._descriptor, self._read)
+
+    def leave(self) -> bool:
+        """See `Door.leave`: what has been read is handled."""
+        if self._watched:
+            self._forget()
+            self._understand_all()
+        return False
 
     def close(self) -> None:
         """Answer the requests that were written, and remove the FIFO."""
         if not self.is_open:
             return
         self.remove()
-        self._understand_all()
-        self._read()
-        self._understand_all()
-        self._loop.forget(self._descriptor)
+        if self._watched:
+            self._understand_all()
+            self._read()
+            self._understand_all()
+            self._forget()
         os.close(self._descriptor)
         self._descriptor = -1
+
+    def _forget(self) -> None:
+        self._watched = False
+        self._loop.forget(self._descriptor)
 
     def _read(self) -> None:
         if self._read_ahead:

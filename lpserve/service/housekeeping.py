@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..paths import RuntimeDirectory
 from .children import Children
-from .doors import Doors
+from .door import Doors
 from .pool import Pool
 from .stuck import StuckWorkers
 from .zygotes import Zygotes

@@ -7,12 +7,23 @@ from __future__ import annotations
 import functools
 import pwd
 import re
+import socket
+import struct
 from collections.abc import Mapping
 
 from .doors import Reply
 
 #: An address as sshd writes it: IPv4, or IPv6 with a scope where it has one.
 _address = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._-]{1,15})?")
+
+_credentials = struct.Struct("3i")
+
+
+def peer_credentials(link: socket.socket) -> tuple[int, int]:
+    """The pid and the uid of whoever is connected (SO_PEERCRED of socket(7))."""
+    found = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size)
+    pid, uid, _ = _credentials.unpack(found)
+    return pid, uid
 
 
 def client_address(environment: Mapping[str, str]) -> str:

@@ -8,12 +8,13 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..wire import FAILED, STOPPING, encode_error
+from ..wire import FAILED, STOPPING, encode_answer, encode_error
 from .doors import Reply
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
     from ..settings import Settings
+    from .loop import Callback
 
 log = logging.getLogger("lpserve")
 
@@ -23,19 +24,32 @@ class Reloads:
 
     :param load_settings: reads the options; raises ConfigurationError, also when
         `Reloads` is created.
+    :param begun: called when a reload is requested.
+    :param ended: called when the last requested reload has ended.
     :ivar settings: the current settings.
     :ivar done, failed: how many reloads there were.
+    :ivar fault: why the last reload failed, or "".
     """
 
-    def __init__(self, load_settings: Callable[[], Settings]):
+    def __init__(
+        self,
+        load_settings: Callable[[], Settings],
+        begun: Callback,
+        ended: Callback,
+    ):
         self.done = self.failed = 0
         self.settings = load_settings()
+        self.fault = ""
         self._load_settings = load_settings
+        self._begun, self._ended = begun, ended
+        self._underway = False
         self._asked: list[Reply] = []
         self._again: list[Reply] = []
 
     def ask(self, zygotes: Zygotes, *replies: Reply) -> None:
         """Begin a reload; *replies* get the answer when it has ended."""
+        self._underway = True
+        self._begun()
         if zygotes.successor is not None:
             # It may have read the old state, so reload once more after it.
             self._again.extend(replies)
@@ -46,6 +60,7 @@ class Reloads:
             self.failed += 1
             log.error("cannot reload: %s", error)
             _answer(replies, encode_error(FAILED, str(error)))
+            self._end(str(error))
             return
         log.info("reloading")
         self._asked.extend(replies)
@@ -56,17 +71,25 @@ class Reloads:
         answer = encode_error(STOPPING, "the service is stopping")
         _answer([*self._asked, *self._again], answer)
         self._asked, self._again = [], []
+        self._underway = False
 
-    def end(self, zygotes: Zygotes, answer: bytes, failed: bool = False) -> None:
-        """Send *answer* for the current reload; begin the next one, if any."""
-        if self._asked and failed:
+    def end(self, zygotes: Zygotes, why: str = "") -> None:
+        """End the current reload, which failed if there is a *why*; begin the next."""
+        if self._asked and why:
             self.failed += 1
         elif self._asked:
             self.done += 1
-        _answer(self._asked, answer)
+        _answer(self._asked, encode_error(FAILED, why) if why else encode_answer("ok"))
         self._asked, again, self._again = [], self._again, []
         if again:
             self.ask(zygotes, *again)
+        elif self._underway:
+            self._end(why)
+
+    def _end(self, why: str) -> None:
+        self._underway = False
+        self.fault = why
+        self._ended()
 
 
 def _answer(replies: list[Reply] | tuple[Reply, ...], answer: bytes) -> None:

@@ -9,7 +9,6 @@ workers, reaps them and reports. It never opens a repository and never blocks.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import time
@@ -26,15 +25,18 @@ from ..errors import (
 )
 from ..logs import LogFile
 from ..paths import RuntimeDirectory
-from ..system import notify, stopping_signals
-from ..wire import FAILED, STOPPING, Request, RequestError, encode_answer, encode_error
+from ..system import stopping_signals
+from ..systemd import Notifier
+from ..wire import FAILED, Request, RequestError
 from . import oomscore
 from .accounts import Accounts
 from .accountverbs import AccountVerbs
+from .activation import Activation
 from .admission import Admission, Limits
 from .board import Board
-from .children import LET_GO, Children, ExitStatus
-from .doors import ControlFifo, Doors, Reply
+from .children import Children, ExitStatus
+from .door import Doors
+from .doors import ControlFifo, Reply
 from .drain import Drain
 from .ending import Ending
 from .generation import Generation, LaunchSpec
@@ -43,11 +45,13 @@ from .loop import Loop
 from .pool import Connection, Pool, Worker
 from .reloads import Reloads
 from .shortage import Shortages
+from .shutdown import Shutdown
 from .socketdoor import SocketDoor
 from .status import Status
 from .stuck import kill_orphans
 from .verbs import Verbs
 from .warmer import Warmer
+from .warmstore import WarmStore
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class Service:
     :param version: of lpserve.
     :param opened: called once, when the doors are open.
     :param log_file: the file behind standard error.
+    :param passed: what systemd has passed to us.
     """
 
     def __init__(
@@ -75,19 +80,25 @@ class Service:
         version: str,
         opened: Callable[[], None],
         log_file: LogFile,
+        passed: Activation,
     ):
         self._directory = directory
         self._opened = opened
         self._log_file = log_file
-        self._reloads = Reloads(load_settings)
+        self._reloads = Reloads(
+            load_settings, lambda: self._systemd.reloading(), self._tell_ready
+        )
         self._loop = Loop(self._callback_failed)
-        self._children = Children(self._loop, self._finish_if_done)
+        self._systemd = Notifier(self._loop.call_later)
+        for name in passed.unknown:
+            self._systemd.remove(name)
+        self._children = Children(self._loop, lambda: self._ending.finish_if_done())
         self._board = Board()
         self._accounts = Accounts(self._board)
         inside = (self._loop, directory, self._arrived, log.warning)
         self._doors = Doors(
-            ControlFifo(*inside),
-            SocketDoor(*inside, lambda: self.settings.allowed_uids),
+            ControlFifo(*inside, passed.control),
+            SocketDoor(*inside, lambda: self.settings.allowed_uids, passed.socket),
         )
         self._pool = Pool(
             self._loop,
@@ -108,11 +119,12 @@ class Service:
             lambda: not self.stopping or self._pool.waiting,
         )
         self._warmer = Warmer(
-            self._loop, self._children, directory.warm, self._pool.send_to_spares
+            self._loop,
+            self._children,
+            WarmStore(directory.warm, version, self._systemd, passed.kept),
+            self._pool.send_to_spares,
         )
-        self.stopping = False
         self._open = False
-        self._finishing = False
         self._totals: Counter[str] = Counter()
         self._shortages = Shortages()
         self._drain = Drain(directory.path)
@@ -128,6 +140,16 @@ class Service:
         )
         refused: Counter[str] = Counter()
         self._admission = Admission(self._loop, self._start_connection, refused)
+        self._ending = Shutdown(
+            self._loop,
+            self._children,
+            self._doors,
+            self._pool,
+            self._admission,
+            self._zygotes,
+            self._begin_to_stop,
+            lambda: self.settings.shutdown_timeout,
+        )
         self._verbs = Verbs(
             self, self._admission, self._drain, version, self._totals, refused
         )
@@ -176,16 +198,18 @@ class Service:
         self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply(), "SIGHUP"))
         self._loop.on_signal(signal.SIGUSR1, lambda: self.reopen("SIGUSR1"))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        self._directory.clear_leftovers()
+        self._directory.clear_leftovers(self._doors.given)
         kill_orphans()
         self._drain.read()
         self._warmer.start()
         self._zygotes.replace()
         self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
+        self._systemd.watch_us()
         try:
             self._loop.run()
         finally:
             self._doors.close()
+            self._systemd.close()
             self._loop.close()
             self._accounts.access_log.close()
             self._board.close()
@@ -198,11 +222,16 @@ class Service:
             self._doors.open()
         except OSError as error:
             self._fault = RuntimeDirectoryError(f"cannot listen: {os_fault(error)}")
-            self._stop(now=True)
+            self._ending.stop(now=True)
             return
         self._open = True
         self._opened()
-        notify("READY=1", f"MAINPID={os.getpid()}")
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        """Doors are open, or a reload has ended."""
+        if self._open and not self.stopping:
+            self._systemd.ready(self._status.line(self._reloads.fault))
 
     def _callback_failed(self, error: Exception) -> None:
         if self._shortages.explain(error):
@@ -212,11 +241,13 @@ class Service:
 
     def _run_housekeeping(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
+        if self._open and not self.stopping:
+            self._systemd.tell(self._status.line(self._reloads.fault))
         lost = self._house.run_chores()
         if lost is not None and not self.stopping:
             self._fault = NotOursAnyMore(f"{lost} was removed or replaced")
             log.error("%s: stopping", self._fault)
-            self._stop(now=False)
+            self._ending.stop(now=False)
 
     def zygote_ended(self) -> None:
         """See `zygotes.ZygoteObserver`."""
@@ -225,50 +256,21 @@ class Service:
     def shutdown(self, now: bool, asked_by: str) -> None:
         """See `verbs.ServiceControl`."""
         log.info("shutdown%s, asked for by %s", " now" if now else "", asked_by)
-        self._stop(now)
+        self._ending.stop(now)
 
-    def _stop(self, now: bool) -> None:
-        if not self.stopping:
-            self.stopping = self._pool.stopping = True
-            notify("STOPPING=1")
-            log.info("stopping; %d connections to finish", len(self._pool.busy))
-            self._admission.refuse_queued(STOPPING, "the service is stopping")
-            self._pool.resize(0)
-            self._warmer.stop()
-            if self._directory.is_ours:
-                self._warmer.save()
-            self._reloads.stop()
-            self._loop.call_later(self.settings.shutdown_timeout, self._terminate)
-        if now:
-            self._terminate()
-        self._finish_if_done()
+    def _begin_to_stop(self) -> None:
+        self._systemd.stopping(
+            f"stopping; {len(self._pool.busy)} connections to finish"
+        )
+        self._warmer.stop()
+        if self._directory.is_ours:
+            self._warmer.save()
+        self._reloads.stop()
 
-    def _terminate(self) -> None:
-        while self._pool.waiting:
-            self._pool.waiting.popleft().refuse(STOPPING, "the service is stopping")
-        self._pool.signal_all(signal.SIGTERM)
-        self._loop.call_later(LET_GO, self._kill_rest)
-        self._finish_if_done()
-
-    def _kill_rest(self) -> None:
-        """Kill the children that have not ended after SIGTERM."""
-        self._children.kill_all()
-        self._loop.call_later(LET_GO, self._leave_rest)
-
-    def _leave_rest(self) -> None:
-        log.error("%d processes cannot be killed", len(self._children))
-        self._loop.stop()
-
-    def _finish_if_done(self) -> None:
-        if not self.stopping or self._pool.busy or self._pool.waiting:
-            return
-        self._zygotes.retire()
-        if not len(self._children):
-            self._loop.stop()
-        elif not self._finishing:
-            # They end at once, except one that is stopped or hangs.
-            self._finishing = True
-            self._loop.call_later(LET_GO, self._kill_rest)
+    @property
+    def stopping(self) -> bool:
+        """See `verbs.ServiceControl`."""
+        return self._ending.stopping
 
     @property
     def settings(self) -> Settings:
@@ -289,36 +291,34 @@ class Service:
 
     def zygote_ready(self, new: Generation, old: Generation | None) -> None:
         """See `zygotes.ZygoteObserver`."""
+        if not self.stopping:
+            self._limit_warmer()
+        self._warmer.use(new)  # before it forks
         if old is not None:
             self._pool.zygote_lost(old.number)
             self._pool.retire_before(new.number)
         if not self.stopping:
             self._use_settings()
-        self._warmer.use(new)
         if not self._open and not self.stopping:
             self._open_doors()
-        self._reloads.end(self._zygotes, encode_answer("ok"))
+        self._reloads.end(self._zygotes)
 
-    def _use_settings(self) -> None:
+    def _limit_warmer(self) -> None:
         settings = self.settings
-        self._admission.use(
-            Limits(
-                settings.max_workers,
-                settings.max_workers_per_user,
-                settings.max_workers_per_address,
-                settings.queue_timeout,
-            )
-        )
-        self._accounts.keep(settings.history)
-        self._accounts.access_log.use(settings.access_log)
-        self._pool.hangup_timeout = settings.hangup_timeout
-        self._pool.resize(settings.spare_workers, settings.max_spare_workers)
         self._warmer.limit(
             settings.warm_repositories,
             settings.warm_memory << 20,
             settings.warm_interval,
             settings.warm_preload,
         )
+
+    def _use_settings(self) -> None:
+        settings = self.settings
+        self._admission.use(Limits.of(settings))
+        self._accounts.keep(settings.history)
+        self._accounts.access_log.use(settings.access_log)
+        self._pool.hangup_timeout = settings.hangup_timeout
+        self._pool.resize(settings.spare_workers, settings.max_spare_workers)
         try:
             self._doors.admit()
         except OSError as error:
@@ -336,7 +336,7 @@ class Service:
             self._fault = ZygoteError(why)
             self._loop.stop()
             return
-        self._reloads.end(self._zygotes, encode_error(FAILED, why), failed=True)
+        self._reloads.end(self._zygotes, why)
         while self._zygotes.present is None and self._pool.waiting:
             self._pool.waiting.popleft().refuse(FAILED, "no zygote; the log says why")
 

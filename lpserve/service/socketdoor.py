@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Collection
 
 from ..descriptors import is_readable
-from ..location import socket_address
-from ..paths import RuntimeDirectory
+from ..paths import RuntimeDirectory, bind_socket
 from ..wire import (
     BAD_REQUEST,
     BUSY,
@@ -24,8 +23,10 @@ from ..wire import (
     RequestError,
     parse_request,
 )
-from .doors import Door, Handler, Reply, noop
+from .door import Door
+from .doors import Handler, Reply, noop
 from .loop import Callback, Loop
+from .peers import peer_credentials
 from .stdio import MAX_ATTACHED, PassedDescriptors, ReceiveBuffer, close_at_once
 
 #: Seconds that a connection may take to send a whole request.
@@ -40,7 +41,6 @@ MOST_WAITING = 512
 _AT_ONCE, _TURNS = 64, 16
 _BACKLOG = 4096
 
-_credentials = struct.Struct("3i")
 _SPACE = socket.CMSG_SPACE(MAX_ATTACHED * struct.calcsize("i"))
 
 
@@ -280,8 +280,9 @@ class SocketDoor(Door):
         handle: Handler,
         log: Callable[[str], None],
         allowed: Callable[[], Collection[int]],
+        given: int | None = None,
     ):
-        super().__init__(directory.socket)
+        super().__init__(directory.socket, given)
         self.loop = loop
         self.handle = handle
         self.waiting: dict[SocketReply, None] = {}
@@ -289,10 +290,10 @@ class SocketDoor(Door):
         self._directory = directory
         self._allowed = allowed
         self._log = log
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, given)
         self._uid = os.geteuid()
         # Whether the loop watches the listener: not in a shortage of descriptors.
-        self._watched = False
+        self._watched = self._left = False
         # Whether `admit` has given others search permission for the directory.
         self._widened = False
 
@@ -302,15 +303,10 @@ class SocketDoor(Door):
         :raises OSError: if it cannot be created.
         """
         temporary = os.path.join(self._directory.path, ".new-socket")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        address, directory = socket_address(temporary)
-        try:
-            self._listener.bind(address)
-        finally:
-            if directory >= 0:
-                os.close(directory)
+        if self.given is None:
+            bind_socket(self._listener, temporary)
         self.address = self._listener.getsockname()
+        # Again at systemd's: clients are told who did so last (SO_PEERCRED).
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
         self.put_in_place(temporary)
@@ -331,14 +327,24 @@ class SocketDoor(Door):
         if not self.is_open:
             return
         self.remove()
-        while self._accept():
+        while not self._left and self._accept():
             pass
         for each in list(self.waiting):
             each.go_on(MAX_REQUEST)
             each.release()
-        if self._watched:
-            self.loop.forget(self._listener.fileno())
+        self._forget()
         self._listener.close()
+
+    def leave(self) -> bool:
+        """See `Door.leave`."""
+        self._left = True
+        self._forget()
+        return bool(self.waiting)
+
+    def _forget(self) -> None:
+        if self._watched:
+            self._watched = False
+            self.loop.forget(self._listener.fileno())
 
     def sweep(self) -> None:
         """Close connections that have sent no request for `PATIENCE` seconds."""
@@ -371,23 +377,19 @@ class SocketDoor(Door):
                     continue
                 if self._watched:
                     self._log(f"cannot accept a connection: {error.strerror}")
-                    self._watched = False
-                    self.loop.forget(self._listener.fileno())
+                    self._forget()
                     self.loop.call_later(RETRY, self._accept_again)
                 return False
             self._admitted(link)
         return True
 
     def _accept_again(self) -> None:
-        if self._listener.fileno() >= 0:
+        if self._listener.fileno() >= 0 and not self._left:
             self._watched = True
             self.loop.watch(self._listener.fileno(), self._accept)
 
     def _admitted(self, link: socket.socket) -> None:
-        credentials = link.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size
-        )
-        pid, uid, _ = _credentials.unpack(credentials)
+        pid, uid = peer_credentials(link)
         reply = SocketReply(self, link, (pid, uid))
         if uid in (0, self._uid) or uid in self._allowed():
             self.waiting[reply] = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from breezy import bedding
 
-from .. import root, system
+from .. import root, system, systemd
 from ..advice import odd_directory, odd_options
 from ..brzlog import forget_log
 from ..errors import ConfigurationError, LpserveError, os_fault
@@ -23,6 +23,7 @@ from ..logs import LogFile, log_to_stderr
 from ..paths import RuntimeDirectory
 from ..settings import Settings, read_settings
 from . import accesslog
+from .activation import sort_descriptors
 from .generation import LaunchSpec
 from .pidfile import remove_pid_file, write_pid_file
 from .server import Service
@@ -31,11 +32,13 @@ log = logging.getLogger("lpserve")
 
 #: Variables of the environment that concern the service and not its workers.
 _OURS = (
+    "FDSTORE",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",
+    "LISTEN_PIDFDID",
     "MAINPID",
     "MANAGERPID",
     "NOTIFY_SOCKET",
@@ -165,9 +168,12 @@ def _run(
     report: Callable[[str], None],
 ) -> None:
     log_to_stderr()
+    # First: what we start inherits it until it is taken.
+    passed = systemd.take_descriptors()
     umask = os.umask(0o077)
     try:
         directory.prepare()
+        activation = sort_descriptors(passed, directory)
         with contextlib.ExitStack() as held:
             # Released last, so that its next holder finds nothing of ours.
             held.callback(os.close, directory.acquire())
@@ -197,6 +203,7 @@ def _run(
                 version,
                 opened,
                 log_file,
+                activation,
             ).run()
     except OSError as error:
         raise LpserveError(f"the service cannot run: {os_fault(error)}") from error

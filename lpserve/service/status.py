@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ..descriptors import count_descriptors
 from .accesslog import AccessLog
 from .admission import Admission
-from .doors import Doors
+from .door import Doors
 from .drain import Drain
 from .housekeeping import Housekeeping
 from .moments import moment
@@ -88,3 +88,16 @@ class Status:
             "warnings": self._house.warnings,
             **self._warmer.status(),
         }
+
+    def line(self, fault: str) -> str:
+        """The same for people, in a few words: ``systemctl status`` shows it.
+
+        :param fault: why the last reload failed, or "".
+        """
+        counts = self._pool.counts()
+        number = counts["busy"] + counts["waiting"]
+        zygote = self._zygotes.present
+        state = "serving" if self._drain.message is None else "out of service"
+        text = f"{state}; {number} connection{'' if number == 1 else 's'}, "
+        text += f"generation {zygote.number}" if zygote else "no zygote"
+        return f"{text}; the last reload failed: {fault}" if fault else text

@@ -10,7 +10,6 @@ for any of this.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -27,7 +26,8 @@ from . import warmset
 from .children import Child, Children, ExitStatus
 from .generation import Generation
 from .loop import Loop, Timer
-from .warmset import LONGEST_FILE, Entry, WarmSet, is_path
+from .warmset import Entry, WarmSet, is_path
+from .warmstore import WarmStore
 
 log = logging.getLogger("lpserve")
 
@@ -54,7 +54,7 @@ class Loader:
 class Warmer:
     """Decides when to load, runs one loader at a time, and distributes the results.
 
-    :param file: the path at which the set is saved for the next service.
+    :param store: keeps the set while no service runs.
     :param send_to_spares: sends each spare worker a path and a descriptor, or None.
     :ivar set: the repositories that are in memory, or should be.
     :ivar edition: how often the set has changed.
@@ -64,14 +64,14 @@ class Warmer:
         self,
         loop: Loop,
         children: Children,
-        file: str,
+        store: WarmStore,
         send_to_spares: Callable[[str, int | None], None],
     ):
         self.set = WarmSet()
         self.edition = 0
         self._loop = loop
         self._children = children
-        self._file = file
+        self._store = store
         self._send_to_spares = send_to_spares
         self._zygote: Generation | None = None
         self._off = ""
@@ -85,18 +85,12 @@ class Warmer:
         self._turn: set[str] = set()
         self._began = -math.inf
         self._timer: Timer | None = None
-        self._saved = ""
-        #: Why the last attempt to save failed; "" if it did not.
-        self._unsaved = ""
 
     # -- events ----------------------------------------------------------------
 
     def start(self) -> None:
         """Read the set that an earlier service saved."""
-        with contextlib.suppress(OSError, ValueError):
-            with open(self._file, encoding="utf-8") as file:
-                self._saved = file.read(LONGEST_FILE)
-            self.set.restore(self._saved)
+        self.set.restore(self._store.read())
 
     def stop(self) -> None:
         """Load nothing more, and kill the loader; does not `save`."""
@@ -108,23 +102,7 @@ class Warmer:
 
     def save(self) -> None:
         """Save the set for the next service, if it has changed."""
-        text = self.set.dump()
-        if text == self._saved:
-            return
-        self._saved = text  # on an error, too, so that the same text is not retried
-        # If we are killed, the next service removes this file.
-        new = os.path.join(os.path.dirname(self._file), ".new-warm")
-        try:
-            with open(new, "w", opener=_private, encoding="utf-8") as file:
-                file.write(text)
-            os.replace(new, self._file)
-            self._unsaved = ""
-        except OSError as error:
-            before, self._unsaved = self._unsaved, error.strerror or str(error)
-            if self._unsaved != before:
-                log.warning("cannot write %s: %s", self._file, self._unsaved)
-            with contextlib.suppress(OSError):
-                os.unlink(new)
+        self._store.save(self.set.dump())
 
     def limit(
         self, most: int, room: int, interval: float, preload: Sequence[str]
@@ -149,7 +127,26 @@ class Warmer:
                 log.warning("lpserve.warm_preload: %r is not an absolute path", path)
         # Not checked here: only a loader opens the path.
         self.set.preload(os.path.normpath(path) for path in preload if is_path(path))
+        self._take_back()
         self._consider()
+
+    def _take_back(self) -> None:
+        """Have what an earlier service had in memory, as far as systemd kept it.
+
+        It may be of before a change: then workers say so, and it is loaded again.
+        """
+        for each in self._store.take_back(self.set.paths):
+            keep, gone = self.set.take_back(
+                each.path, each.size, each.revisions, each.seconds
+            )
+            for path in gone:
+                self._keep(path, None)
+            if keep:
+                self._kept[each.path] = each.descriptor
+                log.info("warm: %s is still in memory", each.path)
+            else:
+                os.close(each.descriptor)
+                self._store.forget(each.path)
 
     def use(self, zygote: Generation | None) -> None:
         """Use *zygote* from now on; None: there is none."""
@@ -358,8 +355,13 @@ class Warmer:
         before = self._kept.pop(path, None)
         if before is not None:
             os.close(before)
-        if descriptor is not None:
+        entry = self.set.get(path)
+        if descriptor is None:
+            self._store.forget(path)
+        else:
             self._kept[path] = descriptor
+            if entry is not None:
+                self._store.keep(path, descriptor, entry.revisions, entry.seconds)
         self._send(path)
         self._send_to_spares(path, descriptor)
 
@@ -391,7 +393,3 @@ class Warmer:
                 "loading": self._loader.path if self._loader else None,
             },
         }
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -165,6 +165,15 @@ class WarmSet:
         mark_missing = self._make_room(entry)
         return entry.size is not None, [each for each in mark_missing if each != path]
 
+    def take_back(
+        self, path: str, size: int, revisions: int, seconds: float
+    ) -> tuple[bool, list[str]]:
+        """It is there since an earlier service has loaded it; as `loaded`."""
+        entry = self._entries.get(path)
+        if entry is not None:
+            self.begin(entry)
+        return self.loaded(path, size, revisions, seconds)
+
     def failed(self, path: str, why: str) -> float:
         """Loading has failed; the seconds until it is tried again."""
         entry = self._entries.get(path)
@@ -214,6 +223,11 @@ class WarmSet:
             if each.wanted and each.aside_until > now
         ]
         return min(waits, default=None)
+
+    @property
+    def paths(self) -> list[str]:
+        """Of all that are known, the last used last."""
+        return list(self._entries)
 
     def get(self, path: str) -> Entry | None:
         """The entry of the repository *path*, or None."""

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from ..conch.transport import ForkService
 from ..errors import ConfigurationError
 from ..loginrules import REASONS
 from ..settings import Settings
+from ..systemd import Notifier
 from .connection import Connection, User
 from .keydirectory import KeyDirectory
 from .keys import KeyChecker, Login, host_key
@@ -155,6 +155,8 @@ class Server:
         self.stopping = self._ended = False
         self._sessions: set[Session] = set()
         self._port: Any = None
+        self._systemd = Notifier(reactor.callLater)
+        self._status = ""
         self._configure(read())
 
     def _configure(self, settings: Settings) -> None:
@@ -205,31 +207,42 @@ class Server:
         system.disable_debugger()
         system.keep_what_is_loaded()
         system.set_title("lp-serve-ssh")
-        log.info("Listening on %s", join_address(self._port.getHost()))
-        system.notify("READY=1", f"MAINPID={os.getpid()}")
+        address = join_address(self._port.getHost())
+        self._status = f"Listening on {address}"
+        log.info("Listening on %s", address)
+        self._systemd.ready(self._status)
+        self._systemd.watch_us()
 
     # -- the end ---------------------------------------------------------------
 
     def _handle_signal(self, number: int) -> None:
         """Reload at SIGHUP; stop at the first other signal, abort at the second."""
         if number == signal.SIGHUP:
-            try:
-                self._configure(self._read())
-                self.factory.limits.rules = self.settings.login_rules
-                log.info("configuration reloaded")
-            except ConfigurationError as error:
-                log.error("cannot reload the configuration: %s", error)
+            self._reload()
         elif self.stopping:
             self._cut("told twice to stop")
         else:
             self._stop()
 
+    def _reload(self) -> None:
+        self._systemd.reloading()
+        status = self._status
+        try:
+            self._configure(self._read())
+            self.factory.limits.rules = self.settings.login_rules
+            log.info("configuration reloaded")
+        except ConfigurationError as error:
+            log.error("cannot reload the configuration: %s", error)
+            status += f"; the last reload failed: {error}"
+        if not self.stopping:
+            self._systemd.ready(status)
+
     def _stop(self) -> None:
         """Stop listening, and let the sessions finish."""
         self.stopping = True
-        system.notify("STOPPING=1")
-        count = len(self._sessions)
-        log.info("stopping; sessions that may finish: %d", count)
+        text = f"stopping; sessions that may finish: {len(self._sessions)}"
+        self._systemd.stopping(text)
+        log.info("%s", text)
         self._port.stopListening()
         timeout = self.settings.shutdown_timeout
         self.reactor.callLater(timeout, self._cut, f"not over after {timeout:g} s")

@@ -5,7 +5,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 
 from breezy import errors
@@ -281,22 +280,3 @@ class TestForkServer(InetTestCase):
         words = ["--fork-server", "--directory", self.root, "alice"]
         done = self.run_program(self.brz("lp-serve", *words))
         self.assertRefused(done, 3, "--fork-server serves every user, not one")
-
-    def test_systemd(self):
-        """READY=1 once it can be asked, STOPPING=1 when it is told to stop."""
-        name = f"@lpserve-{self.token}"
-        systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.addCleanup(systemd.close)
-        systemd.settimeout(DEADLINE)
-        systemd.bind("\0" + name[1:])
-        service = self.start_service(NOTIFY_SOCKET=name)
-        lines = systemd.recv(4096).decode().splitlines()
-        self.assertEqual(["READY=1", f"MAINPID={service.pid}"], lines)
-        worker = self.connect().open()
-        with open(f"/proc/{worker.pid}/environ", "rb") as file:
-            self.assertNotContainsString(file.read(), b"NOTIFY_SOCKET")
-        worker.close()
-        self.assertEqual(["exit", "0"], worker.end())
-        self.assertEqual(["ok"], self.ask("shutdown"))
-        self.assertEqual(b"STOPPING=1", systemd.recv(4096))
-        self.assertEqual(0, service.wait(DEADLINE))

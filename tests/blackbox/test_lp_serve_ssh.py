@@ -205,10 +205,12 @@ class TestServer(SshServerCase):
         systemd.bind("\0" + name[1:])
         server, port = self.start(self.words(), NOTIFY_SOCKET=name)
         said = systemd.recv(4096).decode().splitlines()
-        self.assertEqual(["READY=1", f"MAINPID={server.pid}"], said)
+        status = f"STATUS=Listening on 127.0.0.1:{port}"
+        self.assertEqual(["READY=1", f"MAINPID={server.pid}", status], said)
         self.assertEqual(0o600, stat.S_IMODE(os.stat(self.host_key).st_mode))
         self.assertStops(server)
-        self.assertEqual(b"STOPPING=1", systemd.recv(4096))
+        said = systemd.recv(4096)
+        self.assertStartsWith(said, b"STOPPING=1\nSTATUS=stopping; ")
         with socket.socket() as again:
             again.bind(("127.0.0.1", port))
 

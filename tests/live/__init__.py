@@ -14,6 +14,7 @@ MODULES = (
     "spawning",
     "ssh",
     "stopping",
+    "systemd",
     "warm",
 )
 

@@ -7,6 +7,7 @@ from .. import loader_of
 MODULES = (
     "test_accesslog",
     "test_accounts",
+    "test_activation",
     "test_admission",
     "test_children",
     "test_demand",
@@ -23,6 +24,7 @@ MODULES = (
     "test_verbs",
     "test_warmer",
     "test_warmset",
+    "test_warmstore",
 )
 
 load_tests = loader_of(__name__, MODULES)

@@ -9,7 +9,9 @@ from ...lpserve import channel
 from ...lpserve.service import warmer, warmset
 from ...lpserve.service.children import Children
 from ...lpserve.service.warmer import Warmer
+from ...lpserve.service.warmstore import WarmStore
 from .test_loop import LoopTestCase
+from .test_warmstore import Store
 
 
 class Zygote:
@@ -42,17 +44,19 @@ class WarmerCase(LoopTestCase):
         super().setUp()
         self.children = Children(self.loop, lambda: None)
         self.spares = []
+        self.file = os.path.join(self.test_dir, "warm")
+        self.store = Store()
+        self.came_back = []
         self.warmer = self.make_warmer()
         self.zygote = Zygote()
         self.warmer.limit(2, 1000, 0.0, ())
         self.warmer.use(self.zygote)
 
     def make_warmer(self):
-        file = os.path.join(self.test_dir, "warm")
         made = Warmer(
             self.loop,
             self.children,
-            file,
+            WarmStore(self.file, "1", self.store, self.came_back),
             lambda path, descriptor: self.spares.append((path, descriptor is not None)),
         )
         self.addCleanup(made.stop)
