@@ -43,6 +43,10 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     What is served. %u stands for the user: /srv/bzr/%u.
 :lpserve.allow_writes:
     Whether clients may change it (False).
+:lpserve.access:
+    A file of rules, as an absolute path: who may read what, who may write what
+    (everybody may read everything, and write it if allow_writes says so). See
+    below.
 :lpserve.client_timeout:
     Seconds until an idle client is disconnected (serve.client_timeout: 300).
 :lpserve.request_timeout:
@@ -128,6 +132,40 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 With systemd (the units are in deploy/), requests wait while the service
 restarts, and repositories stay in memory.
 
+In the file of lpserve.access, which is as that of bzr_access, a section is a
+path below lpserve.directory, as it is in the file system::
+
+    [groups]
+    devels = beta, gamma
+    [/]
+    * = r
+    [/project]
+    @devels = rw
+    mallory =
+    [/home/%u]
+    %u = rw
+
+A line is about a user, a @group, * (everybody), or %u: whose name is in the
+path, in a section with %u. It says rw, r, or nothing, which is no access. Of
+the sections of a path and of the directories above it, the last one that has a
+line for the user decides; in it the user's own line, else those of his groups
+(the most generous), else that of *. Without a line there is no access. With
+allow_writes = False nobody may write.
+
+What a user may not read is not there for him; but a directory above something
+that he may read is, with nothing else in it. What is in .bzr or .git has the
+rules of the directory that it is in. To write to a branch whose revisions are
+in a shared repository takes rw there too, and whoever may read that may read
+all revisions in it. Links have the rules of the place inside that they lead to.
+
+The file must belong to root or the account, be writable by nobody else, and not
+be in lpserve.directory. An edit holds for the connections after it. If it is
+wrong, the rules before it stay; at a start nobody is let in. What decides, and
+what is wrong with a file, says::
+
+    brz lp-serve-control access mallory /project/trunk
+    brz lp-serve-control access --check=/etc/lpserve/access.conf
+
 For hooks and plug-ins, LPSERVE_USER in the environment is the user of the
 connection; no request can set it. BRZ_EMAIL, the author of commits, is USER
 unless the request sets it; do not use it to grant access.
@@ -184,6 +222,7 @@ OPTIONS = (
     "runtime_dir",
     "directory",
     "allow_writes",
+    "access",
     "client_timeout",
     "request_timeout",
     "connect_timeout",

@@ -33,6 +33,7 @@ PROGRAMS = {
     "concurrency": ["--repeat=1", "--at-most=10", "--connections=200"],
     "relay": ["--repeat=1", "--mib=128"],
     "sandbox": ["--repeat=1", "--per-round=5"],
+    "access": ["--repeat=5"],
     "steps": ["--repeat=5"],
     "imports": [],
     "connection_time": ["--repeat=3"],

@@ -9,14 +9,14 @@ installation, and no other process has access to them.
 To a zygote: ``start`` (the state that a fresh process would have; with the scoreboard),
 ``fork`` and ``load`` (with the ends of the channels of new workers, or of a loader),
 ``warm`` (with the graph of a repository; without it the repository is dropped),
-``ping``. From it: ``ready``, ``failed``, ``forked``, ``fork-failed``, ``outdated``,
-``pong``.
+``access`` (with the text of the access rules), ``ping``. From it: ``ready``,
+``failed``, ``forked``, ``fork-failed``, ``outdated``, ``pong``.
 
 To a worker: ``serve`` (with the read end of its stdin and the lock on the directory of
 its FIFOs; or with its stdio and the connection for its answers), ``warm``, ``ping``,
-``end`` (an administrator wants that; SIGHUP comes with it). From it: ``imported``,
-``used``, ``gone``, ``left``, ``stayed``, ``pong``. From a loader: ``loaded`` (with the
-graph), ``not-loaded``, ``changing``, ``gone``.
+``end`` (an administrator wants that; SIGHUP comes with it). From it: ``pretences`` (of
+access rules), ``imported``, ``used``, ``gone``, ``left``, ``stayed``, ``pong``. From a
+loader: ``loaded`` (with the graph), ``not-loaded``, ``changing``, ``gone``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import socket
 from typing import Any
 
 #: Incremented when an older service cannot talk to a newer zygote any more.
-VERSION = 4
+VERSION = 5
 
 # Below malloc's M_MMAP_THRESHOLD, so that a receive needs no mmap(2).
 _MAX_MESSAGE = (1 << 17) - 256

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from breezy import config
@@ -54,6 +55,13 @@ def _sandbox_mode(text: str) -> str:
     return text
 
 
+def _absolute(text: str) -> str:
+    path = os.path.expanduser(text)
+    if not os.path.isabs(path):
+        raise ValueError(text)
+    return path
+
+
 def _option(name: str, help: str, **keywords: Any) -> config.Option:
     return config.Option(f"lpserve.{name}", help=help, invalid="error", **keywords)
 
@@ -71,6 +79,12 @@ allow_writes = _option(
     "Whether clients may change what is served. The default is read-only.",
     default=False,
     from_unicode=config.bool_from_store,
+)
+access = _option(
+    "access",
+    "The file of rules that say who may read and write what, as an absolute path. "
+    "Without it everybody who may connect may read all of it.",
+    from_unicode=_absolute,
 )
 client_timeout = _option(
     "client_timeout",

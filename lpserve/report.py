@@ -21,6 +21,7 @@ def format_status(text: str) -> str:
         ("generation", _generation(status)),
         *_rehearsal(status),
         *_sandbox(status),
+        *_access(status),
         ("workers", _counts(status["workers"])),
         ("totals", _counts(status["totals"])),
         ("refused", _counts(status["refused"]) or "none"),
@@ -107,6 +108,16 @@ def _sandbox(status: dict[str, Any]) -> list[tuple[str, str]]:
         return [("sandbox", f"off: {found['why'] or 'lpserve.sandbox says so'}")]
     text = f"{found['holds']} ({found['asked']}), Landlock {found['abi']}"
     return [("sandbox", text)]
+
+
+def _access(status: dict[str, Any]) -> list[tuple[str, str]]:
+    if (found := status.get("access")) is None:
+        return []
+    count = found["sections"]
+    text = "nobody is let in" if count is None else f"{count} sections"
+    if found["fault"] and count is not None:
+        text += ", as they were before it was changed for the worse"
+    return [("access rules", f"{found['file']}: {text}")]
 
 
 def _counts(counts: dict[str, int]) -> str:

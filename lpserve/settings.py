@@ -25,6 +25,7 @@ class Settings:
     runtime_dir: str | None
     directory: str | None
     allow_writes: bool
+    access: str | None
     client_timeout: float | None
     request_timeout: float
     connect_timeout: float
@@ -86,6 +87,7 @@ class Settings:
         return {
             "directory": self.directory,
             "allow_writes": self.allow_writes,
+            "access": self.access,
             "client_timeout": self.client_timeout,
             "request_timeout": self.request_timeout,
             "worker_memory": self.worker_memory,

@@ -18,7 +18,7 @@ MAX_REQUEST = 4096
 
 #: The verbs that only root and the service's own user may use.
 OWNER_VERBS = (
-    *("reopen", "drain", "resume"),
+    *("reopen", "drain", "resume", "access"),
     *("connections", "history", "end", "metrics"),
 )
 VERBS = ("hello", "spawn", "status", "reload", "shutdown", *OWNER_VERBS)
@@ -73,7 +73,7 @@ class Request:
 
     :ivar verb: one of `VERBS`.
     :ivar words: the positional words: USER of ``spawn``, ``now`` of ``shutdown``, those
-        of the message of ``drain``...
+        of the message of ``drain``, USER and PATH of ``access``...
     :ivar env: the ``env.NAME=VALUE`` words, unchecked against any list.
     :ivar reply: name of the reply FIFO, or None.
     """
@@ -182,7 +182,12 @@ def _checked(request: Request) -> Request:
     verb = request.verb
     if request.env:
         raise _bad(f"{verb} takes no env")
-    if verb == "end":
+    if verb == "access":
+        if len(words) != 2:
+            raise _bad(f"access takes USER and PATH, not {len(words)} words")
+        if not is_user(words[0]):
+            raise _bad(f"USER must match {USER_PATTERN}")
+    elif verb == "end":
         if not words or len(words) > 2 or words[1:] not in ((), ("now",)):
             raise _bad("end takes a PID or a USER, and perhaps now")
         if not is_user(words[0]):

@@ -9,6 +9,9 @@ what takes real processes, signals and crashes.
 from . import knownstate
 
 MODULES = (
+    "test_access",
+    "test_accessfile",
+    "test_accesssyntax",
     "test_channel",
     "test_forksibling",
     "test_knownstate",

@@ -24,6 +24,7 @@ ARROWS = {
 
 #: What processes share. It knows neither Breezy nor a loop.
 SHARED = (
+    *("access", "accessfile", "accesssyntax"),
     *("channel", "descriptors", "drained", "errors", "location", "loginrules", "logs"),
     *("mapping", "paths", "report", "reportconnections", "root", "scoreboard"),
     *("system", "systemd", "wire"),
@@ -42,15 +43,15 @@ ORDERED = {
         *("moments", "histograms", "board", "accesslog"),
         *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "door"),
         *("doors", "drain", "peers"),
-        *("stdio", "socketdoor", "generation", "zygotes", "warmset"),
+        *("stdio", "socketdoor", "generation", "accesswatch", "zygotes", "warmset"),
         *("warmstore", "warmer", "activation"),
         *("connection", "accounts", "admission", "demand", "pool", "ending", "stuck"),
         *("reloads", "accountverbs", "verbs", "housekeeping"),
         *("status", "shutdown", "server", "start"),
     ),
     "serving": (
-        *("patience", "memorylimit", "intake", "containment", "answers", "medium"),
-        *("noting", "adaptation", "smartserver"),
+        *("patience", "memorylimit", "intake", "permits", "containment", "answers"),
+        *("medium", "noting", "adaptation", "smartserver"),
     ),
     "sandbox": ("landlock", "sandbox", "confine"),
     "warm": ("revisiongraph", "memory", "wrapping", "loader"),

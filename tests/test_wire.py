@@ -323,6 +323,8 @@ def make_request(chooser, number):
     """A random good request with a reply."""
     reply = f"good.{number}"
     verb = chooser.choice(wire.VERBS)
+    if verb == "access":
+        return Request(verb, (f"user{number}", "/a path"), {}, reply)
     if verb != "spawn":
         words = ("alice",) if verb == "end" else ()
         if verb in ("end", "shutdown") and chooser.random() < 0.5:

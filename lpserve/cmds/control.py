@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import time
@@ -18,7 +19,7 @@ from ..drained import message_fault, remove_drained, write_drained
 from ..errors import os_fault
 from ..location import directory_fault
 from ..report import format_status
-from ..settings import read_meeting_place
+from ..settings import read_meeting_place, read_settings
 from .base import ClientCommand, runtime_dir_option
 
 #: Bytes of an answer that are waited for: a history may be long.
@@ -53,6 +54,7 @@ VERBS = {
     "drain": _Verb((0, _ANY)),
     "resume": _Verb(),
     "shutdown": _Verb(options=("now",)),
+    "access": _Verb((0, 2), ("check",)),
 }
 
 
@@ -76,16 +78,20 @@ class cmd_lp_serve_control(ClientCommand):
       ones finish. It lasts when the service is restarted, and while none runs.
     :resume: serve new connections again.
     :shutdown: stop, when running connections have finished; --now: at once.
+    :access USER PATH: what may USER do with PATH below lpserve.directory, and
+      which line of the access rules says so? With --check=FILE instead of USER
+      and PATH, and without a service: can FILE be used as access rules?
 
     Exits with 69 if there is no service, and with 1 if it refuses. health exits
     with 1, and says why, if no worker answers; end does if there is no such
-    connection.
+    connection, and --check if FILE cannot be used.
     """
 
     takes_args = ["verb", "word*"]
     takes_options = [
         runtime_dir_option,
         Option("json", help="Print the answer as JSON."),
+        Option("check", type=str, argname="FILE", help="Check a file of rules."),
         Option("now", help="Do not let running connections finish."),
         Option("watch", help="Print the connections every 2 seconds, until ^C."),
     ]
@@ -171,6 +177,32 @@ class cmd_lp_serve_control(ClientCommand):
 
     def _do_shutdown(self, words: list[str], options: dict[str, Any]) -> None:
         self._service.ask(["shutdown", *(["now"] if options.get("now") else [])])
+
+    def _do_access(self, words: list[str], options: dict[str, Any]) -> None:
+        if options.get("check") is not None and not words:
+            self._check_rules(os.path.abspath(options["check"]))
+            return
+        if options.get("check") is not None or len(words) != 2:
+            raise _mod_errors.CommandError("access takes USER and PATH, or --check")
+        level, where = self._service.ask(["access", *words])
+        file, _, line = where.rpartition(":")
+        if line == "0":
+            where = f"no line of {file}"
+        self.outf.write(f"{level} ({where})\n")
+
+    def _check_rules(self, path: str) -> None:
+        """Read access rules as a service does, and compare them with what is served."""
+        from ..accessfile import AccessFile, find_pretences
+
+        directory = read_settings().directory
+        file = AccessFile(path, directory)
+        file.look()
+        if file.rules is None:
+            raise self._service.error(1, file.fault)
+        for line in find_pretences(file.rules, directory):
+            sys.stderr.write(f"brz {self.name()}: warning: {line}\n")
+        sections, groups = len(file.rules.sections), len(file.rules.groups)
+        self.outf.write(f"{path}: {sections} sections, {groups} groups\n")
 
 
 def _check(verb: str, words: list[str], options: list[str]) -> None:

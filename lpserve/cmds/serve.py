@@ -118,6 +118,7 @@ class cmd_lp_serve(LpserveCommand):
 
     def _serve_one(self, user: str | None, settings: Settings) -> int:
         from .. import wire
+        from ..accessfile import open_access_file
         from ..sandbox import confine
         from ..serving import memorylimit, smartserver
 
@@ -143,4 +144,5 @@ class cmd_lp_serve(LpserveCommand):
             allow_writes=settings.allow_writes,
             client_timeout=settings.client_timeout,
             request_timeout=settings.request_timeout,
+            access=open_access_file(settings.for_worker()),
         )

@@ -125,6 +125,7 @@ class _Builder:
         self._allow(self._temporary(), TREE | DATA)
         self._allow_runtime()
         self._allow_log()
+        self._allow_access()
         for name in _DEVICES:
             self._allow(f"/dev/{name}", _FILE | Access.READ_FILE)
         if self._strict:
@@ -212,6 +213,28 @@ class _Builder:
             return  # Breezy has reported it
         self._allow(path, _FILE | Access.READ_FILE, named=True)
 
+    def _allow_access(self) -> None:
+        """To read access rules: an editor puts another file in the place of theirs."""
+        path = self._settings.get("access")
+        if not path or not self._strict:
+            return
+        place = os.path.dirname(os.path.realpath(path))
+        if any(_contains(place, each) for each in self._unread()):
+            self._made.warnings.append(
+                f"lpserve.sandbox: workers are not to read all of {place}: if the file "
+                "of access rules is replaced, the next are used after some seconds only"
+            )
+            self._allow(os.path.realpath(path), Access.READ_FILE, named=True)
+        else:
+            self._allow(place, DATA)
+
+    def _unread(self) -> Iterator[str]:
+        """What workers have no need to read: keys and the like, what is others'."""
+        yield os.path.expanduser("~")
+        yield os.path.expanduser("~/.ssh")
+        if not root.is_shared(self._directory):
+            yield self._top
+
     def _temporary(self) -> str:
         """The temporary directory.
 
@@ -246,6 +269,8 @@ class _Builder:
         yield os.path.expanduser("~/.ssh")
         if self._runtime_dir is not None:
             yield self._runtime_dir
+        if self._settings.get("access"):
+            yield self._settings["access"]
 
     def _python(self) -> Iterator[str]:
         yield os.path.dirname(breezy.__file__)

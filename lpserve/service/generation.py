@@ -231,6 +231,14 @@ class Generation:
         descriptors = () if descriptor is None else (descriptor,)
         channel.send(self._channel, "warm", descriptors, path=path)
 
+    def give_access(self, descriptor: int, **facts: Any) -> None:
+        """Have later workers go by access rules; see `accessfile.AccessFile.take`.
+
+        :param descriptor: of their text.
+        :raises OSError: as `fork`.
+        """
+        channel.send(self._channel, "access", (descriptor,), **facts)
+
     def retire(self) -> None:
         """Close its channel, at which the zygote exits."""
         if not self._retired:

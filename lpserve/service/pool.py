@@ -230,6 +230,12 @@ class Pool:
             self._retire(self.spares.popleft())
         self.refill()
 
+    def renew_spares(self) -> None:
+        """Replace the spare workers."""
+        for _ in range(len(self.spares)):
+            self._retire(self.spares.popleft())
+        self.refill()
+
     def counts(self) -> dict[str, int]:
         """How many workers and waiting connections there are, by state."""
         return {
@@ -353,7 +359,7 @@ class Pool:
             worker.connection.client_gone = True
         elif message["kind"] == "imported":
             self._log_missed_modules(message.get("names"))
-        elif message["kind"] == "used":
+        elif message["kind"] in ("used", "pretences"):
             self._used(message)
 
     def _leave_busy(self, pid: int) -> None:

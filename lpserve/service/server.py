@@ -29,6 +29,7 @@ from ..system import stopping_signals
 from ..systemd import Notifier
 from ..wire import FAILED, Request, RequestError
 from . import oomscore
+from .accesswatch import AccessWatch
 from .accounts import Accounts
 from .accountverbs import AccountVerbs
 from .activation import Activation
@@ -107,7 +108,7 @@ class Service:
             self._request_fork,
             self._connection_ended,
             log.warning,
-            self._repository_used,
+            self._heard,
             self._board.release,
             self._accounts.handed_over,
         )
@@ -124,19 +125,17 @@ class Service:
             WarmStore(directory.warm, version, self._systemd, passed.kept),
             self._pool.send_to_spares,
         )
+        self._access = AccessWatch(self._pool.renew_spares)
         self._open = False
         self._totals: Counter[str] = Counter()
         self._shortages = Shortages()
         self._drain = Drain(directory.path)
+        chores = (self._drain.read, self._warmer.save, log_file.roll_over)
         self._house = Housekeeping(
-            directory,
-            self._doors,
-            self._children,
-            self._pool,
-            self._zygotes,
+            *(directory, self._doors, self._children, self._pool, self._zygotes),
             self._loop.call,
             lambda: self.settings,
-            (self._drain.read, self._warmer.save, log_file.roll_over),
+            (*chores, self._access.check),
         )
         refused: Counter[str] = Counter()
         self._admission = Admission(self._loop, self._start_connection, refused)
@@ -151,7 +150,8 @@ class Service:
             lambda: self.settings.shutdown_timeout,
         )
         self._verbs = Verbs(
-            self, self._admission, self._drain, version, self._totals, refused
+            *(self, self._admission, self._drain, self._access),
+            *(version, self._totals, refused),
         )
         self._verbs.others = AccountVerbs(
             self._accounts,
@@ -172,6 +172,7 @@ class Service:
             self._zygotes,
             self._warmer,
             self._house,
+            self._access,
             self._totals,
             refused,
             self._accounts.access_log,
@@ -297,6 +298,7 @@ class Service:
         if old is not None:
             self._pool.zygote_lost(old.number)
             self._pool.retire_before(new.number)
+        self._access.use(self.settings.for_worker(), new)
         if not self.stopping:
             self._use_settings()
         if not self._open and not self.stopping:
@@ -376,7 +378,10 @@ class Service:
             time.monotonic() - connection.started,
         )
 
-    def _repository_used(self, message: dict[str, Any]) -> None:
+    def _heard(self, message: dict[str, Any]) -> None:
+        if message["kind"] == "pretences":
+            self._access.handle_message(message)
+            return
         self._accounts.used(message)
         self._warmer.handle_message(message)
 

@@ -15,6 +15,7 @@ from typing import Any
 from breezy import bedding
 
 from .. import root, system, systemd
+from ..accessfile import AccessFile
 from ..advice import odd_directory, odd_options
 from ..brzlog import forget_log
 from ..errors import ConfigurationError, LpserveError, os_fault
@@ -119,13 +120,19 @@ class _Reader:
     def __init__(self, chosen: dict[str, Any]):
         self._chosen = chosen
         self._directory = ""
+        self._access: str | None = None
 
     def read(self) -> Settings:
         """Read the settings.
 
-        :raises ConfigurationError: as `load_settings`.
+        :raises ConfigurationError: as `load_settings`; if they name another file of
+            access rules, which cannot be used.
         """
         settings = load_settings(self._chosen)
+        if self._directory and settings.access not in (None, self._access):
+            # At a start nobody is let in; here there is somebody to tell.
+            AccessFile(settings.access, settings.directory).current()
+        self._access = settings.access
         for line in odd_options():
             log.warning("%s", line)
         if LPSERVE_USER in settings.environment:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ..descriptors import count_descriptors
 from .accesslog import AccessLog
+from .accesswatch import AccessWatch
 from .admission import Admission
 from .door import Doors
 from .drain import Drain
@@ -41,6 +42,7 @@ class Status:
         zygotes: Zygotes,
         warmer: Warmer,
         house: Housekeeping,
+        access: AccessWatch,
         totals: Mapping[str, int],
         refused: Mapping[str, int],
         access_log: AccessLog,
@@ -55,6 +57,7 @@ class Status:
         self._zygotes = zygotes
         self._warmer = warmer
         self._house = house
+        self._access = access
         self._totals = totals
         self._refused = refused
         self._access_log = access_log
@@ -84,8 +87,9 @@ class Status:
             "totals": {name: self._totals.get(name, 0) for name in _TOTALS},
             "refused": dict(self._refused),
             "descriptors": count_descriptors(),
+            "access": self._access.status(),
             "access_log": self._access_log.status(),
-            "warnings": self._house.warnings,
+            "warnings": self._house.warnings + self._access.warnings,
             **self._warmer.status(),
         }
 

@@ -24,6 +24,7 @@ from ..wire import (
     encode_answer,
     encode_error,
 )
+from .accesswatch import AccessWatch
 from .admission import Admission
 from .connection import Connection
 from .doors import Reply
@@ -73,6 +74,7 @@ class Verbs:
         life: ServiceControl,
         admission: Admission,
         drain: Drain,
+        access: AccessWatch,
         version: str,
         totals: Counter[str],
         refused: Counter[str],
@@ -84,6 +86,7 @@ class Verbs:
         self._version = version
         self._totals = totals
         self._refused = refused
+        self._access = access
 
     def arrived(self, request: Request | RequestError, reply: Reply) -> None:
         """Answer *request*, or the error for an invalid one, by *reply*."""
@@ -148,6 +151,14 @@ class Verbs:
     def _do_reopen(self, request: Request, reply: Reply) -> None:
         self._life.reopen(describe_peer(reply))
         reply.send(encode_answer("ok"))
+        reply.close()
+
+    def _do_access(self, request: Request, reply: Reply) -> None:
+        try:
+            answer = self._access.explain(*request.words)
+        except ValueError as error:
+            raise RequestError(FAILED, str(error)) from None
+        reply.send(encode_answer("ok", *answer))
         reply.close()
 
     def _do_shutdown(self, request: Request, reply: Reply) -> None:

@@ -100,10 +100,13 @@ def unless_readonly(method: Callable[..., Any]) -> Callable[..., Any]:
     Without this a lock succeeds there: most repository formats write no file for it.
     """
 
-    def refuse(asked: Any, *words: Any) -> Any:
-        if asked._backing_transport.is_readonly():
+    def refuse(asked: Any, repository: Any, *words: Any) -> Any:
+        if (
+            asked._backing_transport.is_readonly()
+            or repository.control_transport.is_readonly()
+        ):
             raise errors.TransportNotPossible("readonly transport")
-        return method(asked, *words)
+        return method(asked, repository, *words)
 
     return refuse
 

@@ -25,9 +25,11 @@ from breezy import errors, transport, urlutils
 from breezy.transport import FileExists, LateReadError, NoSuchFile
 from breezy.transport.local import LocalTransport
 
-#: What an operation does with a path: reads the file or its attributes; changes it or
-#: its entry in a directory; lists the directory.
-READ, WRITE, LIST = "read", "write", "list"
+from ..access import UserRules
+from .permits import FIXED, GET, HIDDEN, LOOK, MOVE, PUT, Permits
+
+#: The length of a path, in bytes, that the system refuses (PATH_MAX).
+_TOO_LONG = 4096
 
 # Windows, where --inet works, has no such flag.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -84,9 +86,12 @@ class Containment:
     :ivar scheme: the start of the URLs of its transports; the path below the root
         follows.
     :ivar writable: whether clients may change files.
+    :ivar permits: what the user may do; None: everything, as far as `writable` says.
     """
 
     def __init__(self, root: str, writable: bool):
+        self.permits: Permits | None = None
+        self._root = root
         url = urlutils.local_path_to_url(root)
         self.scheme = f"filtered-{next(_numbers)}:///"
         self.files = _Files(url, self.scheme)
@@ -113,17 +118,31 @@ class Containment:
         if it is below the root.
 
         :param path: as `descend` returns it.
-        :param access: `READ`, `WRITE` or `LIST`.
-        :raises TransportNotPossible: if it is `WRITE` in a read-only service.
+        :param access: `LOOK`, `GET`, `PUT` or `MOVE`.
+        :raises TransportNotPossible: if the path must not be changed.
+        :raises NoSuchFile: if the user must not know whether it exists.
         """
-        if path[:1] == "~":
-            path = self._expand(path)
-        if access is WRITE and not self.writable:
+        path = self.expand(path)
+        why = FIXED if access in (PUT, MOVE) and not self.writable else None
+        if why is None and self.permits is not None:
+            why = self.permits.refuse(path, access)
+        if why is FIXED:
             raise errors.TransportNotPossible("readonly transport")
+        # With one that is too long nothing happens, but it has an error of its own.
+        if why is HIDDEN and len(os.fsencode(self.files._abspath(path))) < _TOO_LONG:
+            raise NoSuchFile(self.scheme + path)
         return path
 
-    def _expand(self, path: str) -> str:
-        expanded = os.path.expanduser(path) + "/"
+    def restrict(self, rules: UserRules) -> None:
+        """Let the user do what *rules* say, and nothing else, from now on."""
+        self.permits = Permits(rules, self._root)
+
+    def expand(self, path: str) -> str:
+        """*path*, or the path below the root of the home directory that it is."""
+        if path[:1] != "~":
+            return path
+        # A name in it may be "", which no rule knows.
+        expanded = os.path.normpath(os.path.expanduser(path)) + "/"
         root: str = self.files._local_base
         return expanded[len(root) :].strip("/") if expanded.startswith(root) else path
 
@@ -162,11 +181,15 @@ class _Files(LocalTransport):
             return LateReadError(path)
         raise errors.PermissionDenied(self._scheme + path)
 
-    def list_dir(self, path: str) -> list[str]:
-        """The URL-encoded names, without those that are not UTF-8."""
+    def list_dir(self, path: str, permits: Permits | None = None) -> list[str]:
+        """The URL-encoded names, without those that are not UTF-8 or not permitted."""
         names = []
         try:
-            found = os.listdir(self._abspath(path))
+            if permits is None:
+                found = os.listdir(self._abspath(path))
+            else:
+                with os.scandir(self._abspath(path)) as entries:
+                    found = permits.shown(path, entries)
         except OSError as error:
             self._translate_error(error, path)
         for name in found:
@@ -233,7 +256,7 @@ class ContainedTransport(transport.Transport):
 
     def directory(self) -> str:
         """The path of the directory on this host."""
-        return self._containment.files._abspath(self._use(".", READ))
+        return self._containment.files._abspath(self._use(".", GET))
 
     # -- places ----------------------------------------------------------------
 
@@ -257,8 +280,11 @@ class ContainedTransport(transport.Transport):
     # -- reading ---------------------------------------------------------------
 
     def is_readonly(self) -> bool:
-        """Whether the service is read-only."""
-        return not self._containment.writable
+        """Whether it must not be changed; for the root, whether nothing may be."""
+        permits = self._containment.permits
+        if permits is None or not self._place or not self._containment.writable:
+            return not self._containment.writable
+        return permits.is_fixed(self._containment.expand(self._place))
 
     def listable(self) -> bool:
         """Return True: directories can be listed."""
@@ -270,26 +296,27 @@ class ContainedTransport(transport.Transport):
     def has(self, relpath: str) -> bool:
         """Whether *relpath* exists; False for an invalid path."""
         try:
-            path = self._use(relpath, READ)
+            path = self._use(relpath, LOOK)
         except NoSuchFile:
             return False
         return self._containment.files.has(path)
 
     def get(self, relpath: str) -> Any:
         """See Breezy's."""
-        return self._containment.files.get(self._use(relpath, READ))
+        return self._containment.files.get(self._use(relpath, GET))
 
     def stat(self, relpath: str) -> Any:
         """See Breezy's."""
-        return self._containment.files.stat(self._use(relpath, READ))
+        return self._containment.files.stat(self._use(relpath, LOOK))
 
     def lock_read(self, relpath: str) -> Any:
         """See Breezy's."""
-        return self._containment.files.lock_read(self._use(relpath, READ))
+        return self._containment.files.lock_read(self._use(relpath, GET))
 
     def list_dir(self, relpath: str) -> list[str]:
         """See Breezy's."""
-        return self._containment.files.list_dir(self._use(relpath, LIST))
+        permits = self._containment.permits
+        return self._containment.files.list_dir(self._use(relpath, LOOK), permits)
 
     def iter_files_recursive(self) -> Iterator[str]:
         """The URL-encoded paths of the files below the directory."""
@@ -304,13 +331,13 @@ class ContainedTransport(transport.Transport):
     # -- writing ---------------------------------------------------------------
     # Breezy implements the others (put_bytes, copy, move, delete_tree...) with these.
 
-    def _entry(self, relpath: str) -> str:
+    def _entry(self, relpath: str, access: str = PUT) -> str:
         """The path for an operation that changes an entry of a directory.
 
         :raises PermissionDenied: for the root, because its entry, and a temporary
             file beside it, are outside.
         """
-        path = self._use(relpath, WRITE)
+        path = self._use(relpath, access)
         if not path:
             raise errors.PermissionDenied(self._containment.scheme)
         return path
@@ -330,7 +357,13 @@ class ContainedTransport(transport.Transport):
 
     def mkdir(self, relpath: str, mode: Any = None) -> None:
         """See Breezy's."""
-        path = self._use(relpath, WRITE)
+        try:
+            path = self._use(relpath, PUT)
+        except errors.TransportNotPossible:
+            # Who makes the directories above one that may be written asks for all.
+            if self._containment.writable and self.has(relpath):
+                raise FileExists(self.abspath(relpath)) from None
+            raise
         if not path:
             raise FileExists(self._containment.scheme)
         self._containment.files.mkdir(path, _limited(mode, _DIRECTORY_MODE))
@@ -347,7 +380,15 @@ class ContainedTransport(transport.Transport):
 
     def rename(self, rel_from: str, rel_to: str) -> None:
         """See Breezy's."""
-        self._containment.files.rename(self._entry(rel_from), self._entry(rel_to))
+        self._containment.files.rename(
+            self._entry(rel_from, MOVE), self._entry(rel_to, MOVE)
+        )
+
+    def move(self, rel_from: str, rel_to: str) -> None:
+        """See Breezy's, which copies first."""
+        for relpath in (rel_from, rel_to):
+            self._entry(relpath, MOVE)
+        super().move(rel_from, rel_to)
 
     def rmdir(self, relpath: str) -> None:
         """See Breezy's."""

@@ -82,6 +82,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
         self._error: BaseException | None = None
         #: Whether SIGHUP may interrupt: no request has begun.
         self.waiting = False
+        #: Called before each request.
+        self.begin_request: Callable[[], None] | None = None
 
     def serve(self) -> None:
         """Serve requests until the client disconnects, or SIGHUP arrives.
@@ -112,6 +114,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     # -- reading ---------------------------------------------------------------
 
     def _serve_one_request_unguarded(self, protocol: Any) -> None:
+        if self.begin_request is not None:
+            self.begin_request()
         try:
             intake.take_in(protocol, self, self.backing_transport.is_readonly)
         except EOFError:

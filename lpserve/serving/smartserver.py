@@ -22,12 +22,15 @@ from breezy import ui as _mod_ui
 from breezy.bzr.smart import server as _mod_server
 
 from .. import root
+from ..access import UserRules
+from ..accessfile import AccessFile
 from ..errors import ClientError, LpserveError
 from ..location import is_remote
 from . import adaptation, memorylimit
 from .containment import Containment
 from .medium import PipeMedium
 from .patience import STDERR_PATIENCE, StandardError, write_aside
+from .permits import GET, Permits
 
 #: Exit statuses of a connection, as those of ``brz``.
 OK, USER_ERROR, INTERNAL_ERROR = 0, 3, 4
@@ -47,6 +50,14 @@ class ConnectionServer:
         self._containment = Containment(root, allow_writes)
         self.transport = self._containment.transport()
 
+    def restrict(self, rules: UserRules) -> None:
+        """Let the client do what *rules* say."""
+        self._containment.restrict(rules)
+
+    def practise_rules(self, rules: UserRules) -> None:
+        """Ask *rules* of a path, as a connection does."""
+        Permits(rules, self.root).refuse("practice/.bzr/branch-format", GET)
+
     def tear_down(self) -> None:
         """Release its transports."""
         self._containment.close()
@@ -65,6 +76,8 @@ class ConnectionServer:
         :param last: whether the process ends after it: SIGHUP is ignored then.
         """
         medium = PipeMedium(in_fd, out_fd, self.transport, timeout, patience)
+        if self._containment.permits is not None:
+            medium.begin_request = self._containment.permits.begin_request
         before = adaptation.adapt()
         ui, handler = _mod_ui.ui_factory, None
         try:
@@ -100,6 +113,7 @@ def serve(
     request_timeout: float,
     prepared: ConnectionServer | None = None,
     last: bool = False,
+    access: AccessFile | None = None,
 ) -> None:
     """Serve one connection, until the client closes it or is idle for too long.
 
@@ -108,7 +122,8 @@ def serve(
     :param prepared: the result of `prepare` for the same *directory* and
         *allow_writes*.
     :param last: see `ConnectionServer.serve`.
-    :raises ConfigurationError: if *directory* cannot be served.
+    :param access: the access rules; None: there are none.
+    :raises ConfigurationError: if *directory* cannot be served, or *access* be used.
     """
     if prepared is None:
         server = ConnectionServer(root.find(directory, user), allow_writes)
@@ -116,6 +131,8 @@ def serve(
         root.check(prepared.root)
         server = prepared
     try:
+        if access is not None:
+            server.restrict(access.current().for_user(user))
         server.serve(in_fd, out_fd, client_timeout, request_timeout, last)
     except BaseException:
         caught = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import gc
 import os
 import select
 import signal
@@ -23,6 +24,8 @@ from breezy import trace
 from breezy.bzr.smart.protocol import MESSAGE_VERSION_THREE
 
 from .. import channel, scoreboard
+from ..accessfile import AccessFile, find_pretences
+from ..errors import ConfigurationError
 from ..location import LPSERVE_USER
 from ..paths import connection_fifos, remove_connection
 from ..sandbox import sandbox
@@ -43,6 +46,8 @@ ENDED_BY_ADMINISTRATOR = b"lp-serve: the administrator has ended this connection
 #: Seconds between two checks by a zygote whether breezy.conf has changed. Each worker
 #: checks, too.
 LOOK_AGAIN = 1.0
+#: Rules that hide nothing of which the service is told.
+MOST_PRETENCES = 20
 
 
 # "hello" in protocol version three: no headers, the arguments, the end.
@@ -76,6 +81,8 @@ def main(
     scoreboard.current.attach()
     if spare:
         practise(context, ready)
+        if ready.unchecked:
+            _check_access(end, ready)
     for step in reset.AFTER_PRACTICE:
         step(context)
     message, descriptors = channel.receive(end)
@@ -132,6 +139,9 @@ class ZygoteState:
     :ivar server: see `smartserver.prepare`.
     :ivar stamp: see `reset.Context`.
     :ivar sandbox: of the zygote and its workers.
+    :ivar access: the access rules, or None.
+    :ivar unchecked: the rules are new: the first spare worker compares them with what
+        is served.
     """
 
     def __init__(self) -> None:
@@ -139,6 +149,8 @@ class ZygoteState:
         self.server: smartserver.ConnectionServer | None = None
         self.stamp: Any = None
         self.sandbox = sandbox.Sandbox()
+        self.access: AccessFile | None = None
+        self.unchecked = False
         self._next_look = 0.0
 
     def prepare(self, settings: dict[str, Any]) -> None:
@@ -154,6 +166,18 @@ class ZygoteState:
                 self.stamp = reset.read_configuration(self.stamp)
         except Exception:
             self.stamp = None  # the worker fails likewise, and tells its client
+
+    def take_access(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Have the rules that the service has found, for all workers to come."""
+        if not descriptors:
+            return  # there was no room for it: each worker reads the file
+        with open(descriptors[0], "rb") as file:
+            content = file.read()
+        if self.access is not None:
+            with contextlib.suppress(ConfigurationError):  # of another version
+                self.access.take(message["state"], content)
+            self.unchecked = message["unchecked"]
+        gc.freeze()  # as all that workers share
 
     def client_timeout(self) -> float:
         """The seconds without a request after which a client is disconnected."""
@@ -175,6 +199,17 @@ def warm_up(ready: ZygoteState) -> None:
             os.close(number)
 
 
+def _check_access(end: socket.socket, ready: ZygoteState) -> None:
+    """Tell of rules that do not hide what they seem to.
+
+    For a spare worker: it may wait for what is served, and nobody waits for it.
+    """
+    with contextlib.suppress(OSError):
+        if ready.access is not None and (rules := ready.access.rules) is not None:
+            lines = find_pretences(rules, ready.access.directory)
+            channel.send(end, "pretences", lines=lines[:MOST_PRETENCES])
+
+
 def practise(context: reset.Context, ready: ZygoteState) -> None:
     """Serve a connection without a client in a spare worker.
 
@@ -189,6 +224,8 @@ def practise(context: reset.Context, ready: ZygoteState) -> None:
         for step in reset.AT_CONNECTION:
             step(context)
         warm_up(ready)
+        if ready.access is not None and ready.server is not None:
+            ready.server.practise_rules(ready.access.current().for_user("spare"))
     except Exception:
         context.stamp = None  # the connection fails likewise, and tells its client
     finally:
@@ -304,6 +341,7 @@ def _serve(context: reset.Context, ready: ZygoteState) -> int:
         request_timeout=settings["request_timeout"],
         prepared=ready.server,
         last=True,
+        access=ready.access,
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import breezy
 
 from .. import brzlog, channel, scoreboard, system
+from ..accessfile import open_access_file
 from ..errors import text_of
 from ..mapping import Mapping
 from ..sandbox import confine
@@ -73,6 +74,7 @@ class Zygote:
         self._board_file = descriptors
         self._board: Mapping | None = None
         self._ready = worker.ZygoteState()
+        self._ready.access = open_access_file(message.get("settings", {}))
         self._modules = 0
         self._cold = ""
 
@@ -114,6 +116,9 @@ class Zygote:
                 return
             if message["kind"] == "warm":
                 cache.take(message, descriptors)
+                continue
+            if message["kind"] == "access":
+                self._ready.take_access(message, descriptors)
                 continue
             if message["kind"] == "ping":
                 channel.send(self._link, "pong")
@@ -165,6 +170,8 @@ class Zygote:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for end in ends:
             end.close()
+        if message["kind"] == "fork" and message["spare"]:
+            self._ready.unchecked = False  # it does
         if why := self._ready.sandbox.outdated():
             channel.send(self._link, "outdated", text=why)
 

@@ -5,6 +5,7 @@
 from .. import loader_of
 
 MODULES = (
+    "access",
     "accounts",
     "client",
     "conch",
