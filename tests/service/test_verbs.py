@@ -27,7 +27,7 @@ class TestOwnerVerbs(TestCase):
     def test_asked_by(self):
         """Whoever else is let in at the socket is told nothing, and ends nobody."""
         refused, asked = Counter(), []
-        verbs = Verbs(None, None, None, "", Counter(), refused)
+        verbs = Verbs(None, None, None, None, "", Counter(), refused)
         verbs.others = {
             verb: lambda request, reply: asked.append(request.verb)
             for verb in OWNER_VERBS
