@@ -13,6 +13,12 @@ from .location import directory_fault, uid_fault
 LONGEST = 512
 #: What users read if the administrator gives no message.
 MESSAGE = "the server is out of service, try again later"
+#: What is replaced in a message: what a terminal does something else with than to
+#: show it (control characters, directions of text, invisible characters).
+_HIDDEN = (
+    *((0, 0x1F), (0x7F, 0x9F), (0x200B, 0x200F), (0x2028, 0x202E)),
+    *((0x2060, 0x206F), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB)),
+)
 
 
 def drained_path(directory):
@@ -45,8 +51,17 @@ def read_drained(directory, service_user=None):
         text = ""
     finally:
         os.close(number)
+    return clean_message(text)
+
+
+def clean_message(text):
+    """The message in *text*, what is in the file: its first line."""
     line = text.partition("\n")[0]
-    return "".join(each if each.isprintable() else "?" for each in line) or MESSAGE
+    return "".join("?" if _is_hidden(each) else each for each in line) or MESSAGE
+
+
+def _is_hidden(each):
+    return any(first <= ord(each) <= last for first, last in _HIDDEN)
 
 
 def message_fault(text):

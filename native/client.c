@@ -187,20 +187,24 @@ static int serve(const struct options *options, const struct settings *settings,
         return -1;
     double deadline = now() + settings->connect_timeout;
     int status = ask_service(options, settings, directory, &signals, deadline, fault);
-    if (status < 0 && fault->status == NO_SERVICE && settings->autostart
+    if (status < 0 && fault->status == NO_SERVICE
+        && !is_drained(directory, settings->service_user, fault) && settings->autostart
         && start_service(directory, &signals, deadline, fault))
         status = ask_service(options, settings, directory, &signals, deadline, fault);
-    if (status >= 0 || fault->status != NO_SERVICE)
-        return status;
-    fault->status = EX_UNAVAILABLE;
-    if (options->fallback)
-        fall_back(options->user, &signals, fault);
-    return -1;
+    if (status < 0 && fault->status == NO_SERVICE) {
+        fault->status = EX_UNAVAILABLE;
+        fault->refused = !options->fallback || !settings->fallback;
+        if (!fault->refused)
+            fall_back(options->user, &signals, fault);
+    }
+    if (status < 0 && fault->refused && answer_request(fault->text, &signals))
+        return fault->status;
+    return status;
 }
 
 int main(int argc, char **argv)
 {
-    struct fault fault = {0, NULL};
+    struct fault fault = {0, NULL, false};
     struct options options;
     struct settings settings;
     char **words = argv + (argc > 0);

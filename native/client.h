@@ -21,6 +21,7 @@ enum { NO_SERVICE = -1 };
 struct fault {
     int status;
     char *text;
+    bool refused; /* no worker uses our stdio, now or later */
 };
 
 /* The names as in doc/protocol.txt; ANY: the socket, else the FIFO. */
@@ -31,7 +32,7 @@ struct settings {
     const char *runtime_dir; /* or NULL */
     const char *service_user; /* a name or uid, or NULL */
     const char *const *environment; /* names, then NULL */
-    bool autostart;
+    bool autostart, fallback;
     double connect_timeout; /* in seconds */
     char *text; /* of breezy.conf, into which the strings point, or NULL */
 };
@@ -74,9 +75,13 @@ struct line {
     char bytes[MAX_REQUEST];
 };
 
+/* What the first bytes of a client contain: a whole request, the beginning of one. */
+enum request { NO_REQUEST, INCOMPLETE, REQUEST };
+
 /* text.c: faults, memory and text. */
 bool fail(struct fault *fault, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+bool refuse(struct fault *fault, int status, const char *text);
 void tell(const char *text);
 void *allocate(size_t size);
 char *joined(const char *first, const char *second);
@@ -99,6 +104,15 @@ bool is_trusted(uid_t uid, const char *service_user);
 bool is_remote(void);
 const char *at(const char *directory);
 const char *place(const char *directory);
+
+/* drained.c: whether the host is out of service. */
+char *drained_message(const char *text, size_t size);
+bool is_drained(const char *directory, const char *service_user, struct fault *fault);
+
+/* refusal.c: the answer to a client that is refused. */
+enum request find_request(const char *data, size_t size);
+void compose_error(struct line *response, const char *text);
+bool answer_request(const char *text, const struct signals *signals);
 
 /* spawn.c: the request for a worker. */
 bool compose(struct line *line, const char *user, const char *const *names,

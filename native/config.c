@@ -23,9 +23,18 @@ static const char *const environment[] = {
 };
 
 /* The options that are read, and their texts; NULL if not set. */
-enum { RUNTIME_DIR, SERVICE_USER, ENVIRONMENT, AUTOSTART, CONNECT_TIMEOUT, OPTIONS };
+enum {
+    RUNTIME_DIR,
+    SERVICE_USER,
+    ENVIRONMENT,
+    AUTOSTART,
+    FALLBACK,
+    CONNECT_TIMEOUT,
+    OPTIONS,
+};
 static const char *const names[OPTIONS] = {
-    "runtime_dir", "service_user", "environment", "autostart", "connect_timeout",
+    "runtime_dir", "service_user", "environment",
+    "autostart",   "fallback",     "connect_timeout",
 };
 
 static char *copied(const char *text)
@@ -320,21 +329,30 @@ static double seconds(char *text)
     return found >= 0 && !isinf(found) ? found : -1;
 }
 
-/* Read the settings of breezy.conf, or the defaults. */
-bool read_configuration(struct settings *settings, struct fault *fault)
+/* Set *FOUND to the value of an option that is True or False; not if it is unset. */
+static bool read_boolean(char **options, int option, bool *found, struct fault *fault)
 {
     static const char *const yes[] = {"1", "true", "yes", "on", "y", NULL};
     static const char *const no[] = {"0", "false", "no", "off", "n", NULL};
+    if (options[option] == NULL)
+        return true;
+    const char *text = value(options[option]);
+    *found = is_one_of(text, yes);
+    return *found || is_one_of(text, no)
+        || fail(fault, EX_USAGE, "breezy.conf: lpserve.%s must be True or False",
+                names[option]);
+}
+
+/* Read the settings of breezy.conf, or the defaults. */
+bool read_configuration(struct settings *settings, struct fault *fault)
+{
     char *options[OPTIONS] = {NULL};
-    *settings = (struct settings){NULL, NULL, environment, false, 30, NULL};
+    *settings = (struct settings){
+        .environment = environment, .fallback = true, .connect_timeout = 30};
     settings->text = read_options(options);
-    if (options[AUTOSTART] != NULL) {
-        const char *text = value(options[AUTOSTART]);
-        settings->autostart = is_one_of(text, yes);
-        if (!settings->autostart && !is_one_of(text, no))
-            return fail(fault, EX_USAGE,
-                        "breezy.conf: lpserve.autostart must be True or False");
-    }
+    if (!read_boolean(options, AUTOSTART, &settings->autostart, fault)
+        || !read_boolean(options, FALLBACK, &settings->fallback, fault))
+        return false;
     if (options[CONNECT_TIMEOUT] != NULL)
         settings->connect_timeout = seconds(value(options[CONNECT_TIMEOUT]));
     if (settings->connect_timeout < 0)

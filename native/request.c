@@ -398,7 +398,7 @@ static bool refused(const struct conversation *conversation,
         const char *code;
         int status;
     } codes[] = {
-        {"busy", EX_TEMPFAIL}, {"denied", EX_NOPERM}, {"bad-request", EX_USAGE},
+        {"denied", EX_NOPERM}, {"bad-request", EX_USAGE},
     };
     const char *first = answer->count > 0 ? word_of(answer, 0) : "";
     if (strcmp(first, "exit") == 0 || strcmp(first, "signal") == 0)
@@ -410,6 +410,8 @@ static bool refused(const struct conversation *conversation,
     char *text = answer->words + (said - answer->words);
     for (int each = answer->count - 3; each > 0; each--)
         text[strlen(text)] = ' ';
+    if (strcmp(code, "busy") == 0 || strcmp(code, "draining") == 0)
+        return refuse(fault, EX_TEMPFAIL, said);
     for (size_t each = 0; each < sizeof codes / sizeof codes[0]; each++)
         if (strcmp(code, codes[each].code) == 0)
             return fail(fault, codes[each].status, "%s: %s", code, said);

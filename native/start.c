@@ -173,7 +173,7 @@ static char *run(const char *directory, const struct signals *signals)
         close(errors[0]);
     }
     if (error != 0) {
-        struct fault fault = {0, NULL};
+        struct fault fault = {0, NULL, false};
         fail(&fault, 0, "cannot run %s: %s", program, strerror(error));
         why = fault.text;
     }

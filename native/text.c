@@ -42,7 +42,15 @@ bool fail(struct fault *fault, int status, const char *format, ...)
         out_of_memory();
     va_end(arguments);
     free(fault->text);
-    *fault = (struct fault){status, text};
+    *fault = (struct fault){status, text, false};
+    return false;
+}
+
+/* The same for a connection that no worker serves, now or later. */
+bool refuse(struct fault *fault, int status, const char *text)
+{
+    fail(fault, status, "%s", text);
+    fault->refused = true;
     return false;
 }
 

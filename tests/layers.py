@@ -37,7 +37,7 @@ ORDERED = {
     "cmds": ("base", "serve", "client", "control", "ssh"),
     "client": (
         *("relay", "sshcommand", "conversation", "socketconversation", "autostart"),
-        *("client", "health"),
+        *("refusal", "client", "health"),
     ),
     "service": (
         *("moments", "histograms", "board", "accesslog"),
@@ -56,7 +56,7 @@ ORDERED = {
     "sandbox": ("landlock", "sandbox", "confine"),
     "warm": ("revisiongraph", "memory", "wrapping", "loader"),
     "zygote": ("reset", "worker", "rehearsal", "zygote"),
-    "conch": ("fifos", "pipes", "asking", "transport"),
+    "conch": ("fifos", "pipes", "refusing", "asking", "transport"),
     "ssh": (
         *("limits", "authorizedkeys", "keydirectory", "record", "keys", "session"),
         *("connection", "transport", "server", "start"),

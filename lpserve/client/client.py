@@ -12,7 +12,14 @@ import os
 import time
 
 from ..location import read_configuration, runtime_directory
-from .conversation import EX_USAGE, ClientError, Conversation, NoService, spawn_words
+from .conversation import (
+    EX_USAGE,
+    ClientError,
+    Conversation,
+    NoService,
+    Refused,
+    spawn_words,
+)
 from .relay import ForwardedSignals, Relay
 from .socketconversation import DirectSession, SocketConversation
 from .sshcommand import command_fault
@@ -74,7 +81,7 @@ def _spawn(user, directory, door, settings, signals, deadline):
             raise conversation.not_understood()
         code, text = answer[1], " ".join(answer[2:])
         if code in ("busy", "draining"):
-            raise ClientError(EX_TEMPFAIL, text)
+            raise Refused(EX_TEMPFAIL, text)
         statuses = {"denied": EX_NOPERM, "bad-request": EX_USAGE}
         if code in statuses:
             raise ClientError(statuses[code], f"{code}: {text}")
@@ -87,7 +94,8 @@ def _spawn(user, directory, door, settings, signals, deadline):
 def serve(user, directory, settings, brz, fallback=True, door=None):
     """Serve one connection for *user* on stdin and stdout; the exit status.
 
-    Without a service, this process executes ``brz lp-serve --inet`` instead.
+    Without a service, this process executes ``brz lp-serve --inet`` instead. A client
+    of version 3 of the smart protocol that is refused is told why by an answer.
 
     :param settings: a dict as `location.read_configuration` returns it.
     :param brz: the command that runs Breezy, a list of words.
@@ -106,6 +114,19 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
     if fault is not None:
         raise ClientError(EX_USAGE, fault)
     signals = ForwardedSignals()
+    try:
+        return _serve(user, directory, settings, brz, fallback, door, signals)
+    except Refused as error:
+        # Imported late: most connections are served.
+        from .refusal import answer
+
+        if not answer(error.shown, signals):
+            raise
+        return error.status
+
+
+def _serve(user, directory, settings, brz, fallback, door, signals):
+    """Serve one connection as `serve` does, once stdio and the request are checked."""
     deadline = time.monotonic() + settings["connect_timeout"]
     wanted = (user, directory, door, settings)
     conversation = None
@@ -123,7 +144,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
             conversation, answer = _spawn(*wanted, signals, deadline)
     except NoService as error:
         if not fallback:
-            raise _unavailable(error) from None
+            raise Refused(EX_UNAVAILABLE, str(error), error.public) from None
         _print_error(f"{error.shown}; serving this connection without it")
         try:
             os.execvp(brz[0], [*brz, "lp-serve", "--inet", "--", user])
@@ -147,7 +168,7 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
         number = int(last[-1])
     except NoService as error:
         # Too late for the fallback: a worker may have read from the client.
-        raise _unavailable(error) from None
+        raise ClientError(EX_UNAVAILABLE, str(error), error.public) from None
     finally:
         conversation.close()
     if kind == "signal":
@@ -161,18 +182,13 @@ def serve(user, directory, settings, brz, fallback=True, door=None):
 def _check_drained(directory, service_user):
     """Look whether the host is out of service.
 
-    :raises ClientError: with the administrator's message if it is.
+    :raises Refused: with the administrator's message if it is.
     """
     from ..drained import read_drained  # only now: there is a service nearly always
 
     message = read_drained(directory, service_user)
     if message is not None:
-        raise ClientError(EX_TEMPFAIL, message)
-
-
-def _unavailable(error):
-    """The `ClientError` for a `NoService` without fallback."""
-    return ClientError(EX_UNAVAILABLE, str(error), error.public)
+        raise Refused(EX_TEMPFAIL, message)
 
 
 def _is_user(text):

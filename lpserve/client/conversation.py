@@ -54,6 +54,10 @@ class ClientError(_Told):
         self.status = status
 
 
+class Refused(ClientError):
+    """The connection is not served; no worker uses our stdio, now or later."""
+
+
 class NoService(_Told):
     """The service cannot be reached; the line tells why."""
 

@@ -65,7 +65,7 @@ class Pump:
     """One direction of the relay: copies *source* to *sink* until end of file.
 
     It never blocks, so that a full sink does not stop the other direction. It
-    reads *source* when that is ready, and writes with the function of `_writer`.
+    reads *source* when that is ready, and writes with the function of `writer`.
     """
 
     def __init__(self, source, sink):
@@ -76,7 +76,7 @@ class Pump:
         self.moved = False
         self._room_wanted = self._grown = False
         self._pending = b""
-        self._write = _writer(sink)
+        self._write = writer(sink)
         self._splice = hasattr(os, "splice") and _can_splice(source, sink)
 
     def events(self):
@@ -173,7 +173,7 @@ def _can_splice(source, sink):
     return not stat.S_ISCHR(os.fstat(source).st_mode)
 
 
-def _writer(sink):
+def writer(sink):
     """A function that writes some bytes to *sink* and returns their number.
 
     The function raises BlockingIOError instead of blocking.

@@ -16,10 +16,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const char *const parts[] = {
     "ok ", "error ", "exit ", "signal ", "busy ", "\n", "'", "\"", "\\", " ", "\t",
     "1", "99999999999", "-", "[DEFAULT]\n", "\nlpserve.", "runtime_dir", "environment",
-    "service_user", "connect_timeout", "autostart", "=", " = ", "#", ",", "~", "~root",
+    "service_user", "connect_timeout", "autostart", "fallback", "=", " = ", "#", ",", "~", "~root",
     "/", "..", "1e5", "_", "yes", "bzr", "serve", "--inet", "lp-serve-client", "x",
     "\302\205", "\303\251", "\342\200\250", "\342\202", "\360\237\230\200", "\377",
     "\357\273\277", "\355\240\200", "\033[2J", "\177", "LANG", "C.UTF-8", "root",
+    "oS", "oE", "e", "s", "b", "l4:pinge", "draining ",
 };
 enum { PARTS = sizeof parts / sizeof parts[0], MOST = 6000 };
 

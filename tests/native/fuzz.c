@@ -74,7 +74,7 @@ static void answer(const uint8_t *data, size_t size)
     static struct conversation asked; /* static only for its size */
     static const struct settings settings = {.environment = names};
     const struct signals signals = {.descriptor = -1};
-    struct fault fault = {0, NULL};
+    struct fault fault = {0, NULL, false};
     struct answer ok, last;
     int ends[2];
     check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0, "a pair");
@@ -104,7 +104,7 @@ static void configure(const uint8_t *data, size_t size)
 {
     static char *path;
     struct settings settings;
-    struct fault fault = {0, NULL};
+    struct fault fault = {0, NULL, false};
     if (path == NULL)
         path = joined(getenv("BRZ_HOME"), "/breezy/breezy.conf");
     int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -124,7 +124,7 @@ static void configure(const uint8_t *data, size_t size)
 /* The environment that sshd passes on; the values are apart by NULs. */
 static void request(const char *text, size_t size, const char *reply)
 {
-    struct fault fault = {0, NULL};
+    struct fault fault = {0, NULL, false};
     struct line line;
     const char *end = text + size;
     for (const char *const *name = names; *name != NULL; name++) {
@@ -171,13 +171,45 @@ static void clean(char *text, size_t size)
     free(runtime_directory(text, NULL));
 }
 
+/* The first bytes of a client: more of them change nothing that is decided. */
+static void first_request(const uint8_t *data, size_t size)
+{
+    static const char marker[] = "bzr message 3 (bzr 1.6)\n";
+    size_t begin = sizeof marker - 1;
+    char *text = allocate(begin + size + 1);
+    memcpy(text, marker, begin);
+    memcpy(text + begin, data, size);
+    enum request found = find_request(text, begin + size);
+    for (size_t less = 0; less <= begin + size; less += 1 + less / 8) {
+        /* A copy, so that the sanitizers see what is read behind it. */
+        char *part = text_of((const uint8_t *)text, less);
+        enum request then = find_request(part, less);
+        check(then == INCOMPLETE || then == found || less >= 4096, "it stays so");
+        free(part);
+    }
+    check(size < 4096 || found != INCOMPLETE, "it is read no further");
+    free(text);
+}
+
+static void refusal(const char *text, size_t size)
+{
+    struct line response;
+    compose_error(&response, text);
+    check(response.fits, "it fits");
+    check(is_utf8(response.bytes + 64, response.size - 64), "it is text");
+    char *message = drained_message(text, size);
+    check(*message != '\0' && is_utf8(message, strlen(message)), "it is a message");
+    check(strpbrk(message, "\n\033") == NULL, "it is one line");
+    free(message);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0 || size > 60000)
         return 0;
     uint8_t which = *data++;
     char *text = text_of(data, --size);
-    switch (which % 8) {
+    switch (which % 10) {
     case 0:
         split(text);
         break;
@@ -198,6 +230,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 6:
         command(text);
+        break;
+    case 7:
+        first_request(data, size);
+        break;
+    case 8:
+        refusal(text, size);
         break;
     default:
         clean(text, size);

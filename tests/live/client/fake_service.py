@@ -25,6 +25,11 @@ from ...harness import DEADLINE, LiveTestCase, wait_until
 PLENTY = 1 << 20
 #: What a smart server answers to ``hello``.
 HELLO = b"ok\x012\n"
+#: A request of version 3, as Breezy sends it.
+REQUEST = (
+    b"bzr message 3 (bzr 1.6)\n\0\0\0\x1dd16:Software version6:3.3.23e"
+    b"s\0\0\0\x1cl15:BzrDir.open_2.16:trunk/ee"
+)
 
 
 class FakeService:

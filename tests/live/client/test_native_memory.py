@@ -8,6 +8,7 @@ import re
 
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
+from ....lpserve.client.refusal import error_response
 from ...client.nativeclient import (
     compiler,
     native_client,
@@ -16,7 +17,7 @@ from ...client.nativeclient import (
     valgrind,
 )
 from ...harness import DEADLINE, LiveTestCase, read_line
-from .fake_service import FakeService, pattern, read_exactly, read_to_end
+from .fake_service import REQUEST, FakeService, pattern, read_exactly, read_to_end
 
 load_tests = load_tests_apply_scenarios
 
@@ -153,7 +154,7 @@ class TestChecked(LiveTestCase):
             client = self.begin()
             fake.refuse(b"error busy 'so \"sorry\"' and so on\n")
             self.assertEqual(75, client.wait(DEADLINE))
-            self.assertContainsString(client.stderr.read(), b'busy: so "sorry" and so')
+            self.assertContainsString(client.stderr.read(), b'client: so "sorry" and so')
             fake.close()
             self.assertNothingFound()
 
@@ -197,6 +198,23 @@ class TestChecked(LiveTestCase):
         self.assertEqual(1, said.count(b"\n"), (line, said))
         if status == 69:
             self.assertContainsString(said, why)
+
+    def test_refused(self):
+        """With a text that an administrator may give, and requests that clients may."""
+        os.mkdir(self.runtime, 0o700)
+        text = b"\xc3\xa9\xff\x1b" + b"x" * 600
+        with open(os.path.join(self.runtime, "drained"), "wb") as file:
+            file.write(text)
+        shown = "\xe9\ufffd?" + "x" * 508
+        for data in (REQUEST, REQUEST * 60):
+            done = self.run_program(self.words("a"), data)
+            self.assertEqual((75, b""), (done.returncode, done.stderr))
+            self.assertEqual(error_response(shown), done.stdout)
+        for data in (b"hello\n", REQUEST[:-1], REQUEST[:24] + b"\xff" * 9000):
+            done = self.run_program(self.words("a"), data)
+            line = f"lp-serve-client: {shown}\n"
+            self.assertEqual((75, line), (done.returncode, done.stderr.decode()))
+        self.assertNothingFound()
 
     def test_long_words(self):
         """On the command line and in the environment; test_native_fuzz.py has more."""

@@ -10,8 +10,8 @@ import shlex
 
 from breezy.tests import TestCaseInTempDir
 
-from ....lpserve import location, wire
-from ....lpserve.client import conversation, sshcommand
+from ....lpserve import drained, location, wire
+from ....lpserve.client import conversation, refusal, sshcommand
 from ...client.nativeclient import compiler, native_library
 
 SSH = "SSH_ORIGINAL_COMMAND"
@@ -23,13 +23,18 @@ class _Settings(ctypes.Structure):
         ("service_user", ctypes.c_char_p),
         ("environment", ctypes.POINTER(ctypes.c_char_p)),
         ("autostart", ctypes.c_bool),
+        ("fallback", ctypes.c_bool),
         ("connect_timeout", ctypes.c_double),
         ("text", ctypes.c_void_p),
     ]
 
 
 class _Fault(ctypes.Structure):
-    _fields_ = [("status", ctypes.c_int), ("text", ctypes.c_char_p)]
+    _fields_ = [
+        ("status", ctypes.c_int),
+        ("text", ctypes.c_char_p),
+        ("refused", ctypes.c_bool),
+    ]
 
 
 class _Line(ctypes.Structure):
@@ -49,6 +54,7 @@ class TestParsing(TestCaseInTempDir):
         self.native = ctypes.CDLL(native_library())
         self.native.runtime_directory.restype = ctypes.c_char_p
         self.native.command_fault.restype = ctypes.c_char_p
+        self.native.drained_message.restype = ctypes.c_char_p
         for name in ("is_user", "is_trusted", "compose"):
             getattr(self.native, name).restype = ctypes.c_bool
         self.native.read_configuration.restype = ctypes.c_bool
@@ -78,6 +84,7 @@ class TestParsing(TestCaseInTempDir):
             "service_user": None if not user else user.decode(),
             "environment": names,
             "autostart": settings.autostart,
+            "fallback": settings.fallback,
             "connect_timeout": settings.connect_timeout,
         }
 
@@ -219,6 +226,32 @@ class TestParsing(TestCaseInTempDir):
                 trusted = location.uid_fault(uid, user) is None
                 chosen = None if user is None else user.encode()
                 self.assertEqual(trusted, self.native.is_trusted(uid, chosen), user)
+
+    def test_first_request(self):
+        """Of a client that is refused: whether it is whole, and the answer."""
+        head = b"bzr message 3 (bzr 1.6)\n"
+        part = b"\0\0\0\2de"
+        parts = (b"o", b"s", b"b", b"e", part, b"oS", b"s" + part, b"\0\0\7\xd0")
+        for text in self.some([*parts, b"\0\0\0\1", b"x" * 2000], 8):
+            data = self.chance.choice((head, head, head, head + part, b"bzr")) + text
+            data = data[: self.chance.choice((None, None, 30, 10))]
+            found = (False, None, True)[self.native.find_request(data, len(data))]
+            self.assertIs(refusal.is_request(data), found, data)
+        for text in self.some((b"x", b"\xc3\xa9" * 500, b"\xff", b"\xe2\x82", b"\n")):
+            line = _Line()
+            self.native.compose_error(ctypes.byref(line), text)
+            expected = refusal.error_response(self.text(text))
+            begin = ctypes.addressof(line) + _Line.bytes.offset
+            self.assertEqual(expected, ctypes.string_at(begin, line.size), text)
+
+    def test_drained(self):
+        """What users are shown of the administrator's message."""
+        odd = "\0\x1b\x7f\x85\xa0\u200b\u2010\u2029\u202e\u2066\ufeff\ufffb\U0001f600"
+        parts = [each.encode() for each in (*odd, "a", "é", " ", "\n")]
+        for text in self.some([*parts, b"\xff", b"\xe2\x80", b"\xed\xa0\x80"]):
+            expected = drained.clean_message(text.decode("utf-8", "replace"))
+            found = self.native.drained_message(text, len(text))
+            self.assertEqual(expected, found.decode(), text)
 
     def check_split(self, line):
         buffer = ctypes.create_string_buffer(line)

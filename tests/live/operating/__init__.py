@@ -8,6 +8,7 @@ MODULES = (
     "test_drain",
     "test_health",
     "test_limits",
+    "test_refusal",
 )
 
 load_tests = loader_of(__name__, MODULES)
