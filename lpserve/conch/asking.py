@@ -13,9 +13,19 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from ..client.autostart import PAUSE, last_line, starting
-from ..client.conversation import ClientError, Conversation, NoService, service_fault
+from ..client.client import EX_NOPERM, EX_TEMPFAIL, EX_USAGE
+from ..client.conversation import (
+    ClientError,
+    Conversation,
+    NoService,
+    Refused,
+    service_fault,
+)
 from ..client.relay import service_pidfd
+from ..drained import read_drained
 from .fifos import DescriptorWatcher, close_soon
+
+_STATUSES = {"denied": EX_NOPERM, "bad-request": EX_USAGE}
 
 
 class Service(Protocol):
@@ -31,11 +41,12 @@ class WorkerRequest:
     """A request for a worker, from the request to the worker's end.
 
     :param words: returns the words of the request, or raises `ClientError`.
-    :param answered: called with the words of each answer. The first is ``ok``, or an
-        ``error`` that is final. After ``ok``, the second is the worker's end, or
-        ``gone`` if both the service and the worker ended without an answer.
-    :param failed: called instead, with `NoService` if the service gives no worker, or
-        with the `ClientError` of *words*.
+    :param answered: called with the words of ``ok``, and then with those of the
+        worker's end, or ``gone`` if both the service and the worker ended without an
+        answer.
+    :param failed: called instead, with `NoService` if the service gives no worker;
+        with `Refused` if nothing is to serve the connection; or with another
+        `ClientError`, which may be that of *words*.
     """
 
     def __init__(
@@ -99,6 +110,10 @@ class WorkerRequest:
 
     def _fail(self, fault: NoService | ClientError) -> None:
         self.stop()
+        if isinstance(fault, NoService):
+            message = read_drained(self._directory)
+            if message is not None:
+                fault = Refused(EX_TEMPFAIL, message)
         self._failed(fault)
 
     def _write(self) -> None:
@@ -124,11 +139,9 @@ class WorkerRequest:
 
     def _take(self, answer: list[str]) -> None:
         if not self._started and answer[0] == "error":
-            if answer[1] in ("stopping", "failed"):
-                rest = f" says {': '.join(answer[1:])}"
-                self._fail(service_fault(self._directory, "the service", rest))
-                return
-        elif not self._started:
+            self._fail(self._fault(answer[1], " ".join(answer[2:])))
+            return
+        if not self._started:
             if answer[0] != "ok":
                 raise ValueError(answer[0])
             self._started = True
@@ -147,6 +160,20 @@ class WorkerRequest:
             watch = DescriptorWatcher(self._reactor, self._service, self._gone)
             self._watches.append(watch)
             self._service_watch = watch
+
+    def _fault(self, code: str, text: str) -> NoService | ClientError:
+        """What the answer ``error CODE TEXT`` means.
+
+        :raises ValueError: for an unknown code.
+        """
+        if code in ("busy", "draining"):
+            return Refused(EX_TEMPFAIL, text)
+        rest = f"{code}: {text}"
+        if code in _STATUSES:
+            return ClientError(_STATUSES[code], rest)
+        if code not in ("stopping", "failed"):
+            raise ValueError(code)
+        return service_fault(self._directory, "the service", f" says {rest}")
 
     def _gone(self) -> None:
         """The service has closed the control FIFO."""

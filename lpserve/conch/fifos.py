@@ -74,6 +74,8 @@ class Writer(_End):
 
     def __init__(self, reactor: Any, lost: Lost):
         super().__init__(reactor, 0, lost)
+        self._received: Callable[[bytes], None] | None = None
+        self._ended: Callable[[], None] | None = None
 
     def open(self, descriptor: int) -> None:
         """Write to *descriptor*, which does not block, from now on."""
@@ -81,6 +83,18 @@ class Writer(_End):
         self.startReading()
         if self._tempDataBuffer or self.disconnecting:
             self.startWriting()
+
+    def divert(
+        self, received: Callable[[bytes], None], ended: Callable[[], None]
+    ) -> None:
+        """Pass the buffered data, and what is written later, to *received*.
+
+        :param ended: called when this end is closed by us.
+        """
+        self._received, self._ended = received, ended
+        self.startWriting()
+        if self.disconnecting:
+            ended()
 
     def take(self) -> bytes:
         """Remove and return the buffered data."""
@@ -98,6 +112,14 @@ class Writer(_End):
         """Write the buffered data when there is room."""
         if self._fd >= 0:
             super().startWriting()
+        elif self._received is not None and (data := self.take()):
+            self._received(data)
+
+    def loseConnection(self) -> None:
+        """Close after everything written has been passed on."""
+        super().loseConnection()
+        if self._ended is not None:
+            self._ended()
 
     def doRead(self) -> Exception:
         """The other end was closed."""

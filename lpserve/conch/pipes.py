@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""The methods of a process transport that write, pause and close its pipes."""
+"""The pipes of a process transport, and a process in its place."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.protocol import ProcessProtocol
 from zope.interface import implementer
 
 
@@ -123,3 +124,15 @@ class Pipes:
     def stopProducing(self) -> None:
         """Close all three."""
         self.loseConnection()
+
+
+class Substitute(ProcessProtocol):
+    """The protocol of a process in place of a worker; forwards to the transport.
+
+    :param owner: a `transport.WorkerTransport`.
+    """
+
+    def __init__(self, owner: Any):
+        self.childDataReceived = owner.childDataReceived
+        self.childConnectionLost = owner.childConnectionLost
+        self.processExited = owner.processExited

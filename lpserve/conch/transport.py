@@ -28,13 +28,12 @@ from twisted.internet.interfaces import (
     IProcessTransport,
     IReactorProcess,
 )
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..client.client import EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
-from ..client.conversation import ClientError, NoService, spawn_words
+from ..client.client import EX_TEMPFAIL, EX_UNAVAILABLE
+from ..client.conversation import ClientError, NoService, Refused, spawn_words
 from ..location import (
     CONNECT_TIMEOUT,
     ENVIRONMENT,
@@ -43,11 +42,10 @@ from ..location import (
 )
 from .asking import ServiceStart, WorkerRequest
 from .fifos import Reader, Writer, close_soon
-from .pipes import Pipes
+from .pipes import Pipes, Substitute
+from .refusing import Refusal
 
 log = Logger(namespace="lpserve")
-
-_STATUSES = {"busy": EX_TEMPFAIL, "denied": EX_NOPERM, "bad-request": EX_USAGE}
 _PIPES = {0: "w", 1: "r", 2: "r"}
 
 
@@ -61,6 +59,7 @@ class ForkService:
     :param autostart: whether the service is started if it is not running.
     :param connect_timeout: seconds to wait for an answer of the service.
     :param brz: the command that runs Breezy, a sequence of words.
+    :param fallback: whether a process serves the connection if there is no service.
     """
 
     def __init__(
@@ -71,6 +70,7 @@ class ForkService:
         autostart: bool = False,
         connect_timeout: float = CONNECT_TIMEOUT,
         brz: Sequence[str] = ("brz",),
+        fallback: bool = True,
     ):
         self.reactor = reactor
         self.directory = directory
@@ -78,6 +78,7 @@ class ForkService:
         self.autostart = autostart
         self.connect_timeout = connect_timeout
         self.brz = tuple(brz)
+        self.fallback = fallback
 
     @classmethod
     def configured(cls, reactor: Any) -> ForkService:
@@ -127,8 +128,10 @@ class ForkService:
             executable = words[0]
         given = (os.environ if env is None else env).items()
         names = {os.fsdecode(name): os.fsdecode(value) for name, value in given}
-        fallback = _Command(os.fsdecode(executable), words, env)
-        return WorkerTransport(self, processProtocol, user, names, fallback)
+        command = _Command(os.fsdecode(executable), words, env)
+        return WorkerTransport(
+            self, processProtocol, user, names, command if self.fallback else None
+        )
 
 
 def spawnProcess(
@@ -217,7 +220,9 @@ class WorkerTransport(Pipes):
     def _ask(self, autostart: bool) -> None:
         def failed(fault: NoService | ClientError) -> None:
             self._asking = None
-            if isinstance(fault, ClientError):
+            if isinstance(fault, Refused):
+                self._refuse(fault.status, fault.public)
+            elif isinstance(fault, ClientError):
                 self._fail(fault.status, fault.public)
             elif autostart:
                 ServiceStart(self._service, lambda: self._ask(False), self._no_service)
@@ -235,10 +240,8 @@ class WorkerTransport(Pipes):
             self._exited(int(words[1]) << 8)
         elif kind == "signal":
             self._exited(int(words[1]))
-        elif kind == "gone":
+        else:  # "gone"
             self._fail(EX_UNAVAILABLE, "the service and the worker were killed")
-        else:
-            self._fail(_STATUSES[words[1]], ": ".join(words[1:]))
 
     def _connect(self, pid: int, paths: list[str]) -> None:
         self.pid = pid
@@ -287,13 +290,13 @@ class WorkerTransport(Pipes):
             return
         if self._command is None:
             log.warn("{fault}", fault=fault)
-            self._fail(EX_UNAVAILABLE, fault.public)
+            self._refuse(EX_UNAVAILABLE, fault.public)
             return
         log.warn("{fault}; serving this connection without it", fault=fault)
         command = self._command
         try:
             self._process = self._reactor.spawnProcess(
-                _Substitute(self), command.executable, command.args, command.env
+                Substitute(self), command.executable, command.args, command.env
             )
         except Exception as problem:
             log.warn("cannot run {it}: {why}", it=command.executable, why=problem)
@@ -303,6 +306,18 @@ class WorkerTransport(Pipes):
         self.started = self._reactor.seconds()
         self.pid = self._process.pid
         self.replace(self._process.pipes)
+
+    def _refuse(self, status: int, text: str) -> None:
+        """End with an answer to the client's first request; without one, `_fail`."""
+
+        def tell(response: bytes | None) -> None:
+            if response is None:
+                self._fail(status, text)
+            else:
+                self.childDataReceived(1, response)
+                self._exited(status << 8)
+
+        Refusal(self._reactor, text, tell).listen(self.pipes.get(0))
 
     def _fail(self, status: int, text: str) -> None:
         """End with a line on standard error and a status, as the client would."""
@@ -383,12 +398,3 @@ class WorkerTransport(Pipes):
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
                 raise error.ProcessExitedAlready from None
-
-
-class _Substitute(ProcessProtocol):
-    """The protocol of a process in place of a worker; forwards to the transport."""
-
-    def __init__(self, owner: WorkerTransport):
-        self.childDataReceived = owner.childDataReceived
-        self.childConnectionLost = owner.childConnectionLost
-        self.processExited = owner.processExited

@@ -168,6 +168,7 @@ class Server:
             settings.autostart,
             settings.connect_timeout,
             self._brz,
+            settings.fallback,
         )
 
     def run(self, listen: tuple[str, int], key_file: str, keys: KeyDirectory) -> None:

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from ..client.client import EX_TEMPFAIL, EX_USAGE
 from ..client.sshcommand import command_fault
+from ..conch.refusing import Refusal
 from ..conch.transport import WorkerTransport
 from .record import Record
 
@@ -44,8 +45,8 @@ class Session(SSHSession):
     """
 
     full = ended = False
-    refused = False
     record: Record | None = None
+    _refusal: Refusal | None = None
 
     def __init__(self, *args: Any, **keywords: Any):
         super().__init__(*args, **keywords)
@@ -62,7 +63,7 @@ class Session(SSHSession):
             command = getNS(data)[0].decode("utf-8", "replace")
         except struct.error:
             return 0
-        if self.client is not None or self.refused:
+        if self.client is not None or self._refusal is not None:
             return 0
         peer = self.conn.transport
         self.record = replace(peer.record, command=command)
@@ -83,21 +84,26 @@ class Session(SSHSession):
         return served
 
     def _refuse(self, status: int, text: str) -> None:
-        self.refused = True
         assert self.record is not None
         self.record.exit = f"{status} ({text})"
 
-        def tell() -> None:
+        def tell(response: bytes | None) -> None:
             if not self.localClosed:
-                line = f"lp-serve-ssh: {text}\n".encode()
-                self.writeExtended(EXTENDED_DATA_STDERR, line)
+                if response is None:
+                    line = f"lp-serve-ssh: {text}\n".encode()
+                    self.writeExtended(EXTENDED_DATA_STDERR, line)
+                else:
+                    self.write(response)
                 number = struct.pack(">L", status)
                 self.conn.sendRequest(self, b"exit-status", number)
                 self.loseConnection()
             self.write_record()
 
-        # After the answer to the request itself.
-        self.conn.transport.factory.server.reactor.callLater(0, tell)
+        # It calls `tell` after the answer to the request itself.
+        reactor = self.conn.transport.factory.server.reactor
+        self._refusal = Refusal(reactor, text, tell)
+        if status != EX_TEMPFAIL or self._eof:
+            self._refusal.end()
 
     def requestReceived(self, requestType: bytes, data: bytes) -> Any:
         """Handle "exec" and OpenSSH's "eow"; refuse other requests."""
@@ -124,14 +130,24 @@ class Session(SSHSession):
 
     def dataReceived(self, data: bytes) -> None:
         """Pass data from the client on to the worker."""
-        if self.record is not None and not self.refused:
+        if self._refusal is not None:
+            self._refusal.receive(data)
+        elif self.record is not None:
             self.record.received += len(data)
             super().dataReceived(data)
 
     def eofReceived(self) -> None:
         """Note the end of file of the client; it may come before the command."""
         self._eof = True
+        if self._refusal is not None:
+            self._refusal.end()
         super().eofReceived()
+
+    def closed(self) -> None:
+        """The session is over, or the connection."""
+        if self._refusal is not None:
+            self._refusal.end()
+        super().closed()
 
     def extReceived(self, dataType: int, data: bytes) -> None:
         """Ignore extended data, which clients do not send."""

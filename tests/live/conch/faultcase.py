@@ -112,7 +112,11 @@ class TransportTestCase(ConnectionTestCase):
             self.assertEqual("ended", each.events[-1])
 
     def assertFails(self, protocol, status, *texts):
-        """It ends with *status* and one line on standard error with all *texts*."""
+        """It ends with *status* and one line on standard error with all *texts*.
+
+        It has no request that could be answered.
+        """
+        protocol.transport.closeStdin()
         self.run_to_end(protocol)
         self.assertEqual(
             (status, None), (protocol.ended.exitCode, protocol.ended.signal)

@@ -13,11 +13,13 @@ import signal
 import sys
 
 from ....lpserve.client import conversation
+from ....lpserve.client.refusal import error_response
 from ....lpserve.conch.transport import ForkService
+from ....lpserve.drained import write_drained
 from ....lpserve.location import ENVIRONMENT
 from ...conch.reactorcase import Recorder
 from ...harness import wait_until
-from ..client.fake_service import FakeService, pattern
+from ..client.fake_service import REQUEST, FakeService, pattern
 from .faultcase import PLENTY, FallbackTestCase, TransportTestCase
 from .transportcase import PullSource, Source
 
@@ -111,11 +113,11 @@ class TestNoReason(TransportTestCase):
 
     def test_refused(self):
         """A refusal by the service is the end of the connection."""
-        self.configure(max_workers=2)
+        self.configure(max_workers=2, queue_timeout=0)
         self.start_service()
         self.start_others()
         running = self.connected()
-        self.assertFails(self.spawn(), 75, "busy", "2 connections are open")
+        self.assertFails(self.spawn(), 75, "the server is full")
         self.assertServed(running)
         names = (*ENVIRONMENT, "LD_PRELOAD")
         self.assertFails(
@@ -130,6 +132,34 @@ class TestNoReason(TransportTestCase):
         self.assertOthersGoOn()
         refused = self.status()["refused"]
         self.assertEqual({"busy": 1, "denied": 1, "bad-request": 10}, refused)
+
+    def test_drained(self):
+        """Also with no service, and before one is started; a request is answered."""
+        nowhere = {"autostart": True, "brz": ["/nonexistent/brz"]}
+        os.mkdir(self.runtime, 0o700)
+        write_drained(self.runtime, "back at noon")
+        self.assertFails(self.spawn(**nowhere), 75, "lp-serve: back at noon\n")
+        for size in (len(REQUEST), 30, 1):
+            protocol = self.spawn(**nowhere)
+            for begin in range(0, len(REQUEST), size):
+                protocol.transport.write(REQUEST[begin : begin + size])
+                self.turn()
+            self.run_to_end(protocol)
+            self.assertEqual(75, protocol.ended.exitCode)
+            self.assertEqual(
+                (error_response("back at noon"), b""), (protocol.out, protocol.err)
+            )
+            self.check_end(protocol)
+        # Nothing is sent: it is not waited for.
+        protocol = self.spawn(**nowhere)
+        self.run_to_end(protocol)
+        self.assertEqual(b"lp-serve: back at noon\n", protocol.err)
+
+    def test_fallback_off(self):
+        service = ForkService(self.reactor, self.runtime, fallback=False)
+        protocol = Recorder()
+        service.spawnProcess(protocol, "/bin/sh", ["sh", "-c", "echo"], user="alice")
+        self.assertFails(protocol, 69, "no service")
 
 
 class TestProcess(FallbackTestCase):

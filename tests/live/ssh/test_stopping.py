@@ -10,7 +10,9 @@ import socket
 import struct
 import time
 
+from ....lpserve.client.refusal import error_response
 from ...harness import DEADLINE, DOORS, read_line, wait_until
+from ..client.fake_service import REQUEST
 from .logincase import BANNER, COMMAND, KEXINIT, EndCase, LoginCase, packet, string
 from .sshcase import HELLO
 
@@ -232,13 +234,19 @@ class TestEnd(EndCase):
             self.assertRaises(ConnectionRefusedError, self.connect_raw)
             # A new session on an old connection.
             refused = (75, b"", "lp-serve-ssh: the server is stopping\n")
-            self.assertEqual(refused, self.end(self.execute(busy)))
+            unanswered = self.execute(busy)
+            unanswered.shutdown_write()
+            self.assertEqual(refused, self.end(unanswered))
+            answered = self.execute(busy)
+            answered.sendall(REQUEST)
+            answer = error_response("the server is stopping")
+            self.assertEqual((75, answer, ""), self.end(answered))
             self.finish(process)
             self.assertTrue(self.server.running())
             self.assertHello(session)
             self.assertEqual(0, self.server.wait())
             ends = [record["exit"] for record in self.server.records(start)]
-            wanted = ["-", "0", "0", "75 (the server is stopping)"]
+            wanted = ["-", "0", "0", *["75 (the server is stopping)"] * 2]
             self.assertEqual([*wanted, "not logged in", "not logged in"], sorted(ends))
             self.assertRestarts()
 
