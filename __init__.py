@@ -31,6 +31,10 @@ The administrator sees the state of the service with::
 
     brz lp-serve-control status
 
+and takes the host out of service, until 'resume', and while no service runs::
+
+    brz lp-serve-control drain back at noon
+
 All options can be set in breezy.conf of the account that runs the service;
 clients read it, too, to find the service. Options on the command line take
 precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
@@ -123,8 +127,8 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.autostart:
     Whether a client starts the service if there is none (False).
 :lpserve.fallback:
-    Whether a client serves the connection itself where there is no service
-    (True); --no-fallback goes before it.
+    Whether a client, and lp-serve-ssh, serve a connection themselves where
+    there is no service (True); --no-fallback goes before it.
 :lpserve.log_file:
     The log file of a service in the background (lpserve.log beside brz.log). A
     reload opens it again after it was moved away.

@@ -31,7 +31,8 @@ class cmd_lp_serve_client(ClientCommand):
     :Exit values:
         That of the worker; 128+N if signal N ended the worker; 64 for wrong
         usage, or a command other than 'bzr serve --inet'; 69 if there is no
-        service (and no fallback); 75 if it is busy; 77 if it denies the request.
+        service (and no fallback); 75 if it is busy or out of service; 77 if it
+        denies the request.
     """
 
     takes_args = ["user"]

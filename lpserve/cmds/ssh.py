@@ -23,7 +23,8 @@ class cmd_lp_serve_ssh(LpserveCommand):
 
     Workers of the service ('brz lp-serve --fork-server') serve the connections.
     If the service is not running, it is started if lpserve.autostart is set;
-    otherwise each connection gets a process of its own.
+    otherwise each connection gets a process of its own, unless
+    lpserve.fallback is False.
 
     It runs in the foreground, and logs a line for every connection to standard
     error. SIGTERM and SIGINT let connections finish, and end them when sent

@@ -154,7 +154,8 @@ class TestChecked(LiveTestCase):
             client = self.begin()
             fake.refuse(b"error busy 'so \"sorry\"' and so on\n")
             self.assertEqual(75, client.wait(DEADLINE))
-            self.assertContainsString(client.stderr.read(), b'client: so "sorry" and so')
+            said = client.stderr.read()
+            self.assertEqual(b'lp-serve-client: so "sorry" and so on\n', said)
             fake.close()
             self.assertNothingFound()
 
