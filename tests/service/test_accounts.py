@@ -85,6 +85,19 @@ class TestAccounts(TestCase):
         }
         self.assertEqual({"ended": 2, "gone": 1, "failed": 1, "evicted": 2}, counts)
 
+    def test_cpu(self):
+        """It never falls, not even while nobody counts a worker that is ending."""
+        self.end("alice")
+        with open("/proc/self/stat") as file:
+            words = file.read().rpartition(") ")[2].split()
+        self.assertNotEqual(("0", "0"), (words[11], words[12]))
+        told = [
+            self.accounts.metrics(os.getpid(), None, workers)["processes"]["workers"]
+            for workers in ([os.getpid()], [])
+        ]
+        self.assertTrue(told[1]["cpu"] == told[0]["cpu"] > 0, told)
+        self.assertEqual(0, told[1]["memory"])
+
     def test_history(self):
         """The last ones, and not more than are to be kept."""
         for number in range(3):
