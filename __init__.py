@@ -205,6 +205,12 @@ And for 'brz lp-serve-ssh':
     Failed logins after which a client is disconnected (6).
 :lpserve.keepalive_interval:
     Seconds between two keepalive messages to a client (60).
+
+And for 'brz lp-serve-exporter', which gives Prometheus metrics of all this, and
+load balancers /healthz:
+
+:lpserve.exporter_listen:
+    Where it listens (127.0.0.1:9852).
 """
 
 from breezy import config
@@ -218,6 +224,7 @@ for _name, _module in (
     ("cmd_lp_serve_client", "client"),
     ("cmd_lp_serve_control", "control"),
     ("cmd_lp_serve_ssh", "ssh"),
+    ("cmd_lp_serve_exporter", "exporter"),
 ):
     plugin_cmds.register_lazy(_name, [], f"{__name__}.lpserve.cmds.{_module}")
 
@@ -266,6 +273,7 @@ OPTIONS = (
     "per_source_penalty_exempt_list",
     "max_auth_tries",
     "keepalive_interval",
+    "exporter_listen",
 )
 for _name in OPTIONS:
     config.option_registry.register_lazy(

@@ -26,7 +26,13 @@ def _version():
 
 brz_plugin_name = "lpserve"
 brz_plugin_version = _version()
-brz_commands = ["lp-serve", "lp-serve-client", "lp-serve-control", "lp-serve-ssh"]
+brz_commands = [
+    "lp-serve",
+    "lp-serve-client",
+    "lp-serve-control",
+    "lp-serve-ssh",
+    "lp-serve-exporter",
+]
 brz_minimum_version = (3, 3, 0)
 brz_maximum_version = None
 
@@ -258,10 +264,12 @@ if __name__ == "__main__":
         install_requires=["breezy>=3.3,<3.4"],
         extras_require={
             "ssh": ["Twisted[conch]>=24.3"],
+            "metrics": ["prometheus_client>=0.16"],
             "test": [
                 "testtools>=2.5",
                 "python-subunit>=1.4",
                 "paramiko>=3",
+                "prometheus_client>=0.16",
                 "Twisted[conch]>=24.3",
                 "ruff>=0.6",
                 "mypy>=1.8",

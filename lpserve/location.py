@@ -82,7 +82,7 @@ def is_remote(environ):
     )
 
 
-def uid_fault(uid, service_user):
+def uid_fault(uid: int, service_user: "str | None") -> "str | None":
     """Why a service that runs as *uid* is not trusted with our stdio, or None.
 
     :param service_user: the value of ``lpserve.service_user``, or None.
@@ -92,7 +92,7 @@ def uid_fault(uid, service_user):
     return f"is run by uid {uid}: not ours, root's or lpserve.service_user's"
 
 
-def _uid_of(user):
+def _uid_of(user: str) -> int:
     """The uid of *user*, a name or a number; -1 if there is no such user."""
     if user.isascii() and user.isdigit():
         return int(user)

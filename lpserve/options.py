@@ -332,3 +332,9 @@ keepalive_interval = _option(
     default=60.0,
     from_unicode=seconds,
 )
+
+exporter_listen = _option(
+    "exporter_listen",
+    "Where 'lp-serve-exporter' listens: HOST:PORT.",
+    default="127.0.0.1:9852",
+)

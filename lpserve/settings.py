@@ -65,6 +65,7 @@ class Settings:
     per_source_penalty_exempt_list: tuple[Network, ...]
     max_auth_tries: int
     keepalive_interval: float
+    exporter_listen: str
 
     @property
     def allowed_uids(self) -> frozenset[int]:
@@ -123,6 +124,15 @@ def read_meeting_place(chosen: str | None) -> tuple[str, float, str | None]:
         timeout = _values(["connect_timeout"])["connect_timeout"]
     configured = None if chosen else _values(["runtime_dir"])["runtime_dir"]
     return runtime_directory(chosen, configured), timeout, service_user
+
+
+def read_exporter_listen() -> str:
+    """Read ``exporter_listen``, even if other options are invalid.
+
+    :raises ConfigurationError: if breezy.conf cannot be read.
+    """
+    text: str = _values(["exporter_listen"])["exporter_listen"]
+    return text
 
 
 def _values(names: Iterable[str]) -> dict[str, Any]:

@@ -16,25 +16,26 @@ ARROWS = {
     "zygote": ("shared", "settings", "serving", "sandbox", "warm"),
     "conch": ("shared", "client"),
     "ssh": ("shared", "settings", "client", "conch"),
+    "exporter": ("shared", "client"),
     "cmds": (
         *("shared", "settings", "client", "service", "serving", "sandbox"),
-        *("zygote", "ssh"),
+        *("zygote", "ssh", "exporter"),
     ),
 }
 
 #: What processes share. It knows neither Breezy nor a loop.
 SHARED = (
     *("access", "accessfile", "accesssyntax"),
-    *("channel", "descriptors", "drained", "errors", "location", "loginrules", "logs"),
-    *("mapping", "paths", "report", "reportconnections", "root", "scoreboard"),
-    *("system", "systemd", "wire"),
+    *("addresses", "channel", "descriptors", "drained", "errors", "location"),
+    *("loginrules", "logs", "mapping", "paths", "report", "reportconnections"),
+    *("root", "scoreboard", "sshstate", "system", "systemd", "wire"),
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.
 SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
 
 #: In each folder a module imports only those before it.
 ORDERED = {
-    "cmds": ("base", "serve", "client", "control", "ssh"),
+    "cmds": ("base", "serve", "client", "control", "ssh", "exporter"),
     "client": (
         *("relay", "sshcommand", "conversation", "socketconversation", "autostart"),
         *("refusal", "client", "health"),
@@ -58,8 +59,12 @@ ORDERED = {
     "zygote": ("reset", "worker", "rehearsal", "zygote"),
     "conch": ("fifos", "pipes", "refusing", "asking", "transport"),
     "ssh": (
-        *("limits", "authorizedkeys", "keydirectory", "record", "keys", "session"),
-        *("connection", "transport", "server", "start"),
+        *("limits", "figures", "authorizedkeys", "keydirectory", "record", "keys"),
+        *("session", "connection", "transport", "server", "start"),
+    ),
+    "exporter": (
+        *("processes", "asking", "families", "ofservice", "ofssh", "collector", "web"),
+        "start",
     ),
 }
 
@@ -70,4 +75,10 @@ WITH_BREEZY = ("service.start",)
 WITH_TWISTED = (
     *("conch.fifos", "conch.pipes", "conch.asking", "conch.transport", "ssh.keys"),
     *("ssh.session", "ssh.connection", "ssh.transport", "ssh.server", "ssh.start"),
+)
+
+#: The only modules that import prometheus_client, which is an extra.
+WITH_PROMETHEUS = (
+    *("exporter.families", "exporter.ofservice", "exporter.ofssh"),
+    "exporter.collector",
 )

@@ -18,6 +18,7 @@ from .layers import (
     SETTINGS,
     SHARED,
     WITH_BREEZY,
+    WITH_PROMETHEUS,
     WITH_TWISTED,
 )
 
@@ -205,14 +206,16 @@ class TestImports(TestCase):
         """The names of what gets along without Breezy, with its trees."""
         for name, tree in parse_inside():
             layer = layer_of(name)
-            if layer in ("shared", "client", "service") and name not in WITH_BREEZY:
+            light = layer in ("shared", "client", "service", "exporter")
+            if light and name not in WITH_BREEZY:
                 yield name, tree
 
     def test_without_breezy(self):
         for name, tree in self.without_breezy():
             for imported in absolute_imports(tree):
                 first = imported.split(".")[0]
-                self.assertIn(first, sys.stdlib_module_names, name)
+                if first != "prometheus_client":
+                    self.assertIn(first, sys.stdlib_module_names, name)
 
     def test_without_breezy_when_run(self):
         """Nor does one of them by way of another."""
@@ -252,12 +255,14 @@ class TestImports(TestCase):
         self.assertIn("lpserve.client.client", imported)
         self.assertEqual([], [name for name in SLOW if name in imported])
 
-    def test_twisted(self):
+    def test_extras(self):
         for name, tree in parse_inside():
             firsts = {each.split(".")[0] for each in absolute_imports(tree)}
-            if name == "cmds.ssh":
-                continue  # it looks whether it is there
+            if name in ("cmds.ssh", "cmds.exporter"):
+                continue  # they look whether it is there
             self.assertEqual(name in WITH_TWISTED, "twisted" in firsts, name)
+            found = "prometheus_client" in firsts
+            self.assertEqual(name in WITH_PROMETHEUS, found, name)
 
 
 class TestProcesses(TestCase):

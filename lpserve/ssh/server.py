@@ -23,8 +23,10 @@ from ..conch.transport import ForkService
 from ..errors import ConfigurationError
 from ..loginrules import REASONS
 from ..settings import Settings
+from ..sshstate import LOGGED_IN, LOGGING_IN, SshState
 from ..systemd import Notifier
 from .connection import Connection, User
+from .figures import Figures, StateFile
 from .keydirectory import KeyDirectory
 from .keys import KeyChecker, Login, host_key
 from .limits import Limits
@@ -44,6 +46,7 @@ class Factory(SSHFactory):
 
     :ivar checker: verifies logins.
     :ivar limits: decides which connections are admitted.
+    :ivar figures: counts logins, and connections that were not admitted.
     :ivar peers: the open connections.
     """
 
@@ -56,6 +59,7 @@ class Factory(SSHFactory):
         self.checker = checker
         self.portal = Portal(Realm(), [checker])
         self.limits = Limits(server.settings.login_rules)
+        self.figures = Figures()
         self.publicKeys = {key.sshType(): key.public()}
         self.privateKeys = {key.sshType(): key}
         self.peers: set[ServerTransport] = set()
@@ -68,6 +72,7 @@ class Factory(SSHFactory):
         """The transport for a client at *address*; None drops the connection."""
         reason = self.limits.refusal(address.host, time.monotonic())
         if reason:
+            self.figures.dropped(reason)
             self._log_dropped(address, reason)
             return None
         peer: ServerTransport = super().buildProtocol(address)
@@ -103,6 +108,7 @@ class Factory(SSHFactory):
     def logged_in(self, peer: ServerTransport) -> None:
         """A client has logged in."""
         self.limits.end(self._sources.pop(peer))
+        self.figures.logged_in()
 
     def lost(self, peer: ServerTransport) -> None:
         """A connection is over."""
@@ -111,6 +117,7 @@ class Factory(SSHFactory):
         if source is not None:
             self.limits.end(source)
             if not self.server.stopping:
+                self.figures.not_logged_in(peer.fault)
                 self._penalise(peer)
         self.server.end_if_over()
 
@@ -119,6 +126,7 @@ class Factory(SSHFactory):
         host = peer.transport.getPeer().host
         seconds = self.limits.penalise(host, peer.fault, now)
         if seconds:
+            self.figures.penalised(peer.fault)
             reason = REASONS[peer.fault]
             log.warning("%s is refused for %.0f s: %s", host, seconds, reason)
 
@@ -156,7 +164,8 @@ class Server:
         self._sessions: set[Session] = set()
         self._port: Any = None
         self._systemd = Notifier(reactor.callLater)
-        self._status = ""
+        self._status = self._listen = ""
+        self._state_file = StateFile(reactor, runtime_dir, self._state)
         self._configure(read())
 
     def _configure(self, settings: Settings) -> None:
@@ -198,6 +207,7 @@ class Server:
 
     def _listening(self, port: Any) -> None:
         self._port = port
+        self._listen = join_address(port.getHost())
 
     def _running(self) -> None:
         def wake(number: int, frame: Any) -> None:
@@ -208,9 +218,9 @@ class Server:
         system.disable_debugger()
         system.keep_what_is_loaded()
         system.set_title("lp-serve-ssh")
-        address = join_address(self._port.getHost())
-        self._status = f"Listening on {address}"
-        log.info("Listening on %s", address)
+        self._state_file.open()
+        self._status = f"Listening on {self._listen}"
+        log.info("Listening on %s", self._listen)
         self._systemd.ready(self._status)
         self._systemd.watch_us()
 
@@ -247,6 +257,8 @@ class Server:
         self._port.stopListening()
         timeout = self.settings.shutdown_timeout
         self.reactor.callLater(timeout, self._cut, f"not over after {timeout:g} s")
+        # Another process may listen here now, and count from 0.
+        self._state_file.write()
         for peer in list(self.factory.peers):
             peer.end_if_idle()
         self.end_if_over()
@@ -274,4 +286,22 @@ class Server:
     def _end(self) -> None:
         if not self._ended:
             self._ended = True
+            self._state_file.close()
             self.reactor.stop()
+
+    def _state(self) -> SshState:
+        """What is told of this process."""
+        factory = self.factory
+        return SshState(
+            self._listen,
+            factory.figures.started,
+            self.stopping,
+            {
+                LOGGING_IN: factory.limits.count,
+                LOGGED_IN: len(factory.peers) - factory.limits.count,
+            },
+            len(self._sessions),
+            dict(factory.figures.logins),
+            dict(factory.figures.drops),
+            dict(factory.figures.penalties),
+        )

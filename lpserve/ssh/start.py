@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 from typing import Any
 
 from breezy import bedding
@@ -20,8 +19,8 @@ from twisted.logger import (
 )
 
 from .. import system
+from ..addresses import parse_address
 from ..advice import odd_options
-from ..errors import ConfigurationError
 from ..location import runtime_directory
 from ..logs import LogFile, log_to_stderr
 from ..settings import Settings, read_settings
@@ -67,32 +66,6 @@ def run_server(chosen: dict[str, Any], runtime_dir: str | None, brz: list[str]) 
             os.path.abspath(os.path.expanduser(keys)), settings.shared_account
         ),
     )
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Parse ``HOST:PORT`` and resolve HOST; the address and the port.
-
-    :raises ConfigurationError: if *text* is invalid, or there is no such host.
-    """
-    host, separator, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not separator or not _is_port(port):
-        raise ConfigurationError(
-            f"listen must be HOST:PORT, as in 127.0.0.1:5022, not {text!r}"
-        )
-    try:
-        found = socket.getaddrinfo(
-            host or "0.0.0.0", int(port), type=socket.SOCK_STREAM
-        )
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {text}: {error.strerror}") from None
-    except UnicodeError:
-        raise ConfigurationError(f"cannot listen on {text}: no such name") from None
-    return found[0][4][0], int(port)
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
 
 
 def _log() -> None:

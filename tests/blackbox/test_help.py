@@ -49,7 +49,7 @@ class TestHelp(LiveTestCase):
         for shown in ("hello", "status", "reload", "shutdown", "--json", "--now"):
             self.assertContainsString(text, shown)
         text = self.run_brz("help", "commands").stdout.decode()
-        for name in ("", "-client", "-control", "-ssh"):
+        for name in ("", "-client", "-control", "-ssh", "-exporter"):
             self.assertContainsString(text, f"\nlp-serve{name} ")
 
     def test_topic(self):

@@ -10,6 +10,7 @@ MODULES = (
     "client",
     "conch",
     "faults",
+    "metrics",
     "operating",
     "sandbox",
     "spawning",

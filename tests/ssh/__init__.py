@@ -6,6 +6,7 @@ from .. import loader_of
 
 MODULES = (
     "test_authorizedkeys",
+    "test_figures",
     "test_keydirectory",
     "test_keyindex",
     "test_keys",

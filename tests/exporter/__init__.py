@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""The exporter of metrics."""
+
+from .. import loader_of
+
+MODULES = (
+    "test_collector",
+    "test_processes",
+    "test_web",
+)
+
+load_tests = loader_of(__name__, MODULES)
