@@ -12,6 +12,7 @@ import signal
 from .. import system
 from ..errors import ConfigurationError
 from ..logs import log_to_stderr
+from ..systemd import Notifier
 from .asking import Asking
 from .collector import make_page
 from .web import Computed, Page, Response, Web
@@ -82,7 +83,9 @@ async def _serve(address: tuple[str, int], web: Web) -> None:
     host, port = server.sockets[0].getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("Listening on %s:%d", shown, port)
-    system.notify("READY=1", f"MAINPID={os.getpid()}")
+    systemd = Notifier(loop.call_later)
+    systemd.ready(f"Listening on {shown}:{port}")
+    systemd.watch_us()
     await told.wait()
-    system.notify("STOPPING=1")
+    systemd.stopping("")
     server.close()

@@ -122,15 +122,18 @@ class TestStart(ExporterTestCase):
         systemd.settimeout(DEADLINE)
         systemd.bind("\0" + name[1:])
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.start_exporter("--runtime-dir=nowhere", NOTIFY_SOCKET=name)
+            self.start_exporter(
+                "--runtime-dir=nowhere", NOTIFY_SOCKET=name, WATCHDOG_USEC="600000000"
+            )
             self.assertContainsString(self.get("/"), "/metrics")
             self.connect_tcp()  # it does not wait for this one
             self.exporter.send_signal(number)
             out, err = self.exporter.communicate(timeout=DEADLINE)
             self.assertEqual((0, b"", b""), (self.exporter.returncode, out, err))
-            ready = f"READY=1\nMAINPID={self.exporter.pid}".encode()
-            said = (systemd.recv(4096), systemd.recv(4096))
-            self.assertEqual((ready, b"STOPPING=1"), said)
+            ready = f"READY=1\nMAINPID={self.exporter.pid}\nSTATUS=Listening on "
+            self.assertStartsWith(systemd.recv(4096).decode(), ready)
+            self.assertEqual(b"WATCHDOG=1", systemd.recv(4096))
+            self.assertStartsWith(systemd.recv(4096), b"STOPPING=1\n")
 
     def assertRefused(self, text, *options, **env):
         started = self.begin_exporter(*options, **env)

@@ -13,6 +13,7 @@ import sys
 from breezy.tests import TestCaseInTempDir, features
 
 from ...harness import DEADLINE, PLUGIN
+from ..metrics.exportercase import ExporterTestCase
 from ..ssh.conchcase import ConchTestCase
 from ..ssh.sshcase import SERVE
 from ..warm.warmcase import SAME_ORDER, WarmCase
@@ -20,6 +21,8 @@ from .systemdcase import SystemdCase
 
 DEPLOY = os.path.join(PLUGIN, "deploy")
 SERVICES = ("lpserve.service", "lpserve-ssh.service")
+EXPORTER = "lpserve-exporter.service"
+UNITS = (*SERVICES, EXPORTER)
 HELLO = b"ok\x012\n"
 HARDENED = os.path.join(PLUGIN, "tests", "live", "systemd", "hardened.py")
 
@@ -84,7 +87,7 @@ class TestFiles(TestCaseInTempDir):
         self.requireFeature(systemd_feature)
         # There is no account bzr here.
         user, group = pwd.getpwuid(1).pw_name, grp.getgrgid(1).gr_name
-        for name in (*SERVICES, "lpserve.socket"):
+        for name in (*UNITS, "lpserve.socket"):
             with open(os.path.join(DEPLOY, name)) as file:
                 text = file.read()
             text = text.replace("User=bzr", f"User={user}")
@@ -105,7 +108,7 @@ class TestFiles(TestCaseInTempDir):
     def test_verify(self):
         """No directive is unknown, misspelt or has a value that makes no sense."""
         version = int(self.analyze("--version").stdout.split()[1])
-        done = self.analyze("verify", *(f"./{each}" for each in SERVICES))
+        done = self.analyze("verify", *(f"./{each}" for each in UNITS))
         self.assertEqual(0, done.returncode, done.stderr)
         said = done.stderr.splitlines()
         if version < 253:  # see deploy/before-systemd-253.conf
@@ -129,7 +132,7 @@ class TestFiles(TestCaseInTempDir):
 
     def test_exposure(self):
         """At most 2.0."""
-        for name in SERVICES:
+        for name in UNITS:
             done = self.analyze(
                 "security", "--offline=yes", "--threshold=20", f"./{name}"
             )
@@ -257,3 +260,24 @@ class TestSshServer(HardenedCase, ConchTestCase):
         self.assertStartsWith(self.wait_for(READY="1")["STATUS"], "Listening on ")
         self.server.stop()
         self.wait_for(STOPPING="1")
+
+
+class TestExporter(HardenedCase, ExporterTestCase):
+    unit = EXPORTER
+
+    def brz(self, *words):
+        argv = super().brz(*words)
+        # Both, because one without capabilities may not look at one that has them.
+        self.unit = EXPORTER if "lp-serve-exporter" in words else SERVICES[0]
+        return self.harden(argv)
+
+    def test_exporter(self):
+        """It has all metrics, those of /proc too, and asks for health."""
+        self.start_service()
+        self.start_exporter(BRZ_LOG="/dev/null")
+        self.assertHardened(self.exporter.pid)
+        found = self.samples()
+        for process in ("service", "zygote", "workers"):
+            name = f'lpserve_proportional_memory_bytes{{process="{process}"}}'
+            self.assertTrue(found[name] > 1 << 16, found)
+        self.assertEqual("healthy\n", self.get("/healthz"))
