@@ -18,6 +18,7 @@ from .connection import Connection, Worker
 from .histograms import LONG, Histogram
 from .moments import moment
 from .processes import usage
+from .usages import Usages
 
 #: How a connection ends.
 RESULTS = ENDED, GONE, FAILED, EVICTED = ("ended", "gone", "failed", "evicted")
@@ -46,6 +47,7 @@ class Accounts:
         }
         self._cpu = 0.0
         self._cpu_told = 0.0
+        self._usages = Usages()
         self._started = time.time()
 
     def keep(self, most: int) -> None:
@@ -158,10 +160,9 @@ class Accounts:
 
         :param service, zygote, workers: their pids.
         """
-        found = [usage(pid) for pid in workers]
+        running, memory = self._usages.read(workers)
         # Nobody counts a worker between its last word and its end.
-        cpu = self._cpu + sum(cpu for cpu, _ in found)
-        cpu = self._cpu_told = max(cpu, self._cpu_told)
+        cpu = self._cpu_told = max(self._cpu + running, self._cpu_told)
         return {
             "started": round(self._started, 3),
             "connections": [
@@ -183,7 +184,7 @@ class Accounts:
             "processes": {
                 "service": _usage(usage(service)),
                 "zygote": _usage(usage(zygote) if zygote else (0.0, 0)),
-                "workers": _usage((cpu, sum(memory for _, memory in found))),
+                "workers": _usage((cpu, memory)),
             },
         }
 

@@ -21,6 +21,7 @@ MODULES = (
     "test_socketdoor",
     "test_socketdoor_life",
     "test_stuck",
+    "test_usages",
     "test_verbs",
     "test_warmer",
     "test_warmset",
