@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
+from collections.abc import Iterator
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -17,6 +19,7 @@ _libc.mmap.argtypes = [
     ctypes.c_long,
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -49,16 +52,28 @@ class Mapping:
         self.view.release()
         _libc.munmap(self._address, self._size)
 
-    def keep_only(self, start: int, size: int) -> None:
-        """Unmap the rest; both are multiples of the size of a page.
+    def hide(self) -> None:
+        """Have children that are forked from now on not have it (madvise(2)).
 
-        What is unmapped must not be used any more: that would end the process.
+        :raises OSError: if that cannot be.
         """
-        whole, self.view = self.view, self.view[start : start + size]
-        whole.release()
-        end = start + size
-        if start:
-            _libc.munmap(self._address, start)
-        if end < self._size:
-            _libc.munmap(self._address + end, self._size - end)
-        self._address, self._size = self._address + start, size
+        self._advise(mmap.MADV_DONTFORK, 0, self._size)
+
+    @contextlib.contextmanager
+    def lend(self, start: int, size: int) -> Iterator[memoryview]:
+        """Let a child that is forked now have a part of what is hidden.
+
+        :param start, size: of the part; multiples of the size of a page.
+        :returns: the bytes of the part.
+        :raises OSError: if that cannot be.
+        """
+        self._advise(mmap.MADV_DOFORK, start, size)
+        try:
+            yield self.view[start : start + size]
+        finally:
+            self._advise(mmap.MADV_DONTFORK, start, size)
+
+    def _advise(self, advice: int, start: int, size: int) -> None:
+        if _libc.madvise(self._address + start, size, advice):
+            fault = ctypes.get_errno()
+            raise OSError(fault, os.strerror(fault))

@@ -10,6 +10,7 @@ from breezy.tests import TestCase
 from ..lpserve import scoreboard
 from ..lpserve.mapping import Mapping
 from ..lpserve.scoreboard import SIZE, Entry, WorkerSlot, read
+from .forked import in_child
 
 
 class TestSlot(TestCase):
@@ -111,24 +112,28 @@ class _Written(bytearray):
 
 
 class TestMapping(TestCase):
-    def test_keep_only(self):
-        """The rest of the file is out of reach; what is kept is shared."""
+    def test_lend(self):
+        """A child has what it is lent, and nothing else of the file."""
         descriptor = os.memfd_create("test")
         self.addCleanup(os.close, descriptor)
         os.ftruncate(descriptor, 4 * SIZE)
         ours, theirs = Mapping(descriptor), Mapping(descriptor, writable=True)
+        self.addCleanup(ours.close)
         self.assertRaises(TypeError, ours.view.__setitem__, 0, 1)
-        theirs.keep_only(SIZE, SIZE)
-        self.assertEqual(SIZE, len(theirs.view))
-        theirs.view[0] = 5
+        theirs.hide()
+
+        def write():
+            view[0] = 5
+            return _sizes()
+
+        with theirs.lend(SIZE, SIZE) as view:
+            self.assertEqual([SIZE, 4 * SIZE], in_child(write))
         self.assertEqual(5, ours.view[SIZE])
-        with open("/proc/self/maps", encoding="utf-8") as file:
-            sizes = [_size(line) for line in file if "/memfd:test" in line]
-        self.assertEqual([SIZE, 4 * SIZE], sorted(sizes))
-        theirs.close()
-        ours.close()
+        self.assertEqual([4 * SIZE], in_child(_sizes))
 
 
-def _size(line):
-    start, end = line.split()[0].split("-")
-    return int(end, 16) - int(start, 16)
+def _sizes():
+    """The sizes of the mappings of the file, in bytes."""
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        areas = [line.split()[0].split("-") for line in file if "/memfd:test" in line]
+    return sorted(int(end, 16) - int(start, 16) for start, end in areas)

@@ -39,6 +39,11 @@ class _Input:
         """Do nothing: the caller owns the descriptor."""
 
 
+#: Called when SIGHUP has come. No attribute of the class: a class that changes costs a
+#: worker what the interpreter has remembered of it.
+when_hung_up: list[Callable[[], None]] = []
+
+
 class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     """Breezy's medium on descriptors, with a read buffer of its own.
 
@@ -58,8 +63,6 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     _POLL_SECONDS = 20.0
     #: Called after each such poll without a request.
     idle: Callable[[], None] = staticmethod(lambda: None)
-    #: Called when SIGHUP has come.
-    hung_up: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -105,7 +108,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
 
     def hang_up(self, number: int, frame: Any) -> None:
         """Handle SIGHUP: stop after this request, or at once if there is none."""
-        self.hung_up()
+        for each in when_hung_up:
+            each()
         self._stop_gracefully()
         if self.waiting:
             self.waiting = False

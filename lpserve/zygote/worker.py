@@ -97,7 +97,7 @@ def main(
         return 0  # retired as a spare
     context.message = message
     scoreboard.current.begin()
-    medium.PipeMedium.hung_up = staticmethod(functools.partial(_obey, end))
+    medium.when_hung_up.append(functools.partial(_obey, end))
     cache.connect(end, ready.settings["warm_report_interval"])
     at_fifos = "path" in message
     answers = _FifoAnswers(message) if at_fifos else _LinkAnswers(descriptors)

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import breezy
@@ -87,6 +88,9 @@ class Zygote:
         self._detach()
         unrehearsed = rehearsal.rehearse(self._start)
         adaptation.adapt_for_ever()
+        # Of the class that workers have: the interpreter remembers it in the code.
+        page = memoryview(bytearray(scoreboard.SIZE))
+        scoreboard.use(scoreboard.WorkerSlot(page, 1))
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()
@@ -139,7 +143,9 @@ class Zygote:
     def _map_board(self) -> None:
         with contextlib.suppress(OSError):  # without it workers serve all the same
             for descriptor in self._board_file[:1]:
-                self._board = Mapping(descriptor, writable=True)
+                board = Mapping(descriptor, writable=True)
+                board.hide()
+                self._board = board
         for descriptor in self._board_file:
             os.close(descriptor)
         self._board_file = []
@@ -157,10 +163,12 @@ class Zygote:
         # A worker may get a connection, and signals from its client, before it is
         # ready for them. `reset.reset_mask` unblocks them.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
+        slots = message.get("slots") or [-1] * len(ends)
         for number, serial in enumerate(message["serials"]):
-            run = functools.partial(self._be_child, number, ends, message)
+            run = functools.partial(self._be_child, ends[number], ends, message)
             try:
-                pid = system.fork_sibling(run)
+                with self._lend_slot(slots[number], serial):
+                    pid = system.fork_sibling(run)
             except Exception as error:
                 channel.send(
                     self._link, "fork-failed", serial=serial, text=text_of(error)
@@ -176,29 +184,32 @@ class Zygote:
             channel.send(self._link, "outdated", text=why)
 
     def _be_child(
-        self, number: int, ends: list[socket.socket], message: dict[str, Any]
+        self, end: socket.socket, ends: list[socket.socket], message: dict[str, Any]
     ) -> int:
-        end = ends[number]
         self._link.close()
         for each in ends:
             if each is not end:
                 each.close()
-        slots = message.get("slots")
-        self._keep_slot(slots[number] if slots else -1, message["serials"][number])
         self._ready.sandbox.isolate()
         if message["kind"] == "load":
             return loader.main(end, message["path"], message["room"])
         return self._be_worker(end, message["spare"])
 
-    def _keep_slot(self, slot: int, serial: int) -> None:
-        """Keep nothing of the scoreboard but what is ours to write."""
-        if self._board is None:
-            return
-        if not 0 <= slot < scoreboard.SLOTS:
-            self._board.close()
-            return
-        self._board.keep_only(slot * scoreboard.SIZE, scoreboard.SIZE)
-        scoreboard.use(scoreboard.WorkerSlot(self._board.view, serial))
+    @contextlib.contextmanager
+    def _lend_slot(self, slot: int, serial: int) -> Iterator[None]:
+        """Let the child that is forked now have its slot of the scoreboard.
+
+        It has nothing of the others, and a loader nothing at all.
+        """
+        with contextlib.ExitStack() as held:
+            ours = scoreboard.Slot()
+            if self._board is not None and 0 <= slot < scoreboard.SLOTS:
+                with contextlib.suppress(OSError):  # a worker serves without one, too
+                    start = slot * scoreboard.SIZE
+                    view = held.enter_context(self._board.lend(start, scoreboard.SIZE))
+                    ours = scoreboard.WorkerSlot(view, serial)
+            scoreboard.use(ours)
+            yield
 
     def _be_worker(self, end: socket.socket, spare: bool) -> int:
         return worker.main(end, self._start, self._ready, self._modules, spare)
