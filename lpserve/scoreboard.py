@@ -3,9 +3,9 @@
 """The scoreboard: what each worker is doing, in memory that the service reads.
 
 It has a slot for each worker, a page of its own, which the worker writes without a
-system call. A worker keeps its slot mapped and unmaps the others, so that it can lie
-about its own connection alone. The service reads a slot while the worker serves, and
-once more when it has ended, however it has ended.
+system call. A worker inherits its slot and no other, so that it can lie about its own
+connection alone. The service reads a slot while the worker serves, and once more when
+it has ended, however it has ended.
 
 A slot begins with numbers, each of them written at once. The texts are guarded by a
 sequence number, which is odd while they are written (a seqlock): the reader tries
@@ -31,7 +31,6 @@ Offsets in bytes; numbers are of 8 bytes in the order of this machine:
 from __future__ import annotations
 
 import struct
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +44,11 @@ STATES = STARTING, BUSY, IDLE = ("starting", "busy", "idle")
 #: none of.
 OTHER = "other"
 
-_SERIAL, _SEQUENCE, _STATE, _REQUESTS, _IN, _OUT, _FIRST = range(0, 56, 8)
+#: Indexes of `Slot.numbers`: the state, bytes in and out, and when the first went out.
+STATE, BYTES_IN, BYTES_OUT, FIRST_BYTE = 2, 4, 5, 6
+#: The state of a worker that waits for its client.
+WAITING = 2
+_SERIAL, _SEQUENCE, _REQUESTS = 0, 1, 3
 _VERB, _PATH, _VERBS, _REPOSITORIES = 64, 128, 384, 2432
 _MOST_VERBS, _MOST_REPOSITORIES = 32, 6
 _EACH_VERB, _EACH_REPOSITORY = 64, 256
@@ -61,85 +64,61 @@ _path = struct.Struct("256p")
 
 
 class Slot:
-    """The slot of this worker; the base class is that of a process without one."""
+    """The slot of this worker; in other processes, bytes that nobody reads.
 
-    def attach(self) -> None:
-        """Be ready to write: the page is there from now on."""
+    What is counted for each read and write is done in place, at `numbers`: a method
+    would be one more thing of which each worker makes a copy by using it.
+
+    :param view: the bytes of the slot, as a page.
+    :param serial: of the worker; 0 for other processes.
+    :ivar numbers: the same bytes as numbers, to be indexed by `STATE`...
+    """
+
+    __slots__ = ("_paths", "_sequence", "_serial", "_verbs", "_view", "numbers")
+
+    def __init__(self, view: memoryview, serial: int):
+        self.numbers = view.cast("Q")
+        self._view = view
+        self._serial = serial
+        self._sequence = 0
+        # By verb: where its count is, as an index of `numbers`.
+        self._verbs: dict[bytes, int] = {}
+        self._paths: set[bytes] = set()
 
     def begin(self) -> None:
-        """A connection begins: what was written is forgotten."""
+        """Begin a connection: forget what was written, in practice too."""
+        self._sequence = 0
+        self._verbs, self._paths = {}, set()
+        self._view[:] = bytes(SIZE)
+        self.numbers[_SERIAL] = self._serial
 
     def request(self, verb: bytes, path: bytes | None) -> None:
-        """A request begins.
+        """Begin a request.
 
         :param path: what it is about, as the client has written it; None: nothing.
         """
-
-    def idle(self) -> None:
-        """The client is waited for."""
-
-    def received(self, count: int) -> None:
-        """So many bytes were read from the client."""
-
-    def wrote(self, count: int) -> None:
-        """So many bytes were written to the client."""
-
-
-class WorkerSlot(Slot):
-    """A slot in memory.
-
-    :param view: its bytes.
-    :param serial: of the worker, not 0.
-    """
-
-    def __init__(self, view: memoryview, serial: int):
-        self._view = view
-        self._serial = serial
-        self._reset()
-
-    def _reset(self) -> None:
-        self._sequence = self._requests = self._in = self._out = 0
-        self._first = False
-        # By verb: where its count is, and that.
-        self._verbs: dict[bytes, list[int]] = {}
-        self._paths: set[bytes] = set()
-
-    def attach(self) -> None:
-        """See `Slot`."""
-        self._view[:SIZE] = bytes(SIZE)
-
-    def begin(self) -> None:
-        """See `Slot`."""
-        self._reset()
-        self._view[:SIZE] = bytes(SIZE)
-        _number.pack_into(self._view, _SERIAL, self._serial)
-
-    def request(self, verb: bytes, path: bytes | None) -> None:
-        """See `Slot`."""
-        view, put = self._view, _number.pack_into
-        self._sequence += 2
-        put(view, _SEQUENCE, self._sequence - 1)
-        _request.pack_into(view, _VERB, verb, path or b"")
-        known = self._verbs.get(verb)
-        if known is None:
-            known = self._add_verb(verb)
-        known[1] += 1
-        put(view, known[0], known[1])
+        numbers = self.numbers
+        numbers[_SEQUENCE] = self._sequence + 1
+        _request.pack_into(self._view, _VERB, verb, path or b"")
+        index = self._verbs.get(verb)
+        if index is None:
+            index = self._add_verb(verb)
+        numbers[index] += 1
         if path is not None and path not in self._paths:
             self._add_path(path)
-        self._requests += 1
-        put(view, _REQUESTS, self._requests)
-        put(view, _STATE, 1)
-        put(view, _SEQUENCE, self._sequence)
+        numbers[_REQUESTS] += 1
+        numbers[STATE] = 1
+        self._sequence += 2
+        numbers[_SEQUENCE] = self._sequence
 
-    def _add_verb(self, verb: bytes) -> list[int]:
+    def _add_verb(self, verb: bytes) -> int:
         number = len(self._verbs)
         if number >= _MOST_VERBS - 1:
             number, verb = _MOST_VERBS - 1, OTHER.encode()
         if verb not in self._verbs:
             offset = _VERBS + number * _EACH_VERB
             _counted.pack_into(self._view, offset, 0, verb)
-            self._verbs[verb] = [offset, 0]
+            self._verbs[verb] = offset // _number.size
         return self._verbs[verb]
 
     def _add_path(self, path: bytes) -> None:
@@ -149,26 +128,14 @@ class WorkerSlot(Slot):
             _path.pack_into(self._view, offset, path)
             self._paths.add(path)
 
-    def idle(self) -> None:
-        """See `Slot`."""
-        _number.pack_into(self._view, _STATE, 2)
 
-    def received(self, count: int) -> None:
-        """See `Slot`."""
-        self._in += count
-        _number.pack_into(self._view, _IN, self._in)
-
-    def wrote(self, count: int) -> None:
-        """See `Slot`."""
-        if not self._first:
-            self._first = True
-            _number.pack_into(self._view, _FIRST, time.monotonic_ns())
-        self._out += count
-        _number.pack_into(self._view, _OUT, self._out)
+def unread() -> Slot:
+    """A slot that nobody reads."""
+    return Slot(memoryview(bytearray(SIZE)), 0)
 
 
 #: That of this process.
-current = Slot()
+current = unread()
 
 
 def use(slot: Slot) -> None:
@@ -208,8 +175,8 @@ def read(view: Any, serial: int) -> Entry:
     data = b""
     for _ in range(_TRIES):
         data = bytes(view[:SIZE])
-        sequence = _number.unpack_from(data, _SEQUENCE)[0]
-        after = _number.unpack_from(view, _SEQUENCE)[0]
+        sequence = _number.unpack_from(data, _SEQUENCE * _number.size)[0]
+        after = _number.unpack_from(view, _SEQUENCE * _number.size)[0]
         if sequence == after and not sequence % 2:
             break
     owner, _, state, requests, taken, given, first = _head.unpack_from(data)

@@ -9,7 +9,7 @@ from breezy.tests import TestCase
 
 from ..lpserve import scoreboard
 from ..lpserve.mapping import Mapping
-from ..lpserve.scoreboard import SIZE, Entry, WorkerSlot, read
+from ..lpserve.scoreboard import SIZE, Entry, Slot, read
 from .forked import in_child
 
 
@@ -17,7 +17,7 @@ class TestSlot(TestCase):
     def setUp(self):
         super().setUp()
         self.memory = bytearray(SIZE)
-        self.slot = WorkerSlot(memoryview(self.memory), 7)
+        self.slot = Slot(memoryview(self.memory), 7)
 
     def read(self, serial=7):
         return read(self.memory, serial)
@@ -25,22 +25,22 @@ class TestSlot(TestCase):
     def test_connection(self):
         self.slot.begin()
         self.assertEqual(Entry(), self.read())
-        self.slot.received(5)
+        numbers = self.slot.numbers
+        numbers[scoreboard.BYTES_IN] += 5
         self.slot.request(b"hello", None)
         self.assertEqual(("busy", "hello", ""), self.now())
-        self.slot.wrote(3)
-        first = self.read().first_byte
-        self.slot.wrote(4)
-        self.slot.idle()
+        numbers[scoreboard.BYTES_OUT] += 7
+        numbers[scoreboard.FIRST_BYTE] = 1_500_000_000
+        numbers[scoreboard.STATE] = scoreboard.WAITING
         self.slot.request(b"get", b"a/b\xc3\xa9")
         self.slot.request(b"get", b"/")
         self.assertEqual(("busy", "get", "/"), self.now())
-        self.slot.idle()
+        numbers[scoreboard.STATE] = scoreboard.WAITING
         found = self.read()
         self.assertEqual(("idle", 3, 5, 7), (found.state, *self.amounts(found)))
         self.assertEqual({"hello": 1, "get": 2}, found.verbs)
         self.assertEqual(["/a/bé", "/"], found.repositories)
-        self.assertEqual(first, found.first_byte)
+        self.assertEqual(1.5, found.first_byte)
         self.slot.begin()  # another one, after a rehearsed one
         self.assertEqual(Entry(), self.read())
 

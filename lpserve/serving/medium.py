@@ -189,7 +189,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
             )
         self._ready = False
         data = os.read(self._in.fileno(), 1 << 16)
-        scoreboard.current.received(len(data))
+        scoreboard.current.numbers[scoreboard.BYTES_IN] += len(data)
         return data
 
     def _wait_for_bytes_with_timeout(self, timeout_seconds: float) -> None:
@@ -200,7 +200,7 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
         self._ready = True
         if self._poller.poll(0):
             return
-        scoreboard.current.idle()
+        scoreboard.current.numbers[scoreboard.STATE] = scoreboard.WAITING
         # Read late, so that the first request does not wait for breezy.conf.
         timeout = self._idle_timeout()
         end = time.monotonic() + timeout

@@ -116,10 +116,13 @@ class Output:
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         piece = SOCKET_PIECE if self._socket else len(data)
+        numbers = scoreboard.current.numbers
         while view:
             count = os.write(self._descriptor, view[:piece])
             self._written += count
-            scoreboard.current.wrote(count)
+            numbers[scoreboard.BYTES_OUT] += count
+            if not numbers[scoreboard.FIRST_BYTE]:
+                numbers[scoreboard.FIRST_BYTE] = time.monotonic_ns()
             view = view[count:]
 
     @contextlib.contextmanager

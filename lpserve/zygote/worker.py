@@ -78,7 +78,6 @@ def main(
         step(context)
     memorylimit.limit_connection(ready.settings["worker_memory"])
     ready.sandbox.prepare()
-    scoreboard.current.attach()
     if spare:
         practise(context, ready)
         if ready.unchecked:

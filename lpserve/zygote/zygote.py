@@ -74,6 +74,7 @@ class Zygote:
         # Not mapped before the rehearsal, and by those alone who are to write it.
         self._board_file = descriptors
         self._board: Mapping | None = None
+        self._no_slot = scoreboard.unread()
         self._ready = worker.ZygoteState()
         self._ready.access = open_access_file(message.get("settings", {}))
         self._modules = 0
@@ -88,9 +89,6 @@ class Zygote:
         self._detach()
         unrehearsed = rehearsal.rehearse(self._start)
         adaptation.adapt_for_ever()
-        # Of the class that workers have: the interpreter remembers it in the code.
-        page = memoryview(bytearray(scoreboard.SIZE))
-        scoreboard.use(scoreboard.WorkerSlot(page, 1))
         with contextlib.suppress(Exception):
             worker.warm_up(self._ready)
         self._cold = _install_wrappers()
@@ -202,12 +200,12 @@ class Zygote:
         It has nothing of the others, and a loader nothing at all.
         """
         with contextlib.ExitStack() as held:
-            ours = scoreboard.Slot()
+            ours = self._no_slot
             if self._board is not None and 0 <= slot < scoreboard.SLOTS:
                 with contextlib.suppress(OSError):  # a worker serves without one, too
                     start = slot * scoreboard.SIZE
                     view = held.enter_context(self._board.lend(start, scoreboard.SIZE))
-                    ours = scoreboard.WorkerSlot(view, serial)
+                    ours = scoreboard.Slot(view, serial)
             scoreboard.use(ours)
             yield
 

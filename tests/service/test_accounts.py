@@ -9,7 +9,7 @@ from breezy.tests import TestCase
 
 from ...lpserve import scoreboard
 from ...lpserve.mapping import Mapping
-from ...lpserve.scoreboard import SIZE, WorkerSlot
+from ...lpserve.scoreboard import SIZE, Slot
 from ...lpserve.service.accounts import Accounts
 from ...lpserve.service.board import Board
 from ...lpserve.service.children import Child, ExitStatus
@@ -28,7 +28,7 @@ class TestBoard(TestCase):
         self.assertEqual([0, 1], self.board.take([10, 11]))
         memory = Mapping(self.board.descriptor, writable=True)
         self.addCleanup(memory.close)
-        slot = WorkerSlot(memory.view[SIZE : 2 * SIZE], 11)
+        slot = Slot(memory.view[SIZE : 2 * SIZE], 11)
         slot.begin()
         slot.request(b"hello", None)
         self.assertEqual("hello", self.board.read(11).verb)
