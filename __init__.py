@@ -27,9 +27,11 @@ itself. Its users need no accounts on the system. It needs Twisted::
 
     brz lp-serve-ssh --listen=0.0.0.0:5022 --authorized-keys=/etc/lpserve/keys
 
-The administrator sees the state of the service with::
+The administrator sees the state of the service, and what is wrong with the
+installation, with::
 
     brz lp-serve-control status
+    brz lp-serve-setup check
 
 and takes the host out of service, until 'resume', and while no service runs::
 
@@ -223,6 +225,7 @@ for _name, _module in (
     ("cmd_lp_serve", "serve"),
     ("cmd_lp_serve_client", "client"),
     ("cmd_lp_serve_control", "control"),
+    ("cmd_lp_serve_setup", "setup"),
     ("cmd_lp_serve_ssh", "ssh"),
     ("cmd_lp_serve_exporter", "exporter"),
 ):

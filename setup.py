@@ -30,6 +30,7 @@ brz_commands = [
     "lp-serve",
     "lp-serve-client",
     "lp-serve-control",
+    "lp-serve-setup",
     "lp-serve-ssh",
     "lp-serve-exporter",
 ]
@@ -260,6 +261,8 @@ if __name__ == "__main__":
         python_requires=">=3.10",
         package_dir={_package: "."},
         packages=_packages(),
+        # What 'lp-serve-setup files' fills in.
+        package_data={_package: ["deploy/*"]},
         scripts=["bin/lp-serve-client"],
         install_requires=["breezy>=3.3,<3.4"],
         extras_require={

@@ -87,12 +87,12 @@ def uid_fault(uid: int, service_user: "str | None") -> "str | None":
 
     :param service_user: the value of ``lpserve.service_user``, or None.
     """
-    if uid in (0, os.geteuid()) or uid == _uid_of(service_user or ""):
+    if uid in (0, os.geteuid()) or uid == uid_of(service_user or ""):
         return None
     return f"is run by uid {uid}: not ours, root's or lpserve.service_user's"
 
 
-def _uid_of(user: str) -> int:
+def uid_of(user: str) -> int:
     """The uid of *user*, a name or a number; -1 if there is no such user."""
     if user.isascii() and user.isdigit():
         return int(user)

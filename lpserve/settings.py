@@ -111,6 +111,17 @@ def read_settings(**overrides: Any) -> Settings:
     return _override(Settings(**values), overrides.items())
 
 
+def invalid_options() -> list[str]:
+    """A line for each option with an invalid value; one if breezy.conf is."""
+    found = []
+    for name in OPTIONS:
+        try:
+            _values([name])
+        except ConfigurationError as error:
+            found.append(str(error))
+    return list(dict.fromkeys(found))
+
+
 def read_meeting_place(chosen: str | None) -> tuple[str, float, str | None]:
     """Read what "lp-serve-control" needs, even if other options are invalid.
 

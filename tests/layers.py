@@ -17,9 +17,10 @@ ARROWS = {
     "conch": ("shared", "client"),
     "ssh": ("shared", "settings", "client", "conch"),
     "exporter": ("shared", "client"),
+    "installation": ("shared", "settings", "client", "sandbox", "ssh"),
     "cmds": (
         *("shared", "settings", "client", "service", "serving", "sandbox"),
-        *("zygote", "ssh", "exporter"),
+        *("zygote", "ssh", "exporter", "installation"),
     ),
 }
 
@@ -35,7 +36,7 @@ SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
 
 #: In each folder a module imports only those before it.
 ORDERED = {
-    "cmds": ("base", "serve", "client", "control", "ssh", "exporter"),
+    "cmds": ("base", "serve", "client", "control", "ssh", "exporter", "setup"),
     "client": (
         *("relay", "sshcommand", "conversation", "socketconversation", "autostart"),
         *("refusal", "client", "health"),
@@ -66,6 +67,12 @@ ORDERED = {
     "exporter": (
         *("processes", "asking", "families", "ofservice", "ofssh", "collector", "web"),
         "start",
+    ),
+    "installation": (
+        *("findings", "programs", "modes", "unitfiles", "place", "publickeys"),
+        *("editing", "stores", "sshdsettings", "users", "templates"),
+        *("checkconfiguration", "checkdirectories", "checkaccess", "checkprograms"),
+        *("checkunits", "checksshd", "checkssh", "checkdoors", "check", "asaccount"),
     ),
 }
 

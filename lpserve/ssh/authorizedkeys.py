@@ -54,31 +54,60 @@ class AuthorizedKey:
     flags: int = USER_PRESENT
 
 
+@dataclass(frozen=True)
+class KeyLine:
+    """What one line consists of.
+
+    :ivar options: pairs of a name, in lower case, and a value or "".
+    :ivar kind: the type of the key.
+    :ivar blob: the key as it is sent (:rfc:`4253`, section 6.6).
+    :ivar comment: the rest of the line.
+    """
+
+    options: tuple[tuple[str, str], ...]
+    kind: str
+    blob: bytes
+    comment: str
+
+
 def parse_line(line: str, user: str) -> AuthorizedKey | None:
     """Parse one line; None if it is empty or a comment.
 
     :param user: to whom the key belongs.
     :raises KeyLineError: if it is invalid, or has an option that is not supported.
     """
-    line = line.strip()
-    if not line or line.startswith("#"):
+    found = split_line(line)
+    if found is None:
         return None
     environment: dict[str, str] = {}
     flags = USER_PRESENT
+    for name, value in found.options:
+        if name == "environment":
+            key, separator, text = value.partition("=")
+            if not separator:
+                raise KeyLineError('environment must be "NAME=value"')
+            environment[key] = text
+        elif name == "no-touch-required":
+            flags &= ~USER_PRESENT
+        elif name == "verify-required":
+            flags |= USER_VERIFIED
+        elif name not in _WITHOUT_EFFECT:
+            # To ignore an option could lift a restriction of the key.
+            raise KeyLineError(f"the option {name} is not supported here")
+    return AuthorizedKey(user, found.blob, environment, flags)
+
+
+def split_line(line: str) -> KeyLine | None:
+    """Split one line, whatever its options are; None if it is empty or a comment.
+
+    :raises KeyLineError: if it is invalid.
+    """
+    line = line.strip()
+    if not line or line.startswith("#"):
+        return None
+    options: tuple[tuple[str, str], ...] = ()
     if not _KEY_TYPE.match(line):
-        for name, value in _split_options(line):
-            if name == "environment":
-                key, separator, text = value.partition("=")
-                if not separator:
-                    raise KeyLineError('environment must be "NAME=value"')
-                environment[key] = text
-            elif name == "no-touch-required":
-                flags &= ~USER_PRESENT
-            elif name == "verify-required":
-                flags |= USER_VERIFIED
-            elif name not in _WITHOUT_EFFECT:
-                # To ignore an option could lift a restriction of the key.
-                raise KeyLineError(f"the option {name} is not supported here")
+        options = tuple(_split_options(line))
         line = line[_end_of_options(line) :].lstrip()
     words = line.split(None, 2)
     if len(words) < 2 or not _KEY_TYPE.match(words[0]):
@@ -92,7 +121,8 @@ def parse_line(line: str, user: str) -> AuthorizedKey | None:
         raise KeyLineError("the key is truncated")
     if strings[0] != words[0].encode("utf-8", "replace"):
         raise KeyLineError(f"the key is not of the type {words[0][:40]}")
-    return AuthorizedKey(user, blob, environment, flags)
+    comment = words[2].strip() if len(words) > 2 else ""
+    return KeyLine(options, words[0], blob, comment)
 
 
 def _strings(blob: bytes) -> list[bytes]:
