@@ -34,6 +34,7 @@ MODULES = (
     "client",
     "conch",
     "exporter",
+    "installation",
     "sandbox",
     "service",
     "serving",

@@ -46,13 +46,15 @@ def check_sshd(place: Place, serves: bool) -> Iterator[Finding]:
         if os.path.lexists(path)
     ]
     tried = not serves
+    # `check` looks at this one.
+    known = {os.path.realpath(place.find_client() or "")}
     for path in files:
         lines, found = _read(place, settings, path)
         yield from found
         for number, line in lines:
             at = f"{path}:{number}"
             forced = parse_forced(command_of(line))
-            yield from _check_line(place, settings, at, line, forced)
+            yield from _check_line(place, settings, at, line, forced, known)
             if forced is not None and not tried:
                 tried = True
                 yield from _try(place, settings, at, line)
@@ -145,7 +147,12 @@ def _check_line(
     at: str,
     line: KeyLine,
     forced: Forced | None,
+    known: set[str],
 ) -> Iterator[Finding]:
+    """Check one line.
+
+    :param known: the clients that were looked at; more are added.
+    """
     names = [name for name, _ in line.options]
     if forced is None:
         command = command_of(line)
@@ -173,8 +180,12 @@ def _check_line(
             f"name {right or 'the absolute path of it'}",
         )
     elif client:
-        yield from check_client(place, program or forced.program, at)
-        yield from _check_fallback(place, settings, program or forced.program)
+        program = program or forced.program
+        if os.path.realpath(program) not in known:
+            yield from check_client(place, program, at)
+        known.add(os.path.realpath(program))
+        if os.path.exists(program):
+            yield from _check_fallback(place, settings, program)
     if "restrict" not in names and not settings.is_on("disableforwarding"):
         yield warning(
             f"{at}: without restrict, {forced.user} can forward ports through this "

@@ -120,5 +120,7 @@ def ask_sshd(place: Place) -> SshdSettings:
         return SshdSettings(done.out)
     if "no hostkeys available" in done.err or "Permission denied" in done.err:
         raise SshdFault("only root can ask sshd for its configuration")
+    if "privilege separation directory" in done.err:
+        raise SshdFault("sshd has not run since the host was started")
     lines = [line for line in done.err.splitlines() if line.strip()]
     raise SshdFault(lines[0].strip() if lines else done.why, True)

@@ -129,8 +129,8 @@ def _fill_configuration(place: Place, text: str) -> str:
     for name, value in place.options.items():
         line = f"lpserve.{name} = {value}"
         pattern = rf"(?m)^#?lpserve\.{re.escape(name)} *=.*$"
-        if re.search(pattern, text):
-            text = re.sub(pattern, lambda match, line=line: line, text, count=1)
+        if (found := re.search(pattern, text)) is not None:
+            text = text[: found.start()] + line + text[found.end() :]
         else:
             text = f"{text.rstrip()}\n{line}\n"
     return text
