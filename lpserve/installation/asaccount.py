@@ -27,7 +27,8 @@ def check_as_account(place: Place, options: list[str]) -> list[Finding]:
         said = ask_sshd(place).text
     except SshdFault as fault:
         said = f"!{fault}" if fault.of_file else ""
-    words = [*place.brz, "lp-serve-setup", "check", "--json", "--sshd-said", *options]
+    words = [*place.brz, "lp-serve-setup", "check", "--json", "--sshd-said"]
+    words += [f"--account={place.account}", *options]
     groups = os.getgrouplist(place.account, place.gid)
     done = run(
         words, place.environ, said, _PATIENCE, (place.uid, place.gid, list(groups))

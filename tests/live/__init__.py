@@ -11,6 +11,7 @@ MODULES = (
     "conch",
     "faults",
     "metrics",
+    "installation",
     "operating",
     "sandbox",
     "spawning",
