@@ -112,7 +112,7 @@ class TestInstalled(SetupCase):
         os.mkdir("source")
         for name in ("setup.py", "pyproject.toml", "__init__.py"):
             shutil.copy(os.path.join(PLUGIN, name), "source")
-        for name in ("bin", "lpserve", "native", "tests"):
+        for name in ("bin", "deploy", "lpserve", "native", "tests"):
             shutil.copytree(os.path.join(PLUGIN, name), os.path.join("source", name))
 
     def run_setup(self, *words, **env):
@@ -186,7 +186,9 @@ class TestInstalled(SetupCase):
                 text = wheel.read(info).decode()
                 self.assertContainsString(text, f"Root-Is-Purelib: {pure}\n")
                 self.assertContainsString(text, f"Tag: {tag}")
-                self.assertIn("breezy/plugins/lpserve/__init__.py", wheel.namelist())
+                for each in ("__init__.py", "deploy/lpserve.service"):
+                    path = f"breezy/plugins/lpserve/{each}"
+                    self.assertIn(path, wheel.namelist())
             shutil.rmtree(os.path.join("source", "build"))
 
 

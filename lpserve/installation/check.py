@@ -14,7 +14,13 @@ from ..errors import ConfigurationError
 from ..settings import read_settings
 from .checkaccess import check_access
 from .checkconfiguration import check_file, check_options, check_values
-from .checkdirectories import check_log, check_runtime, check_served, check_space
+from .checkdirectories import (
+    check_log,
+    check_runtime,
+    check_served,
+    check_space,
+    has_socket,
+)
 from .checkdoors import check_doors, is_served
 from .checkprograms import check_client, check_sandbox
 from .checkssh import check_ssh
@@ -50,6 +56,8 @@ def _check(place: Place) -> Iterator[Finding]:
     yield from check_log(place, settings, log)
     yield from check_space(place, settings, tempfile.gettempdir())
     yield from check_units(place, settings)
-    yield from check_sshd(place, is_served(place) or not settings.autostart)
+    # No service is started by a check.
+    started = settings.autostart or has_socket(place)
+    yield from check_sshd(place, is_served(place) or not started)
     yield from check_ssh(place, settings)
     yield from check_doors(place, settings)

@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
-from typing import Any
 
+from ..accessfile import find_pretences, open_access_file
 from ..settings import Settings
 from .findings import Finding, error, warning
 from .modes import check_trusted
@@ -16,11 +15,9 @@ from .place import Place
 
 def check_access(place: Place, settings: Settings) -> Iterator[Finding]:
     """Check the file that lpserve.access names, if it names one."""
-    values: dict[str, Any] = settings.for_worker()
-    if not values.get("access"):
+    file = open_access_file(settings.for_worker())
+    if file is None:
         return
-    accessfile = importlib.import_module("..accessfile", __package__)
-    file = accessfile.open_access_file(values)
     yield from check_trusted(file.path, place.uid, place.account)
     file.look()
     if file.rules is None:
@@ -29,5 +26,5 @@ def check_access(place: Place, settings: Settings) -> Iterator[Finding]:
             f"correct it, and try: brz lp-serve-control access --check={file.path}",
         )
         return
-    for line in accessfile.find_pretences(file.rules, settings.directory):
+    for line in find_pretences(file.rules, settings.directory):
         yield warning(f"access rules: {line}", f"correct {file.path}")

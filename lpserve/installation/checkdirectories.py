@@ -107,7 +107,7 @@ def check_runtime(place: Place, settings: Settings) -> Iterator[Finding]:
         )
         return
     yield from _check_drained(place, settings)
-    yield from _check_lock(path)
+    yield from _check_lock(path, has_socket(place))
 
 
 def _check_drained(place: Place, settings: Settings) -> Iterator[Finding]:
@@ -125,8 +125,16 @@ def _check_drained(place: Place, settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _check_lock(path: str) -> Iterator[Finding]:
-    """Look for what a killed service left, or what a running one has lost."""
+def has_socket(place: Place) -> bool:
+    """Whether systemd makes the doors, and starts the service when somebody comes."""
+    return find_unit("lpserve.socket", place.units) is not None
+
+
+def _check_lock(path: str, activated: bool) -> Iterator[Finding]:
+    """Look for what a killed service left, or what a running one has lost.
+
+    :param activated: whether there may be doors without a service.
+    """
     doors = [
         name for name in ("control", "socket") if os.path.lexists(f"{path}/{name}")
     ]
@@ -136,7 +144,7 @@ def _check_lock(path: str) -> Iterator[Finding]:
                 f"{path}/{name} was removed though a service runs",
                 "stop the service and start it: clients cannot reach it there",
             )
-    elif doors:
+    elif doors and not activated:
         yield warning(
             f"{path} has doors of a service that was killed: {', '.join(doors)}",
             "start the service, which removes them",

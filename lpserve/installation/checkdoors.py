@@ -13,9 +13,9 @@ from ..client.socketconversation import SocketConversation
 from ..errors import os_fault
 from ..location import HEALTH_USER
 from ..settings import Settings
-from .checkdirectories import is_locked
+from .checkdirectories import has_socket, is_locked
 from .checksshd import ANSWER, HELLO
-from .findings import Finding, error, warning
+from .findings import Finding, error, note, warning
 from .place import Place
 from .programs import run
 
@@ -33,7 +33,13 @@ def is_served(place: Place) -> bool:
 def check_doors(place: Place, settings: Settings) -> Iterator[Finding]:
     """Have a worker answer through each door."""
     if not is_served(place):
-        if not settings.autostart:
+        if has_socket(place):
+            yield note(
+                f"no service runs in {place.runtime_dir}; lpserve.socket starts it for "
+                "the first client",
+                "systemctl start lpserve, and check again to have it greeted",
+            )
+        elif not settings.autostart:
             slow = (
                 "each connection starts Breezy"
                 if settings.fallback

@@ -9,14 +9,21 @@ import pwd
 import re
 from collections.abc import Iterator
 
+from ..root import shared_part
 from ..settings import Settings
 from .checkprograms import check_brz
 from .findings import Finding, error, note, warning
 from .place import Place
+from .programs import find_admin, run
 from .unitfiles import Unit, find_unit
 
 #: The services, and a word of the command that each runs.
-SERVICES = {"lpserve.service": "--fork-server", "lpserve-ssh.service": "lp-serve-ssh"}
+SERVICES = {
+    "lpserve.service": "--fork-server",
+    "lpserve-ssh.service": "lp-serve-ssh",
+    "lpserve-exporter.service": "lp-serve-exporter",
+}
+_SUBCOMMANDS = ("lp-serve", "lp-serve-ssh", "lp-serve-exporter")
 _UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
 
 
@@ -67,7 +74,7 @@ def _check_unit(
     if word not in words:
         yield error(f"{unit.path} does not run a brz with {word}", correct)
         return
-    subcommand = [w for w in words if w in ("lp-serve", "lp-serve-ssh")]
+    subcommand = [each for each in words if each in _SUBCOMMANDS]
     brz = words[: words.index(subcommand[0])] if subcommand else words[:1]
     if not os.path.isabs(brz[0]):
         yield error(f"{unit.path}: ExecStart is no absolute path: {brz[0]}", correct)
@@ -81,9 +88,71 @@ def _check_unit(
             "is ready",
             correct,
         )
+    for required in unit.all("Unit", "Requires"):
+        for name in required.split():
+            if name.startswith("lpserve") and find_unit(name, place.units) is None:
+                yield error(
+                    f"{unit.path} requires {name}, which is not installed",
+                    f"copy deploy/{name} beside it, or {correct}",
+                )
+    if word == "lp-serve-exporter":
+        return  # it has no connections, and writes nothing
+    yield from _check_systemd(unit)
+    yield from _check_writable(place, settings, unit, correct)
     yield from _check_times(settings, unit, correct)
     if word == "--fork-server":
         yield from _check_runtime(place, unit, correct)
+
+
+def _check_systemd(unit: Unit) -> Iterator[Finding]:
+    """Check that this systemd knows the type of the unit."""
+    program = find_admin("systemctl")
+    if unit.last("Service", "Type") != "notify-reload" or program is None:
+        return
+    said = run([program, "--version"], {"PATH": os.defpath}).out
+    version = re.match(r"systemd (\d+)", said)
+    if version is not None and int(version[1]) < 253:
+        yield error(
+            f"{unit.path}: systemd {version[1]} does not know Type=notify-reload",
+            "copy deploy/before-systemd-253.conf to "
+            f"/etc/systemd/system/{unit.name}.d/",
+        )
+
+
+def _check_writable(
+    place: Place, settings: Settings, unit: Unit, correct: str
+) -> Iterator[Finding]:
+    """Check that the service may write where it has to."""
+    if unit.last("Service", "ProtectSystem") != "strict":
+        return
+    names = " ".join(unit.all("Service", "ReadWritePaths"))
+    made = (unit.last("Service", "RuntimeDirectory") or "").split()
+    allowed = [f"/run/{name}" for name in made]
+    for each in names.split():
+        allowed.append(os.path.realpath(each.lstrip("-+")))
+        if not each.startswith("-") and not os.path.exists(each.lstrip("+")):
+            yield error(
+                f"{unit.path}: {each} of ReadWritePaths= is missing, so that systemd "
+                "does not start the service",
+                f"make it, or {correct} (ReadWritePaths=-{each})",
+            )
+    wanted = {}
+    if settings.allow_writes and settings.directory:
+        wanted["lpserve.directory"] = shared_part(os.path.abspath(settings.directory))
+    wanted["lpserve.runtime_dir"] = place.runtime_dir
+    for name in ("log_file", "access_log"):
+        if (log := place.option(name)) is not None:
+            wanted[f"lpserve.{name}"] = os.path.dirname(log)
+    for name, path in wanted.items():
+        if name != "lpserve.runtime_dir" and not os.path.isdir(path):
+            continue  # another check says so
+        real = os.path.realpath(path)
+        if not any(os.path.commonpath((each, real)) == each for each in allowed):
+            yield error(
+                f"{unit.path}: the service may not write to {path} ({name}), because "
+                "of ProtectSystem=strict",
+                f"{correct} (ReadWritePaths={path})",
+            )
 
 
 def _check_times(settings: Settings, unit: Unit, correct: str) -> Iterator[Finding]:

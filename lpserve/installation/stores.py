@@ -188,13 +188,16 @@ class KeyFiles:
     def remove(self, name: str) -> int:
         """Take out the file of *name*; how many keys were in it.
 
-        :raises EditError: if that cannot be.
+        :raises EditError, KeyFileError: if that cannot be.
         """
         check_name(name)
         with Editor(self.path, self._owners) as editor:
             if name not in editor.names():
                 return 0
             count = sum(1 for each in self._entries(editor) if each.user == name)
+            if not count and (editor.read(name) or "").strip():
+                # Root may have been led here by a breezy.conf of the account.
+                raise KeyFileError(f"{self.path}/{name} has no keys: remove it by hand")
             editor.remove(name)
             return count
 

@@ -5,17 +5,20 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import re
 import shlex
 
 from ..errors import LpserveError, os_fault
+from ..root import shared_part
 from .place import Place
 
 #: Words in the files of deploy/ that are about the host for which they are written.
 BRZ = "/usr/local/bin/brz"
 CLIENT = "/usr/local/bin/lp-serve-client"
 RUNTIME = "/run/lpserve"
+SERVED = "/srv/bzr"
 #: Variables without which this Breezy would not find the plug-in, or its settings.
 _NEEDED = ("BRZ_HOME", "BRZ_PLUGINS_AT", "BRZ_PLUGIN_PATH")
 
@@ -85,19 +88,37 @@ def fill(place: Place) -> dict[str, str]:
 def _fill(place: Place, name: str, text: str) -> str:
     text = re.sub(r"~bzr/\.config/breezy/breezy\.conf", place.config, text)
     text = text.replace("~bzr/", f"{place.home}/")
-    text = re.sub(r"(?m)^(User=|Match User )bzr$", rf"\g<1>{place.account}", text)
+    named = r"(?m)(^Match User |^\w*User=| -o | -u |\bsu )bzr\b"
+    text = re.sub(named, rf"\g<1>{place.account}", text)
+    text = re.sub(
+        rf"(?m)(^\w*Group=| -g |\bsu {re.escape(place.account)} )bzr\b",
+        rf"\g<1>{_group(place)}",
+        text,
+    )
     text = re.sub(r'(account,?) "bzr"', rf'\1 "{place.account}"', text)
     text = text.replace(CLIENT, place.find_client() or CLIENT)
     if name.endswith((".service", ".socket")):
         return _fill_unit(place, text)
     if name == "breezy.conf":
         return _fill_configuration(place, text)
-    return text
+    return text.replace(BRZ, shlex.join(_brz(place)))
+
+
+def _brz(place: Place) -> tuple[str, ...]:
+    """The words that run this Breezy, as few as there can be."""
+    return (place.program,) if os.access(place.program, os.X_OK) else place.brz
+
+
+def _group(place: Place) -> str:
+    """The group of the account."""
+    try:
+        return grp.getgrgid(place.gid).gr_name
+    except KeyError:
+        return str(place.gid)
 
 
 def _fill_unit(place: Place, text: str) -> str:
-    words = (place.program,) if os.access(place.program, os.X_OK) else place.brz
-    brz = " ".join(_quote(word) for word in words)
+    brz = " ".join(_quote(word) for word in _brz(place))
     text = text.replace(BRZ, brz)
     lines = [
         f"Environment={_quote(f'{name}={os.environ[name]}')}\n"
@@ -113,7 +134,17 @@ def _fill_unit(place: Place, text: str) -> str:
     else:
         # systemd makes directories in /run only; the service makes others itself.
         text = re.sub(r"(?m)^(RuntimeDirectory|# With what was in mem).*\n", "", text)
-    return text.replace(f"{RUNTIME}/", f"{runtime}/")
+    text = re.sub(rf"{RUNTIME}(?![\w.-])", lambda match: runtime, text)
+    # Where ProtectSystem=strict lets the service write.
+    paths = [shared_part(place.option("directory") or SERVED)]
+    if not runtime.startswith("/run/"):
+        paths.append(runtime)
+    for name in ("log_file", "access_log"):
+        if (log := place.option(name)) is not None:
+            paths.append(os.path.dirname(log))
+    paths = list(dict.fromkeys(paths))
+    shown = "ReadWritePaths=" + " ".join(_quote(path) for path in paths)
+    return text.replace(f"ReadWritePaths={SERVED}", shown)
 
 
 def _quote(word: str) -> str:
@@ -143,6 +174,9 @@ def describe(paths: list[str]) -> str:
         "socket": "copy it to /etc/systemd/system, then: systemctl daemon-reload",
         "sshd_config": "copy it to /etc/ssh/sshd_config.d/lpserve.conf; reload sshd",
         "breezy.conf": "edit it, then copy it to where its first line says",
+        "lpserve.logrotate": "copy it to /etc/logrotate.d/lpserve",
+        "before-systemd-253.conf": "with such a systemd, copy it to where it says",
+        "access.conf.example": "edit it; lpserve.access of breezy.conf names a copy",
         "authorized_keys": "an example; 'lp-serve-setup user add' writes such lines",
     }
     lines = []

@@ -48,8 +48,21 @@ class TestHelp(LiveTestCase):
         text = self.help("lp-serve-control")
         for shown in ("hello", "status", "reload", "shutdown", "--json", "--now"):
             self.assertContainsString(text, shown)
+        text = self.help("lp-serve-setup")
+        for shown in (
+            *(
+                "'check' looks",
+                "'user add NAME KEYFILE'",
+                "'files DIR'",
+                "Exit values:",
+            ),
+            *("--account=NAME", "--for=SERVER", "--force", "--json", "Examples:"),
+            *("--sshd-config=FILE", "--units=DIR"),
+        ):
+            self.assertContainsString(text, shown)
+        self.assertNotContainsString(text, "sshd-said")
         text = self.run_brz("help", "commands").stdout.decode()
-        for name in ("", "-client", "-control", "-ssh", "-exporter"):
+        for name in ("", "-client", "-control", "-setup", "-ssh", "-exporter"):
             self.assertContainsString(text, f"\nlp-serve{name} ")
 
     def test_topic(self):

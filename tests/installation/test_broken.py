@@ -2,17 +2,18 @@
 
 """Installations that are broken in one way each: what is wrong is named, no more."""
 
+import functools
 import os
 import re
 import shutil
 import socket
 import threading
 
-from ...lpserve.installation import checkdirectories, programs
+from ...lpserve.installation import checkdirectories, checkunits, programs
 from ...lpserve.installation.place import CLIENT, SSHD_PATH
 from ...lpserve.sandbox import landlock
 from ..live.ssh.sshcase import sshd_feature
-from .installationcase import Installation, InstallationCase, make_key
+from .installationcase import Installation, InstallationCase, make_key, read
 
 #: A file of the installation.
 CONFIG = "home/.config/breezy/breezy.conf"
@@ -60,6 +61,7 @@ class TestBroken(BrokenCase):
             ("no directory to serve", "set lpserve.directory"),
             # What else it said.
             ("no service runs", "systemctl enable"),
+            (r"may not write to .* \(lpserve.runtime_dir\)", "ReadWritePaths="),
             ("authorized_keys:1: the command does not answer", "run it as"),
             ("public keys, .* is missing", "install -d"),
         )
@@ -89,7 +91,10 @@ class TestBroken(BrokenCase):
             ("/%x, which lpserve.directory names, is missing", "install -d"),
         )
         self.remove("served")
-        self.assertFinds(("served, which lpserve.directory names, is missing", "inst"))
+        self.assertFinds(
+            ("served, which lpserve.directory names, is missing", "install -d"),
+            ("served of ReadWritePaths= is missing", "make it"),
+        )
         self.set("directory", self.installation.config)
         self.assertFinds(
             ("names, is not a directory", "install -d"),
@@ -100,26 +105,31 @@ class TestBroken(BrokenCase):
         self.assertFinds(
             ("breezy.conf is inside .* which is served", "nothing but branches"),
             (".ssh is inside .* which is served", "nothing but branches"),
+            (r"may not write to .*/home \(lpserve.directory\)", "ReadWritePaths="),
         )
 
     def test_runtime_directory(self):
-        self.make("run", 0o777)
+        self.chmod("run", 0o777)
         self.assertFinds(("runtime directory: .* writable by others", "chmod 0700"))
+        self.remove("run")
         self.write("run", "")
         self.assertFinds(("run is not a directory", "chown"))
-        self.make("run")
         os.mkfifo(self.installation.path("run/control"))
+        self._undo.append(lambda: os.unlink(self.installation.path("run/control")))
         self.assertFinds(("doors of a service that was killed: control", "start the"))
-        self.make("run")
         self.write("run/drained", "back at noon\n")
         self.assertFinds(("every client is told: back at noon", "resume"))
-        self.make("run")
         self.link("/etc/hostname", "run/drained")
         self.assertFinds(("drained cannot be read", "remove it"))
+        self.remove("run")
+        self.assertFinds(("run of ReadWritePaths= is missing", "make it"))
 
     def test_log_and_disk(self):
         self.remove("log")
-        self.assertFinds(("the log .* cannot be made", "install -d"))
+        self.assertFinds(
+            ("the log .* cannot be made", "install -d"),
+            ("log of ReadWritePaths= is missing", "make it"),
+        )
         self.make("log/lpserve.log")
         self.assertFinds(("lpserve.log is a directory", "name a file"))
         self.overrideAttr(checkdirectories, "LEAST_FREE", 1 << 62)
@@ -161,6 +171,7 @@ class TestBroken(BrokenCase):
         Installation.make_brz(self.installation.path("bin/another"), f"lpserve@{old}")
         self.edit(UNIT, self.installation.brz, self.installation.path("bin/another"))
         self.assertFinds(("bin/another.* has lpserve 0.0.1, and this is", "install"))
+        path = self.installation.path(UNIT)
         user = f"User={self.installation.account}"
         self.edit(UNIT, user, "User=nosuchuser")
         self.assertFinds(
@@ -168,7 +179,7 @@ class TestBroken(BrokenCase):
         )
         self.edit(UNIT, user, "User=nobody")
         self.assertFinds(("runs as nobody, whose breezy.conf is another", "User="))
-        self.edit(UNIT, "Type=notify", "Type=notify\nRuntimeDirectory=lpserve")
+        self.edit(UNIT, "KillMode=mixed", "KillMode=mixed\nRuntimeDirectory=lpserve")
         self.assertFinds(
             ("meet clients in /run/lpserve, and they look in", "lpserve.runtime_dir ="),
             ("RuntimeDirectoryMode is not set", "RuntimeDirectoryMode=0700"),
@@ -179,6 +190,20 @@ class TestBroken(BrokenCase):
         self.assertFinds(("does not run a brz with --fork-server", "correct"))
         self.edit(UNIT, "KillMode=mixed", "")
         self.assertFinds(("without KillMode=mixed", "correct"))
+        paths = re.search("(?m)^ReadWritePaths=.*$", read(path))[0]
+        self.edit(UNIT, paths, "ReadWritePaths=-/nowhere")
+        self.assertFinds(
+            (r"may not write to .*/served \(lpserve.directory\)", "ReadWritePaths="),
+            (r"may not write to .*/run \(lpserve.runtime_dir\)", "ReadWritePaths="),
+            (r"may not write to .*/log \(lpserve.log_file\)", "ReadWritePaths="),
+        )
+        self.append(UNIT, "[Unit]\nRequires=lpserve.socket\n")
+        self.assertFinds(("requires lpserve.socket, which is not installed", "copy"))
+        self.write("bin/systemctl", "#!/bin/sh\necho 'systemd 252 (252.1)'\n", 0o755)
+        find = functools.partial(programs.find, path=self.installation.path("bin"))
+        self.overrideAttr(checkunits, "find_admin", find)
+        self.remove(f"{UNIT}.d/before-systemd-253.conf")
+        self.assertFinds(("systemd 252 does not know", "before-systemd-253.conf"))
         self.chmod(UNIT, 0o666)
         self.assertFinds(("lpserve.service is writable by others", "chmod go-w"))
 
@@ -252,6 +277,24 @@ class TestBroken(BrokenCase):
         self.assertFinds(
             ("has a private key in it", "make another"),
             (":3: sshd ignores the line", "correct"),
+        )
+
+    def test_access(self):
+        """A file of rules that lets nobody in, or not those who are meant."""
+        path = self.installation.path("access.conf")
+        self.write("access.conf", "[/]\nalice = rwx\n")
+        self.set("access", path)
+        self.assertFinds(("access rules: .*access.conf:2: ", "access --check="))
+        self.write("access.conf", "[/]\nalice = rw\n", 0o666)
+        self.set("access", path)
+        self.assertFinds(
+            ("access.conf is writable by others", "chmod go-w"),
+            ("access rules: .*access.conf: it is writable", "access --check="),
+        )
+        self.set("access", path)
+        self.assertFinds(
+            ("access.conf: No such file", "see why"),
+            ("access rules: .*access.conf: No such file", "access --check="),
         )
 
     def test_shell(self):

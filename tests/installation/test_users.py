@@ -137,3 +137,11 @@ class TestUsers(UserCase):
         for each in threads:
             each.join()
         self.assertEqual(18, len(list_users(self.place, "sshd")))
+
+    def test_no_keys(self):
+        """A file that is no file of keys is nobody's to remove."""
+        write(os.path.join(self.keys, "carol"), "hello\n")
+        self.assertRefused("has no keys", remove_user, self.place, None, "carol")
+        write(os.path.join(self.keys, "carol"), "")
+        self.assertRefused("carol has no key", remove_user, self.place, None, "carol")
+        self.assertFalse(os.path.exists(os.path.join(self.keys, "carol")))

@@ -52,7 +52,7 @@ class RunningCase(LiveTestCase):
     def findings(self, status, **options):
         """What 'check' finds, as pairs of the severity and what is wrong."""
         done = self.setup("check", "--json", **options)
-        self.assertEqual((status, b""), (done.returncode, done.stderr), done.stdout)
+        self.assertEqual((status, b""), (done.returncode, done.stderr), str(done))
         found = json.loads(done.stdout)["findings"]
         self.assertTrue(all(each["remedy"] for each in found))
         return [(each["severity"], each["what"]) for each in found]

@@ -15,7 +15,7 @@ from .runningcase import RunningCase
 
 class TestUser(RunningCase):
     def test_sshd(self):
-        """A real sshd with StrictModes likes what is written."""
+        """A real sshd reads what is written."""
         self.requireFeature(sshd_feature)
         self.start_service()
         sshd = Sshd(os.path.join(self.test_dir, "sshd"), super().env)
