@@ -21,7 +21,7 @@ import sys
 import tarfile
 
 import runner
-from accounts import account, count
+from accounts import PARTS, account, count
 from connections import AS_MESSAGE, Connection, SocketConnection
 from memory import Weight, weigh
 from runner import Result, in_rounds, median, options, ratios, run, span
@@ -54,7 +54,7 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     Connection.usual = AS_MESSAGE
     plugins = {BASE: export(chosen.base, os.path.join(stage.path, BASE)), NEW: PLUGIN}
     found = times(stage, plugins, chosen.repeat * chosen.per_round)
-    found["CPU of a connection, native client, ms"] = cpu(stage, plugins, chosen)
+    found |= cpu(stage, plugins, chosen)
     found |= memory(stage, plugins, min(6, chosen.repeat), chosen.connections)
     rows = []
     for name, values in found.items():
@@ -93,8 +93,10 @@ def times(stage: Stage, plugins: dict[str, str], repeat: int) -> dict[str, Pair]
         }
 
 
-def cpu(stage: Stage, plugins: dict[str, str], chosen: argparse.Namespace) -> Pair:
-    """CPU milliseconds of a connection, of all its processes."""
+def cpu(
+    stage: Stage, plugins: dict[str, str], chosen: argparse.Namespace
+) -> dict[str, Pair]:
+    """CPU milliseconds of a connection, of all its processes and of each."""
     with contextlib.ExitStack() as stack:
         accounts = []
         for name, plugin in plugins.items():
@@ -102,7 +104,11 @@ def cpu(stage: Stage, plugins: dict[str, str], chosen: argparse.Namespace) -> Pa
             side = functools.partial(native, stage, name)
             accounts.append(account(stack, service, side))
         count(accounts, chosen.repeat, chosen.per_round)
-        return {each.side.name: each.totals() for each in accounts}
+        figure = "CPU of a connection, native client, ms"
+        found = {figure: {each.side.name: each.totals() for each in accounts}}
+        for part in PARTS:
+            found[f"  of which {part}"] = {x.side.name: x.parts[part] for x in accounts}
+        return found
 
 
 def memory(

@@ -70,16 +70,16 @@ class Slot:
     would be one more thing of which each worker makes a copy by using it.
 
     :param view: the bytes of the slot, as a page.
-    :param serial: of the worker; 0 for other processes.
+    :ivar serial: of the worker; 0 for other processes.
     :ivar numbers: the same bytes as numbers, to be indexed by `STATE`...
     """
 
-    __slots__ = ("_paths", "_sequence", "_serial", "_verbs", "_view", "numbers")
+    __slots__ = ("_paths", "_sequence", "_verbs", "_view", "numbers", "serial")
 
-    def __init__(self, view: memoryview, serial: int):
+    def __init__(self, view: memoryview, serial: int = 0):
         self.numbers = view.cast("Q")
         self._view = view
-        self._serial = serial
+        self.serial = serial
         self._sequence = 0
         # By verb: where its count is, as an index of `numbers`.
         self._verbs: dict[bytes, int] = {}
@@ -90,7 +90,7 @@ class Slot:
         self._sequence = 0
         self._verbs, self._paths = {}, set()
         self._view[:] = bytes(SIZE)
-        self.numbers[_SERIAL] = self._serial
+        self.numbers[_SERIAL] = self.serial
 
     def request(self, verb: bytes, path: bytes | None) -> None:
         """Begin a request.
@@ -131,7 +131,7 @@ class Slot:
 
 def unread() -> Slot:
     """A slot that nobody reads."""
-    return Slot(memoryview(bytearray(SIZE)), 0)
+    return Slot(memoryview(bytearray(SIZE)))
 
 
 #: That of this process.

@@ -2,15 +2,12 @@
 
 """What a worker writes about itself, and what a reader makes of it."""
 
-import os
 import random
 
 from breezy.tests import TestCase
 
 from ..lpserve import scoreboard
-from ..lpserve.mapping import Mapping
 from ..lpserve.scoreboard import SIZE, Entry, Slot, read
-from .forked import in_child
 
 
 class TestSlot(TestCase):
@@ -109,31 +106,3 @@ class _Written(bytearray):
     def __getitem__(self, key):
         self.times -= 1
         return bytes(self.half) if self.times >= 0 else super().__getitem__(key)
-
-
-class TestMapping(TestCase):
-    def test_lend(self):
-        """A child has what it is lent, and nothing else of the file."""
-        descriptor = os.memfd_create("test")
-        self.addCleanup(os.close, descriptor)
-        os.ftruncate(descriptor, 4 * SIZE)
-        ours, theirs = Mapping(descriptor), Mapping(descriptor, writable=True)
-        self.addCleanup(ours.close)
-        self.assertRaises(TypeError, ours.view.__setitem__, 0, 1)
-        theirs.hide()
-
-        def write():
-            view[0] = 5
-            return _sizes()
-
-        with theirs.lend(SIZE, SIZE) as view:
-            self.assertEqual([SIZE, 4 * SIZE], in_child(write))
-        self.assertEqual(5, ours.view[SIZE])
-        self.assertEqual([4 * SIZE], in_child(_sizes))
-
-
-def _sizes():
-    """The sizes of the mappings of the file, in bytes."""
-    with open("/proc/self/maps", encoding="utf-8") as file:
-        areas = [line.split()[0].split("-") for line in file if "/memfd:test" in line]
-    return sorted(int(end, 16) - int(start, 16) for start, end in areas)

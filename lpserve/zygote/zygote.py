@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import mmap
 import os
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import breezy
@@ -23,7 +23,6 @@ import breezy
 from .. import brzlog, channel, scoreboard, system
 from ..accessfile import open_access_file
 from ..errors import text_of
-from ..mapping import Mapping
 from ..sandbox import confine
 from ..serving import adaptation, medium
 from ..warm import loader, wrapping
@@ -73,7 +72,8 @@ class Zygote:
         self._start: dict[str, Any] = message
         # Not mapped before the rehearsal, and by those alone who are to write it.
         self._board_file = descriptors
-        self._board: Mapping | None = None
+        self._board: mmap.mmap | None = None
+        self._slots: dict[int, scoreboard.Slot] = {}
         self._no_slot = scoreboard.unread()
         self._ready = worker.ZygoteState()
         self._ready.access = open_access_file(message.get("settings", {}))
@@ -141,8 +141,8 @@ class Zygote:
     def _map_board(self) -> None:
         with contextlib.suppress(OSError):  # without it workers serve all the same
             for descriptor in self._board_file[:1]:
-                board = Mapping(descriptor, writable=True)
-                board.hide()
+                board = mmap.mmap(descriptor, 0)
+                board.madvise(mmap.MADV_DONTFORK)  # but for one slot: see _lend_slot
                 self._board = board
         for descriptor in self._board_file:
             os.close(descriptor)
@@ -164,15 +164,18 @@ class Zygote:
         slots = message.get("slots") or [-1] * len(ends)
         for number, serial in enumerate(message["serials"]):
             run = functools.partial(self._be_child, ends[number], ends, message)
+            lent = self._lend_slot(slots[number], serial)
             try:
-                with self._lend_slot(slots[number], serial):
-                    pid = system.fork_sibling(run)
+                pid = system.fork_sibling(run)
             except Exception as error:
                 channel.send(
                     self._link, "fork-failed", serial=serial, text=text_of(error)
                 )
             else:
                 channel.send(self._link, "forked", serial=serial, pid=pid)
+            if lent and self._board is not None:
+                start = slots[number] * scoreboard.SIZE
+                self._board.madvise(mmap.MADV_DONTFORK, start, scoreboard.SIZE)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for end in ends:
             end.close()
@@ -193,21 +196,28 @@ class Zygote:
             return loader.main(end, message["path"], message["room"])
         return self._be_worker(end, message["spare"])
 
-    @contextlib.contextmanager
-    def _lend_slot(self, slot: int, serial: int) -> Iterator[None]:
-        """Let the child that is forked now have its slot of the scoreboard.
+    def _lend_slot(self, slot: int, serial: int) -> bool:
+        """Let the child that is forked next have its slot of the scoreboard.
 
-        It has nothing of the others, and a loader nothing at all.
+        It has nothing of the others, and a loader nothing at all. What is done here
+        is little: each page that it changes is one that the zygote copies.
         """
-        with contextlib.ExitStack() as held:
-            ours = self._no_slot
-            if self._board is not None and 0 <= slot < scoreboard.SLOTS:
-                with contextlib.suppress(OSError):  # a worker serves without one, too
-                    start = slot * scoreboard.SIZE
-                    view = held.enter_context(self._board.lend(start, scoreboard.SIZE))
-                    ours = scoreboard.Slot(view, serial)
-            scoreboard.use(ours)
-            yield
+        if self._board is not None and 0 <= slot < scoreboard.SLOTS:
+            start = slot * scoreboard.SIZE
+            try:
+                self._board.madvise(mmap.MADV_DOFORK, start, scoreboard.SIZE)
+            except OSError:
+                pass  # a worker serves without one, too
+            else:
+                ours = self._slots.get(slot)
+                if ours is None:
+                    view = memoryview(self._board)[start : start + scoreboard.SIZE]
+                    ours = self._slots[slot] = scoreboard.Slot(view)
+                ours.serial = serial
+                scoreboard.use(ours)
+                return True
+        scoreboard.use(self._no_slot)
+        return False
 
     def _be_worker(self, end: socket.socket, spare: bool) -> int:
         return worker.main(end, self._start, self._ready, self._modules, spare)

@@ -3,12 +3,12 @@
 """The scoreboard of the service, and the books that it keeps."""
 
 import json
+import mmap
 import os
 
 from breezy.tests import TestCase
 
 from ...lpserve import scoreboard
-from ...lpserve.mapping import Mapping
 from ...lpserve.scoreboard import SIZE, Slot
 from ...lpserve.service.accounts import Accounts
 from ...lpserve.service.board import Board
@@ -26,9 +26,8 @@ class TestBoard(TestCase):
     def test_slots(self):
         """A slot goes to one worker after the other, and says nothing of the last."""
         self.assertEqual([0, 1], self.board.take([10, 11]))
-        memory = Mapping(self.board.descriptor, writable=True)
-        self.addCleanup(memory.close)
-        slot = Slot(memory.view[SIZE : 2 * SIZE], 11)
+        memory = mmap.mmap(self.board.descriptor, 0)
+        slot = Slot(memoryview(memory)[SIZE : 2 * SIZE], 11)
         slot.begin()
         slot.request(b"hello", None)
         self.assertEqual("hello", self.board.read(11).verb)
