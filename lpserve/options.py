@@ -24,9 +24,13 @@ RENAMED = {"max_unauthenticated": "max_startups"}
 SANDBOX_MODES = ("auto", "writes", "strict", "off")
 
 
+#: The largest count: what it is given to may have less room than Python's integers.
+_LARGEST = 10**9
+
+
 def _count(text: str) -> int:
     number = int(text)
-    if number < 0:
+    if not 0 <= number <= _LARGEST:
         raise ValueError(text)
     return number
 

@@ -30,6 +30,14 @@ class TestControl(ControlTestCase):
         self.assertSays(self.control("shutdown"), "")
         self.assertEqual(0, service.wait())
 
+    def test_too_large(self):
+        """A reload with a number that has no room is answered, and changes nothing."""
+        self.start_service()
+        for value in ("99999999999999999999", "-1"):
+            self.configure(history=value)
+            self.assertFails(self.control("reload"), 1, "failed: ", "lpserve.history")
+        self.assertEqual(1, self.status()["generation"])
+
     def test_place(self):
         """The one option that matters is obeyed."""
         self.start_service()
