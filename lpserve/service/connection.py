@@ -39,6 +39,8 @@ class Worker:
         self.child: Child | None = None
         self.connection: Connection | None = None
         self.retired = False
+        #: Whether it was requested before something that it has to know.
+        self.outdated = False
         #: Whether it writes its exit status to the client itself.
         self.left = False
         #: How many pings a spare worker has left unanswered, and since when.

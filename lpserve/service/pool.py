@@ -170,7 +170,10 @@ class Pool:
             self._gone(serial)
             self._refill_later(self.RETRY)
             return
-        self._offer(worker)
+        if worker.outdated:
+            self._retire(worker)
+        else:
+            self._offer(worker)
         self.refill()
 
     def _offer(self, worker: Worker) -> None:
@@ -231,7 +234,9 @@ class Pool:
         self.refill()
 
     def renew_spares(self) -> None:
-        """Replace the spare workers."""
+        """Replace the spare workers, also those that are being forked."""
+        for worker in self.in_flight.values():
+            worker.outdated = True
         for _ in range(len(self.spares)):
             self._retire(self.spares.popleft())
         self.refill()

@@ -363,6 +363,9 @@ class Service:
 
     def _start_connection(self, connection: Connection) -> None:
         self._totals["spawned"] += 1
+        # Its worker sees an edit of the access rules at once. So do we: what it has
+        # found good must be what stays if the next edit is bad.
+        self._access.check()
         self._pool.submit(connection, self.settings.connect_timeout)
 
     def _connection_ended(
@@ -387,6 +390,7 @@ class Service:
 
     def status(self) -> dict[str, object]:
         """The answer to ``status``; see `status.Status`."""
+        self._access.check()
         return self._status.tell("stopping" if self.stopping else "running")
 
     def reopen(self, asked_by: str) -> None:

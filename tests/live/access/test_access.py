@@ -89,6 +89,16 @@ class TestEdits(AccessCase):
         wait_until(lambda: not self.status()["access"]["fault"], "it is good again")
         self.assertEqual([], self.status()["warnings"])
 
+    def test_bad_right_after_good(self):
+        """What a connection has seen stays, however soon after it the file is wrong."""
+        self.start(OPEN)
+        self.assertEqual("yes", self.has("secret"))
+        self.write(HIDING)
+        self.assertEqual("no", self.has("secret"))
+        os.chmod(self.path, 0o666)
+        self.assertEqual("no", self.has("secret"))
+        self.assertContainsString(self.status()["access"]["fault"], "mode 0666")
+
     def test_wrong_at_the_start(self):
         """Nobody gets in, and is told no path; until the file is right."""
         self.start("[/]\nalice = w\n")
