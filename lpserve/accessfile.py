@@ -14,8 +14,8 @@ from .access import READ, AccessError, Rules, Section
 from .accesssyntax import parse
 from .root import is_shared, shared_part
 
-#: Bytes that a file may have.
-MOST = 4 << 20
+#: Bytes that a file may have: the service reads it in its loop.
+MOST = 512 << 10
 #: Seconds after which a file that was not changed would look different if it were.
 SETTLED = 2.0
 #: How often a file is read that changes meanwhile.
@@ -116,7 +116,7 @@ class AccessFile:
         changed = max(after.st_mtime, after.st_ctime)
         self._settled = changed + SETTLED < time.time()
         if len(content) > MOST:
-            raise AccessError(self.path, 0, f"longer than {MOST >> 20} MiB")
+            raise AccessError(self.path, 0, f"longer than {MOST >> 10} KiB")
         return content
 
     def _check(self, found: os.stat_result) -> None:

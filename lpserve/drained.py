@@ -5,6 +5,7 @@
 Part of the stand-alone client: the standard library only (see ``client.py``).
 """
 
+import errno
 import os
 
 from .location import directory_fault, uid_fault
@@ -38,13 +39,14 @@ def read_drained(directory, service_user=None):
         owner = os.stat(directory).st_uid
         if uid_fault(owner, service_user) or directory_fault(directory, owner):
             return None
+    except OSError:
+        return None
+    try:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         number = os.open(drained_path(directory), flags)
-    except FileNotFoundError:
-        return None
-    except OSError:
-        # Whether there is one is not known: it is not for us to say that there is.
-        return None
+    except OSError as error:
+        # A link, or what may not be read, is there all the same.
+        return MESSAGE if error.errno in (errno.ELOOP, errno.EACCES) else None
     try:
         text = os.read(number, LONGEST).decode("utf-8", "replace")
     except OSError:
@@ -81,7 +83,8 @@ def write_drained(directory, text):
     temporary = f"{directory}/.new-drained"
     try:
         # Also for clients that run as other users (lpserve.allowed_peers).
-        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        number = os.open(temporary, flags, 0o644)
         try:
             os.fchmod(number, 0o644)
             data = f"{text or MESSAGE}\n".encode()

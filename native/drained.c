@@ -67,10 +67,12 @@ bool is_drained(const char *directory, const char *service_user, struct fault *f
     char *path = joined(directory, "/drained");
     int file = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     free(path);
-    if (file < 0)
+    /* A link, or what may not be read, is there all the same. */
+    if (file < 0 && errno != ELOOP && errno != EACCES)
         return false;
-    ssize_t got = read(file, text, sizeof text);
-    close(file);
+    ssize_t got = file < 0 ? 0 : read(file, text, sizeof text);
+    if (file >= 0)
+        close(file);
     char *message = drained_message(text, got > 0 ? (size_t)got : 0);
     refuse(fault, EX_TEMPFAIL, message);
     free(message);

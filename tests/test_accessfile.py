@@ -112,7 +112,7 @@ class TestReading(AccessFileCase):
         self.write(GOOD + b"#" * accessfile.MOST)
         file = self.make()
         file.look()
-        self.assertContainsString(file.fault, "longer than 4 MiB")
+        self.assertContainsString(file.fault, "longer than 512 KiB")
 
     def test_handed_on(self):
         """Another process has the last good rules, and does not read them again."""

@@ -114,6 +114,7 @@ class AccessWatch:
 
     def status(self) -> dict[str, Any] | None:
         """What ``status`` tells; None if there is no such file."""
+        self.check()
         if (file := self._file) is None:
             return None
         return {

@@ -5,8 +5,15 @@
 from __future__ import annotations
 
 import logging
+import os
 
-from ..drained import message_fault, read_drained, remove_drained, write_drained
+from ..drained import (
+    drained_path,
+    message_fault,
+    read_drained,
+    remove_drained,
+    write_drained,
+)
 from ..errors import os_fault
 from ..wire import BAD_REQUEST, DRAINING, FAILED, RequestError
 
@@ -29,7 +36,10 @@ class Drain:
 
     def read(self) -> None:
         """Read the file: an administrator may have written or removed it."""
-        before, self.message = self.message, read_drained(self._directory)
+        before, found = self.message, read_drained(self._directory)
+        if found is None and os.path.lexists(drained_path(self._directory)):
+            return  # it cannot be read now: there may be no descriptor
+        self.message = found
         if self.message == before:
             return
         if self.message is None:

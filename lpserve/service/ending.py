@@ -62,6 +62,8 @@ class Ending:
     def _end(self, worker: Worker, now: bool) -> None:
         connection, child = worker.connection, worker.child
         assert connection is not None and child is not None
+        if connection.evicted and not now:
+            return  # it has its time already
         connection.evicted = True
         with contextlib.suppress(OSError):  # it is about to end, or is full of messages
             channel.send(worker.channel, "end", now=now)

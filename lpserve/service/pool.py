@@ -21,6 +21,7 @@ from .connection import Connection, Worker
 from .demand import Demand
 from .doors import noop
 from .loop import Loop, Timer
+from .missed import MissedModules
 
 
 class Pool:
@@ -75,7 +76,7 @@ class Pool:
         self._gone = gone
         self._handed_over = handed_over
         self._serial = 0
-        self._missed: set[str] = set()
+        self._missed = MissedModules(log)
         self._retry: Timer | None = None
         self._pause = self.RETRY
         self._shrinking: Timer | None = None
@@ -275,6 +276,8 @@ class Pool:
             child = worker.child
             connection.client_gone = True
             child.signal(signal.SIGHUP)
+            if connection.evicted:
+                return  # it has a timer
             connection.timer = self._loop.call_later(
                 self.hangup_timeout, lambda: self._children.terminate(child)
             )
@@ -363,7 +366,7 @@ class Pool:
         elif message["kind"] == "gone" and worker.connection is not None:
             worker.connection.client_gone = True
         elif message["kind"] == "imported":
-            self._log_missed_modules(message.get("names"))
+            self._missed.report(message.get("names"))
         elif message["kind"] in ("used", "pretences"):
             self._used(message)
 
@@ -371,14 +374,6 @@ class Pool:
         worker = self.busy.pop(pid, None)
         if worker is not None and worker.connection is not None:
             worker.connection.release()
-
-    def _log_missed_modules(self, names: Any) -> None:
-        """Log modules that workers had to import, each once."""
-        found = names if isinstance(names, list) else []
-        new = sorted({str(each) for each in found} - self._missed)
-        if new:
-            self._missed.update(new)
-            self._log(f"rehearsal missed modules: {' '.join(new)}")
 
     def _worker_ended(self, worker: Worker, end: ExitStatus) -> None:
         self._read_messages(worker)  # the last messages may be unread

@@ -363,9 +363,7 @@ class Service:
 
     def _start_connection(self, connection: Connection) -> None:
         self._totals["spawned"] += 1
-        # Its worker sees an edit of the access rules at once. So do we: what it has
-        # found good must be what stays if the next edit is bad.
-        self._access.check()
+        self._access.check()  # what its worker finds good stays, whatever comes next
         self._pool.submit(connection, self.settings.connect_timeout)
 
     def _connection_ended(
@@ -390,7 +388,6 @@ class Service:
 
     def status(self) -> dict[str, object]:
         """The answer to ``status``; see `status.Status`."""
-        self._access.check()
         return self._status.tell("stopping" if self.stopping else "running")
 
     def reopen(self, asked_by: str) -> None:

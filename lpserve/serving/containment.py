@@ -26,6 +26,7 @@ from breezy.transport import FileExists, LateReadError, NoSuchFile
 from breezy.transport.local import LocalTransport
 
 from ..access import UserRules
+from .links import lead_elsewhere
 from .permits import FIXED, GET, HIDDEN, LOOK, MOVE, PUT, Permits
 
 #: The length of a path, in bytes, that the system refuses (PATH_MAX).
@@ -379,10 +380,13 @@ class ContainedTransport(transport.Transport):
         return self._containment.files.put_file(self._entry(relpath), f, mode)
 
     def rename(self, rel_from: str, rel_to: str) -> None:
-        """See Breezy's."""
-        self._containment.files.rename(
-            self._entry(rel_from, MOVE), self._entry(rel_to, MOVE)
-        )
+        """See Breezy's; but a link in it must not lead elsewhere from there."""
+        old, new = self._entry(rel_from, MOVE), self._entry(rel_to, MOVE)
+        files = self._containment.files
+        moved = os.path.dirname(old) != os.path.dirname(new)
+        if moved and lead_elsewhere(files.abspath(old)):
+            raise errors.PermissionDenied(self._containment.scheme + old)
+        files.rename(old, new)
 
     def move(self, rel_from: str, rel_to: str) -> None:
         """See Breezy's, which copies first."""

@@ -197,8 +197,10 @@ class Permits:
             places.append(self._enter(self._find(parent), name))
         for each in places:
             level = self._rules.least(each.path) if move else each.level
-            if level < WRITE or not self._may_write_branch(each, path):
+            if level < WRITE or not self._may_write_branch(each, path, move):
                 return FIXED
+        if move and not place.control and not self._may_move(path):
+            return FIXED
         return None
 
     def _why_nothing(self, path: str) -> str:
@@ -209,11 +211,22 @@ class Permits:
                 return HIDDEN if level >= WRITE else FIXED
         return HIDDEN
 
-    def _may_write_branch(self, place: _Place, path: str) -> bool:
+    def _may_move(self, path: str) -> bool:
+        """Whether *path* is no directory, or what is shared above it may be written.
+
+        Elsewhere a branch in it would be without the repository that guards it.
+        """
+        if not path or not os.path.isdir(self._base + path):
+            return True
+        return self._may_write_repository(path.rpartition("/")[0], "/shared-storage")
+
+    def _may_write_branch(self, place: _Place, path: str, move: bool) -> bool:
         """Whether *path* is no part of a branch, or its repository may be written too.
 
         The revisions of a branch without a repository of its own are in the next
         shared one above it.
+
+        :param move: it may be the whole ``.bzr``, with a branch in it.
         """
         if not place.control:
             return True
@@ -223,9 +236,18 @@ class Permits:
             name = f"/{path}".partition("/.bzr/")[2]
         # If a link led into it, what it is is not known: it might be a branch.
         known = name or path.endswith(".bzr")
-        if control != ".bzr" or (known and name.split("/")[0] not in _BRANCHES):
+        part = name.split("/")[0]
+        if control != ".bzr":
             return True
-        sign = ""
+        if known and part not in _BRANCHES and not (move and not part):
+            return True
+        return self._may_write_repository(at, "")
+
+    def _may_write_repository(self, at: str, sign: str) -> bool:
+        """Whether the next repository at or above *at* may be written, if there is one.
+
+        :param sign: what shows that the one in *at* counts: below its directory.
+        """
         while True:
             repository = f"{at}/.bzr/repository" if at else ".bzr/repository"
             if os.path.lexists(self._base + repository + sign):

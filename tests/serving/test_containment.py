@@ -246,6 +246,23 @@ class TestTransport(SmartTestCase):
         self.assertEqual(["inner"], self.transport.list_dir("link"))
         self.assertTrue(os.path.exists("outside/inner/file"))
 
+    def test_links_stay(self):
+        """From another place a relative link may lead out of what is served."""
+        os.makedirs("outside")
+        os.makedirs("root/a/b/c")
+        os.makedirs("root/inside")
+        os.symlink("../../../inside", "root/a/b/c/up")
+        os.symlink("c", "root/a/b/to-c")
+        for old, new in (("a/b/c", "c"), ("a/b", "b"), ("a/b/c/up", "up")):
+            self.assertRaises(errors.PermissionDenied, self.transport.rename, old, new)
+        self.transport.rename("a/b/c", "a/b/d")
+        os.unlink("root/a/b/d/up")
+        os.symlink("d/../d", "root/a/b/odd")
+        self.assertRaises(errors.PermissionDenied, self.transport.rename, "a/b", "b")
+        os.unlink("root/a/b/odd")
+        self.transport.rename("a/b", "b")
+        self.assertEqual({"inside", "b", "a"}, set(os.listdir("root")))
+
     def test_home_directories(self):
         os.makedirs("root/home/me")
         for home in ("root/home/me", "root", "root/home/me/"):

@@ -53,6 +53,24 @@ class TestSharedRepository(PermitsCase):
         server = self.serve("[/shared]", "* = rw")
         self.assertEqual([True] * 3, self.changes(server, "shared/mine"))
 
+    def test_no_way_around(self):
+        """Nor by another name for what guards it, or from a place without it."""
+        rules = ("[/]", "* = rw", "[/shared]", "* = r", "[/shared/mine]", "* = rw")
+        server = self.serve(*rules)
+        before = snapshot("root/shared")
+        for old, new in (
+            (b"shared/mine/.bzr", b"shared/mine/y"),
+            (b"shared/mine", b"mine"),
+        ):
+            answer = self.ask(server, Request((b"rename", old, new)), 3)
+            self.assertFalse(answer.good, old)
+        self.assertEqual(before, snapshot("root/shared"))
+        os.mkdir("root/shared/mine/new")
+        answer = self.ask(
+            server, Request((b"rename", b"shared/mine/new", b"shared/mine/.bzr")), 3
+        )
+        self.assertFalse(answer.good)
+
     def test_a_repository_of_its_own(self):
         """One above it, shared or not, does not matter then."""
         self.make_tree("root/shared/sub/own")

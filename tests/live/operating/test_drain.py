@@ -70,7 +70,7 @@ class TestDrain(ClientTestCase):
         wait_until(lambda: self.status()["drained"] is None, "it is seen")
         self.stop_service()
         os.symlink("/etc/hostname", path)
-        self.assertServed()
+        self.assertRefused("the server is out of service, try again later")
 
     def test_fallback_off(self):
         """As with --no-fallback."""
