@@ -18,10 +18,14 @@ import tempfile
 _here = os.path.dirname(os.path.abspath(__file__))
 
 
+def _read(name):
+    with open(os.path.join(_here, name), encoding="utf-8") as file:
+        return file.read()
+
+
 def _version():
     """The version in ``__init__.py``, which cannot be imported without Breezy."""
-    with open(os.path.join(_here, "__init__.py"), encoding="utf-8") as source:
-        return re.search(r'^__version__ = "(.*)"', source.read(), re.M).group(1)
+    return re.search(r'^__version__ = "(.*)"', _read("__init__.py"), re.M).group(1)
 
 
 brz_plugin_name = "lpserve"
@@ -177,6 +181,21 @@ def _native_client():
     return found
 
 
+def _data_files():
+    """Files for below share/: pairs of a directory and what is in it."""
+    found = [
+        (f"share/{place}", [f"packaging/completion/{name}"])
+        for place, name in (
+            ("bash-completion/completions", f"bash/{_client}"),
+            ("zsh/site-functions", f"zsh/_{_client}"),
+            ("fish/vendor_completions.d", f"fish/{_client}.fish"),
+        )
+    ]
+    for page in sorted(glob.glob("doc/_build/man/*.[1-9]", root_dir=_here)):
+        found.append((f"share/man/man{page[-1]}", [page]))
+    return found
+
+
 def _packages():
     """The packages: the plug-in and its folders of modules."""
     found = [_package]
@@ -195,6 +214,7 @@ def _commands():
     from setuptools import Distribution
     from setuptools.errors import ModuleError
 
+    build_py = Distribution().get_command_class("build_py")
     build_scripts = Distribution().get_command_class("build_scripts")
     try:
         # Part of setuptools since 70.1, and of wheel before.
@@ -217,6 +237,12 @@ def _commands():
         def has_ext_modules(self):
             return self.native is not None
 
+    class BuildPy(build_py):
+        def find_package_modules(self, package, package_dir):
+            # The plug-in's directory is also that of this file.
+            found = super().find_package_modules(package, package_dir)
+            return [each for each in found if each[:2] != (_package, "setup")]
+
     class BuildScripts(build_scripts):
         def run(self):
             super().run()
@@ -226,7 +252,7 @@ def _commands():
                     program.write(self.distribution.native)
                 os.chmod(path, 0o755)
 
-    commands = {"build_scripts": BuildScripts}
+    commands = {"build_py": BuildPy, "build_scripts": BuildScripts}
     if bdist_wheel is not None:
 
         class BdistWheel(bdist_wheel):
@@ -255,8 +281,27 @@ if __name__ == "__main__":
         name="brz-lpserve",
         version=brz_plugin_version,
         description="Start bzr+ssh connections at once: a fork server for Breezy",
+        long_description=_read("README"),
+        long_description_content_type="text/plain",
         author="The lpserve developers",
         license="GPL-2.0-or-later",
+        # The second for the program in the wheels of "make dist".
+        license_files=["COPYING", "packaging/musl-COPYRIGHT"],
+        project_urls={"Breezy": "https://www.breezy-vcs.org/"},
+        classifiers=[
+            "Development Status :: 4 - Beta",
+            "Environment :: No Input/Output (Daemon)",
+            "Intended Audience :: System Administrators",
+            "Operating System :: POSIX :: Linux",
+            "Programming Language :: C",
+            "Programming Language :: Python :: 3",
+            "Programming Language :: Python :: 3.10",
+            "Programming Language :: Python :: 3.11",
+            "Programming Language :: Python :: 3.12",
+            "Programming Language :: Python :: 3.13",
+            "Topic :: Software Development :: Version Control",
+        ],
+        keywords=["bazaar", "breezy", "brz", "bzr", "ssh"],
         platforms=["Linux"],
         python_requires=">=3.10",
         package_dir={_package: "."},
@@ -264,6 +309,7 @@ if __name__ == "__main__":
         # What 'lp-serve-setup files' fills in.
         package_data={_package: ["deploy/*"]},
         scripts=["bin/lp-serve-client"],
+        data_files=_data_files(),
         install_requires=["breezy>=3.3,<3.4"],
         extras_require={
             "ssh": ["Twisted[conch]>=24.3"],

@@ -35,6 +35,7 @@ MODULES = (
     "conch",
     "exporter",
     "installation",
+    "packaging",
     "sandbox",
     "service",
     "serving",

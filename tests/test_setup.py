@@ -110,9 +110,9 @@ class TestInstalled(SetupCase):
         super().setUp()
         self.requireFeature(features.ModuleAvailableFeature("setuptools"))
         os.mkdir("source")
-        for name in ("setup.py", "pyproject.toml", "__init__.py"):
+        for name in ("setup.py", "pyproject.toml", "__init__.py", "README", "COPYING"):
             shutil.copy(os.path.join(PLUGIN, name), "source")
-        for name in ("bin", "deploy", "lpserve", "native", "tests"):
+        for name in ("bin", "deploy", "lpserve", "native", "packaging", "tests"):
             shutil.copytree(os.path.join(PLUGIN, name), os.path.join("source", name))
 
     def run_setup(self, *words, **env):
@@ -186,9 +186,15 @@ class TestInstalled(SetupCase):
                 text = wheel.read(info).decode()
                 self.assertContainsString(text, f"Root-Is-Purelib: {pure}\n")
                 self.assertContainsString(text, f"Tag: {tag}")
-                for each in ("__init__.py", "deploy/lpserve.service"):
-                    path = f"breezy/plugins/lpserve/{each}"
-                    self.assertIn(path, wheel.namelist())
+                names = wheel.namelist()
+            # What is no part of the plug-in is not there.
+            found = {n.split("/")[3] for n in names if n.startswith("breezy/")}
+            self.assertEqual({"__init__.py", "deploy", "lpserve", "tests"}, found)
+            # What shells complete.
+            shared = {n.partition("/data/")[2] for n in names if "/data/" in n}
+            self.assertIn(
+                "share/fish/vendor_completions.d/lp-serve-client.fish", shared
+            )
             shutil.rmtree(os.path.join("source", "build"))
 
 
