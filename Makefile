@@ -10,6 +10,11 @@
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
 #              names of benchmarks; make graph, doc/connection_time.png alone
 # make compare the same connections on this checkout and on BASE=REVISION, in turn
+# make dist    what is uploaded to PyPI, in dist/: source and wheels
+# make deb     Debian's packages, in build/deb/; it needs their build dependencies
+# make check-packages  builds Debian's packages and the container in fresh roots of
+#              Debian, and tries them there; it needs root, mmdebstrap, systemd-nspawn
+#              and a mirror; SUITE=trixie for another Debian
 #
 # Each sets up what it needs in .venv. PYTHON chooses the Python, PORT and SERVE
 # where the server of "make serve" listens and what it serves.
@@ -35,7 +40,11 @@ BASE = HEAD
 SERVE = .serve
 PORT = 5022
 
-.PHONY: demo serve stop check check-odd static test soak bench graph compare clean
+# On which Debian 'make check-packages' tries the packages.
+SUITE = bookworm
+
+.PHONY: demo serve stop check check-odd static test soak bench graph compare clean \
+	dist deb check-packages
 
 demo: $(VENV)/installed
 	@$(BIN)/python demo/demo.py
@@ -75,6 +84,17 @@ graph: $(VENV)/drawing
 
 compare: $(VENV)/ready
 	$(BIN)/python benchmarks/compare.py $(BENCH) $(BASE)
+
+dist: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine wheel
+	$(BIN)/python packaging/dist.py dist
+	$(BIN)/twine check --strict dist/*
+
+deb:
+	packaging/make-deb build/deb
+
+check-packages:
+	python3 packaging/trydeb.py $(SUITE) build/packages/$(SUITE)
 
 # What the tests need. They run the checkout, not what is installed with it.
 # One of another Python is made anew.
