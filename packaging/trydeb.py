@@ -58,10 +58,14 @@ def say(text: str) -> None:
     print(f"==== {text}", flush=True)
 
 
+def _cache(directory: str) -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(directory)), "roots")
+
+
 def build(suite: str, directory: str) -> tuple[list[str], list[str]]:
     """Build the packages, and once more as a newer version; the paths of both."""
     say("build")
-    root = Root.create(suite, f"{directory}/build", f"{directory}/../roots")
+    root = Root.create(suite, f"{directory}/build", _cache(directory))
     files = subprocess.check_output(
         ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=HERE
     )
@@ -97,7 +101,7 @@ def _packages(root: Root, name: str) -> list[str]:
 def prepare(suite: str, directory: str, packages: list[str], newer: list[str]) -> Root:
     """A root with the minimum and systemd; what will be installed is downloaded."""
     say("prepare a root")
-    root = Root.create(suite, f"{directory}/root", f"{directory}/../roots")
+    root = Root.create(suite, f"{directory}/root", _cache(directory))
     root.install("systemd", "systemd-sysv", "dbus")
     for name, paths in (("1", packages), ("2", newer)):
         os.makedirs(root.at(f"debs/{name}"))
