@@ -9,6 +9,7 @@ from .. import loader_of
 
 MODULES = (
     "test_completion",
+    "test_debian",
     "test_dist",
 )
 
