@@ -250,9 +250,9 @@ def purge(machine: Machine) -> None:
         raise RuntimeError("left behind:\n" + "\n".join(left))
     machine.sh("test -d /srv/bzr/alice/trunk/.bzr; getent passwd bzr; sshd -t")
     said = machine.sh(
-        "systemctl list-units --all --no-legend 'lpserve*'; ps -e -o args"
+        "systemctl list-units --all --no-legend 'lpserve*'; ps -u bzr -o args= || true"
     )
-    if "lpserve" in said or "lp-serve" in said:
+    if said:
         raise RuntimeError(f"still running:\n{said}")
 
 
