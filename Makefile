@@ -12,9 +12,11 @@
 # make compare the same connections on this checkout and on BASE=REVISION, in turn
 # make dist    what is uploaded to PyPI, in dist/: source and wheels
 # make deb     Debian's packages, in build/deb/; it needs their build dependencies
-# make check-packages  builds Debian's packages and the container in fresh roots of
-#              Debian, and tries them there; it needs root, mmdebstrap, systemd-nspawn
-#              and a mirror; SUITE=trixie for another Debian
+# make check-packages  builds Debian's packages in a fresh root of Debian, and tries
+#              them in another; it needs root, mmdebstrap, systemd-nspawn and a mirror;
+#              SUITE=trixie for another Debian
+# make check-container  builds and tries deploy/Containerfile, after check-packages; it
+#              needs root and buildah
 #
 # Each sets up what it needs in .venv. PYTHON chooses the Python, PORT and SERVE
 # where the server of "make serve" listens and what it serves.
@@ -44,7 +46,7 @@ PORT = 5022
 SUITE = bookworm
 
 .PHONY: demo serve stop check check-odd static test soak bench graph compare clean \
-	dist deb check-packages
+	dist deb check-packages check-container
 
 demo: $(VENV)/installed
 	@$(BIN)/python demo/demo.py
@@ -95,6 +97,9 @@ deb:
 
 check-packages:
 	python3 packaging/trydeb.py $(SUITE) build/packages/$(SUITE)
+
+check-container:
+	packaging/try-container build/packages/roots/$(SUITE).tar build/packages/container
 
 # What the tests need. They run the checkout, not what is installed with it.
 # One of another Python is made anew.
