@@ -43,7 +43,8 @@ class Root:
             words = ["mmdebstrap", "--variant=minbase", suite, minimum + ".new", MIRROR]
             subprocess.run([*words[:-2], "--format=tar", *words[-2:]], check=True)
             os.rename(minimum + ".new", minimum)
-        shutil.rmtree(path, ignore_errors=True)
+        if os.path.exists(path):
+            shutil.rmtree(path)
         os.makedirs(path)
         subprocess.run(["tar", "-C", path, "-xf", minimum], check=True)
         root = cls(path)
