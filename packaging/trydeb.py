@@ -28,6 +28,7 @@ from roots import Machine, Root
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 USERS = ("alice", "bob")
+UNITS = "lpserve.socket lpserve lpserve-ssh lpserve-exporter"
 #: Where the packages make files, besides those that dpkg knows.
 PLACES = "/etc /run /srv /tmp /usr /var/cache /var/lib /var/log"
 #: Files of others that change.
@@ -199,7 +200,7 @@ def upgrade(machine: Machine) -> None:
     version = machine.sh("dpkg-query -W -f '${Version}' brz-lpserve")
     if not version.endswith("+new"):
         raise RuntimeError(f"not upgraded: {version}")
-    machine.sh("systemctl is-active lpserve lpserve-ssh")
+    machine.sh(f"systemctl is-active {UNITS}")
     if _generation(machine) == generation:
         raise RuntimeError("the service did not reload")
 
@@ -242,7 +243,7 @@ def _files(machine: Machine, name: str) -> None:
 
 def purge(machine: Machine) -> None:
     """Purge, and look what is left."""
-    machine.sh("apt-get purge -y -qq brz-lpserve brz-lpserve-ssh 2>&1")
+    machine.sh("apt-get purge -y -qq 'brz-lpserve*' 2>&1")
     _files(machine, "after")
     left = machine.sh("comm -13 /tmp/before /tmp/after").split()
     left = [each for each in left if not each.startswith("/srv/bzr")]
@@ -250,7 +251,7 @@ def purge(machine: Machine) -> None:
         raise RuntimeError("left behind:\n" + "\n".join(left))
     machine.sh("test -d /srv/bzr/alice/trunk/.bzr; getent passwd bzr; sshd -t")
     said = machine.sh(
-        "systemctl list-units --all --no-legend 'lpserve*'; ps -u bzr -o args= || true"
+        "systemctl list-units --no-legend 'lpserve*'; ps -u bzr -o args= || true"
     )
     if said:
         raise RuntimeError(f"still running:\n{said}")
@@ -264,12 +265,12 @@ def main(suite: str, directory: str) -> None:
         # What the packages need is there already; we look for what is theirs.
         machine.sh(
             "apt-get install -y -qq --no-install-recommends brz "
-            "openssh-server python3-twisted"
+            "openssh-server python3-twisted python3-prometheus-client"
         )
         _files(machine, "before")
         say("install")
         machine.sh("apt-get install -y -qq /debs/1/*.deb 2>&1")
-        machine.sh("systemctl is-active lpserve lpserve-ssh")
+        machine.sh(f"systemctl is-active {UNITS}")
         print(
             machine.sh(
                 "systemctl --failed --no-legend; cat /etc/lpserve/breezy.conf; "

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 
+from breezy.commands import plugin_cmds
 from breezy.tests import TestCaseInTempDir, features
 
 from ... import __name__ as plugin_name
@@ -96,8 +97,7 @@ class TestBrz(BashCase):
         with open("brz.sh", "w") as file:
             file.write(shown)
         found = self.complete("brz.sh", "_brz", "brz", "lp-serve")
-        self.assertEqual(
-            {"lp-serve", "lp-serve-client", "lp-serve-control", "lp-serve-ssh"}, found
-        )
+        ours = {n for n in plugin_cmds.keys() if n.startswith("lp-serve")}  # noqa: SIM118
+        self.assertEqual(ours, found)
         found = self.complete("brz.sh", "_brz", "brz", "lp-serve-client", "--no-f")
         self.assertEqual({"--no-fallback"}, found)
