@@ -161,6 +161,7 @@ def use(machine: Machine) -> None:
         raise RuntimeError(f"a command was not refused: {said}")
     if machine.sh("stat -c %U /srv/bzr/alice/trunk /srv/bzr/bob/trunk") != "bzr\nbzr\n":
         raise RuntimeError("nothing was pushed")
+    print(machine.sh("brz lp-serve-setup check"))
     status = machine.sh('su -s /bin/sh -c "brz lp-serve-control status" bzr')
     print(status.strip())
 
