@@ -41,6 +41,7 @@ MODULES = (
     "serving",
     "ssh",
     "warm",
+    "manual",
     "blackbox",
     "live",
 )
