@@ -9,12 +9,15 @@
 #              connections counted
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
 #              names of benchmarks; make graph, doc/connection_time.png alone
+# make html    the manual, in build/html; make man, its man pages, in doc/_build/man
 # make compare the same connections on this checkout and on BASE=REVISION, in turn
 # make dist    what is uploaded to PyPI, in dist/: source and wheels
 # make deb     Debian's packages, in build/deb/; it needs their build dependencies
 # make check-packages  builds Debian's packages in a fresh root of Debian, and tries
 #              them in another; it needs root, mmdebstrap, systemd-nspawn and a mirror;
 #              SUITE=trixie for another Debian
+# make check-manual  types the manual's commands for root in such roots, after
+#              check-packages
 # make check-container  builds and tries deploy/Containerfile, after check-packages; it
 #              needs root and buildah
 #
@@ -46,7 +49,7 @@ PORT = 5022
 SUITE = bookworm
 
 .PHONY: demo serve stop check check-odd static test soak bench graph compare clean \
-	dist deb check-packages check-container
+	html man dist deb check-packages check-manual check-container
 
 demo: $(VENV)/installed
 	@$(BIN)/python demo/demo.py
@@ -87,7 +90,17 @@ graph: $(VENV)/drawing
 compare: $(VENV)/ready
 	$(BIN)/python benchmarks/compare.py $(BENCH) $(BASE)
 
-dist: $(VENV)/ready
+MANUAL = $(CHECKOUT) $(BIN)/sphinx-build -q -W --keep-going
+
+html: $(VENV)/writing
+	$(MANUAL) -b html doc build/html
+
+# Not below build/, which setuptools leaves out of a source distribution.
+man: $(VENV)/writing
+	$(MANUAL) -b man -d build/man-trees doc doc/_build/man
+
+# The source distribution has the man pages.
+dist: $(VENV)/ready man
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine wheel
 	$(BIN)/python packaging/dist.py dist
 	$(BIN)/twine check --strict dist/*
@@ -97,6 +110,10 @@ deb:
 
 check-packages:
 	python3 packaging/trydeb.py $(SUITE) build/packages/$(SUITE)
+
+check-manual:
+	python3 packaging/trymanual.py $(SUITE) build/packages/$(SUITE) \
+	    build/packages/$(SUITE)/build/build/1/brz-lpserve*_*.deb
 
 check-container:
 	packaging/try-container build/packages/roots/$(SUITE).tar build/packages/container
@@ -122,5 +139,10 @@ $(VENV)/drawing: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[bench]'
 	@touch $@
 
+# What the manual needs besides.
+$(VENV)/writing: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[doc]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) build doc/_build *.egg-info .mypy_cache .ruff_cache

@@ -325,5 +325,6 @@ if __name__ == "__main__":
                 "setuptools>=70.1",
             ],
             "bench": ["matplotlib>=3.7"],
+            "doc": ["Sphinx>=5.3"],
         },
     )

@@ -7,6 +7,7 @@ Those that need root or another machine are run by packaging/trymanual.py.
 
 import os
 import pwd
+import re
 import shlex
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import sys
 
 from breezy.tests import features
 
-from ..harness import DEADLINE, LiveTestCase
+from ..harness import DEADLINE, PLUGIN, LiveTestCase
 from .sources import load, pages
 
 ssh_keygen = features.ExecutableFeature("ssh-keygen")
@@ -100,13 +101,21 @@ class TestCommands(LiveTestCase):
             directory=self.root, allow_writes=True, warm_repositories=0, spare_workers=1
         )
 
-    def script(self, page):
-        """The commands of a page, for this directory instead of a host's."""
-        text = "".join(
+    def commands(self, page):
+        """The commands of a page; of README those of an account with pipx."""
+        if page == "README":
+            with open(os.path.join(PLUGIN, "README"), encoding="utf-8") as file:
+                part = file.read().partition("as the account that serves")[2]
+            return "".join(re.findall(r"^    (.*\n)", part, re.M))
+        return "".join(
             block.text
             for block in self.blocks.find_blocks(pages()[page])
             if block.kind in self.blocks.RUN_IN_CHECK
         )
+
+    def script(self, page):
+        """The commands of a page, for this directory instead of a host's."""
+        text = self.commands(page)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -152,6 +161,9 @@ class TestCommands(LiveTestCase):
         self.assertIn("bob", said)
         self.assertPathExists("copy/.bzr")
         self.assertPathExists("user-home/branches/hello/.bzr")
+
+    def test_readme(self):
+        self.assertIn("alice: SHA256:", self.run_page("README"))
 
     def test_installing(self):
         said = self.run_page("installing")
