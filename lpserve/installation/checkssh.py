@@ -26,12 +26,15 @@ _BANNER = "SSH-2.0-lpserve"
 
 
 def is_used(place: Place) -> bool:
-    """Whether somebody wants 'lp-serve-ssh' to run."""
-    return (
-        place.option("authorized_keys") is not None
-        or os.path.isdir(place.keys_directory)
-        or find_unit(UNIT, place.units) is not None
-    )
+    """Whether somebody wants 'lp-serve-ssh' to run.
+
+    A breezy.conf that names its keys is not enough where the service has a unit: Debian
+    has it in a package of its own, and the file in that of the service.
+    """
+    if os.path.isdir(place.keys_directory) or find_unit(UNIT, place.units) is not None:
+        return True
+    named = place.option("authorized_keys") is not None
+    return named and find_unit("lpserve.service", place.units) is None
 
 
 def check_ssh(place: Place, settings: Settings) -> Iterator[Finding]:

@@ -232,6 +232,12 @@ class TestBroken(BrokenCase):
         self.set("listen", "5022")
         self.assertFinds(("listen must be HOST:PORT, not 5022", "0.0.0.0:5022"))
 
+    def test_no_lp_serve_ssh(self):
+        """breezy.conf of Debian names its keys, also where it is not installed."""
+        for name in ("keys", "host_key", "units/lpserve-ssh.service"):
+            self.remove(name)
+        self.assertFinds()
+
     def test_port_of_another(self):
         """Somebody else answers where lp-serve-ssh should."""
         with socket.create_server(("127.0.0.1", 0)) as server:
