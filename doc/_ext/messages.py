@@ -122,7 +122,7 @@ def _called(node: ast.AST) -> str:
 
 def _strings(tree: ast.Module) -> Iterator[str]:
     """The strings in a module that may be messages."""
-    passed = set()
+    passed: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr) or _called(node) in _NOT_IN:
             passed.update(each for each in ast.walk(node) if each is not node)
@@ -141,7 +141,7 @@ def collect_messages(root: str) -> dict[str, str]:
 
     :param root: the directory of the plug-in's source.
     """
-    found = {}
+    found: dict[str, str] = {}
     names = glob.glob("**/*.py", root_dir=f"{root}/lpserve", recursive=True)
     for name in sorted(names):
         if name in _NO_MESSAGES + _IN_C or name.startswith(_INSTALLATION):
@@ -181,7 +181,7 @@ def collect_findings(root: str) -> list[tuple[str, str, str]]:
 
 def collect_refusals(root: str) -> dict[str, str]:
     """The messages of "lp-serve-setup" that are no findings."""
-    found = {}
+    found: dict[str, str] = {}
     known = {what for _, what, _ in collect_findings(root)}
     for path in sorted(glob.glob(f"{root}/lpserve/{_INSTALLATION}*.py")):
         with open(path, encoding="utf-8") as file:

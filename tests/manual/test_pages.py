@@ -107,6 +107,17 @@ class TestNames(TestCaseInTempDir):
             self.assertNotIn(".. code-block:: sh", text, page)
             self.assertNotIn(".. code-block:: console", text, page)
 
+    def test_commands_for_root(self):
+        """The pages with commands for root are those that packaging/ types."""
+        path = os.path.join(PLUGIN, "packaging", "trymanual.py")
+        if not os.path.exists(path):
+            raise TestSkipped("packaging/ is not here")
+        with open(path, encoding="utf-8") as file:
+            typed = re.search(r"^PAGES = \((.*)\)$", file.read(), re.M)[1]
+        for page, text in pages().items():
+            if any(block.kind == "root" for block in self.blocks.find_blocks(text)):
+                self.assertIn(f'"{page}"', typed)
+
     def test_every_page_is_reached(self):
         named = set()
         for page, text in pages().items():
