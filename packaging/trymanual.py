@@ -115,7 +115,8 @@ mkdir -p /run/sshd
 /usr/sbin/sshd
 su -l bzr -c '{account}'
 su -l alice -c '{user}'
-su -l bzr -c 'brz lp-serve-control shutdown; kill $(cat /run/sshd.pid) || true'
+su -l bzr -c 'brz lp-serve-control shutdown'
+kill $(cat /run/sshd.pid)
 """
 
 
