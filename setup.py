@@ -323,6 +323,7 @@ if __name__ == "__main__":
                 "ruff>=0.6",
                 "mypy>=1.8",
                 "setuptools>=70.1",
+                "Sphinx>=5.3",
             ],
             "bench": ["matplotlib>=3.7"],
             "doc": ["Sphinx>=5.3"],
