@@ -205,7 +205,9 @@ def _verbs(data: bytes) -> dict[str, int]:
     for number in range(_MOST_VERBS):
         offset = _VERBS + number * _EACH_VERB
         count, name = _counted.unpack_from(data, offset)
-        if count and name:
+        if not name:
+            break  # they are filled one after the other
+        if count:
             shown = _shown(name)
             found[shown] = found.get(shown, 0) + count
     return found
