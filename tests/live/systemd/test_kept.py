@@ -37,7 +37,8 @@ class TestKept(SystemdCase, WarmCase):
         self.assertEqual(("warm", 3), (entry["state"], entry["revisions"]))
         self.use("one")
         self.use("two")
-        self.rest()
+        # A worker reports what it has used after it has answered.
+        self.wait_for_totals(ended=2)
         self.assertEqual(1, self.entry("one")["hits"])
         self.assertEqual(1, self.entry("two")["hits"])
         said = self.log_text(start)
