@@ -22,6 +22,7 @@ Offsets in bytes; numbers are of 8 bytes in the order of this machine:
     32    bytes that were read from the client
     40    bytes that were written to it
     48    when the first of them was, in ns of the monotonic clock; 0: not yet
+    56    how many of the verbs below there are, and 256 times the repositories
     64    verb of the request, 64 bytes with its length in the first
     128   path that it names, 256 bytes likewise
     384   32 verbs with their counts: 8 bytes for the count, 56 as above
@@ -48,7 +49,7 @@ OTHER = "other"
 STATE, BYTES_IN, BYTES_OUT, FIRST_BYTE = 2, 4, 5, 6
 #: The state of a worker that waits for its client.
 WAITING = 2
-_SERIAL, _SEQUENCE, _REQUESTS = 0, 1, 3
+_SERIAL, _SEQUENCE, _REQUESTS, _FILLED = 0, 1, 3, 7
 _VERB, _PATH, _VERBS, _REPOSITORIES = 64, 128, 384, 2432
 _MOST_VERBS, _MOST_REPOSITORIES = 32, 6
 _EACH_VERB, _EACH_REPOSITORY = 64, 256
@@ -57,7 +58,7 @@ _TRIES = 8
 
 # In the native order: only so a number is written at once.
 _number = struct.Struct("Q")
-_head = struct.Struct("7Q")
+_head = struct.Struct("8Q")
 _request = struct.Struct("64p256p")
 _counted = struct.Struct("Q56p")
 _path = struct.Struct("256p")
@@ -119,6 +120,7 @@ class Slot:
             offset = _VERBS + number * _EACH_VERB
             _counted.pack_into(self._view, offset, 0, verb)
             self._verbs[verb] = offset // _number.size
+            self.numbers[_FILLED] += 1
         return self._verbs[verb]
 
     def _add_path(self, path: bytes) -> None:
@@ -127,6 +129,7 @@ class Slot:
             offset = _REPOSITORIES + number * _EACH_REPOSITORY
             _path.pack_into(self._view, offset, path)
             self._paths.add(path)
+            self.numbers[_FILLED] += 256
 
 
 def unread() -> Slot:
@@ -144,13 +147,12 @@ def use(slot: Slot) -> None:
     current = slot
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entry:
     """What a slot says; a worker without one has said nothing.
 
     :ivar state: one of `STATES`.
     :ivar verb, repository: of the last request; "" if there was none.
-    :ivar first_byte: in seconds of `time.monotonic`, or None.
     :ivar verbs: how many requests there were of each.
     :ivar repositories: the first few that requests have named.
     """
@@ -161,13 +163,12 @@ class Entry:
     requests: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    first_byte: float | None = None
     verbs: dict[str, int] = field(default_factory=dict)
     repositories: list[str] = field(default_factory=list)
 
 
-def read(view: Any, serial: int) -> Entry:
-    """What is in a slot; nothing, if another worker has written it.
+def take_snapshot(view: Any, serial: int) -> bytes:
+    """What is in a slot, for `decode`; b"" if another worker has written it.
 
     :param view: the bytes of the slot, which may change any time.
     :param serial: of the worker whose it is.
@@ -179,14 +180,40 @@ def read(view: Any, serial: int) -> Entry:
         after = _number.unpack_from(view, _SEQUENCE * _number.size)[0]
         if sequence == after and not sequence % 2:
             break
-    owner, _, state, requests, taken, given, first = _head.unpack_from(data)
-    if owner != serial:
+    head = _head.unpack_from(data)
+    if head[_SERIAL] != serial:
+        return b""
+    verbs, paths = _filled(head[_FILLED])
+    return data[:verbs] + data[_REPOSITORIES:paths]
+
+
+def _filled(number: int) -> tuple[int, int]:
+    """Where the verbs and the repositories of a slot end."""
+    verbs, paths = min(number & 255, _MOST_VERBS), number >> 8
+    end = _REPOSITORIES + min(paths, _MOST_REPOSITORIES) * _EACH_REPOSITORY
+    return _VERBS + verbs * _EACH_VERB, end
+
+
+def first_byte_of(snapshot: bytes) -> float | None:
+    """When the first byte was written, in seconds of `time.monotonic`, or None."""
+    if not snapshot:
+        return None
+    found = _number.unpack_from(snapshot, FIRST_BYTE * _number.size)[0]
+    return found / 1e9 if found else None
+
+
+def decode(snapshot: bytes) -> Entry:
+    """What is in a snapshot; b"" says nothing."""
+    if not snapshot:
         return Entry()
-    verb, path = _request.unpack_from(data, _VERB)
-    repositories = [
-        _path.unpack_from(data, _REPOSITORIES + number * _EACH_REPOSITORY)[0]
-        for number in range(_MOST_REPOSITORIES)
-    ]
+    _, _, state, requests, taken, given, _, number = _head.unpack_from(snapshot)
+    verb, path = _request.unpack_from(snapshot, _VERB)
+    end = _filled(number)[0]
+    verbs: dict[str, int] = {}
+    for count, name in _counted.iter_unpack(snapshot[_VERBS:end]):
+        if count:
+            shown = _shown(name)
+            verbs[shown] = verbs.get(shown, 0) + count
     return Entry(
         STATES[state] if state < len(STATES) else BUSY,
         _shown(verb),
@@ -194,23 +221,9 @@ def read(view: Any, serial: int) -> Entry:
         requests,
         taken,
         given,
-        first / 1e9 if first else None,
-        _verbs(data),
-        [_shown_path(each) for each in repositories if each],
+        verbs,
+        [_shown_path(each) for (each,) in _path.iter_unpack(snapshot[end:]) if each],
     )
-
-
-def _verbs(data: bytes) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for number in range(_MOST_VERBS):
-        offset = _VERBS + number * _EACH_VERB
-        count, name = _counted.unpack_from(data, offset)
-        if not name:
-            break  # they are filled one after the other
-        if count:
-            shown = _shown(name)
-            found[shown] = found.get(shown, 0) + count
-    return found
 
 
 def _shown(data: bytes) -> str:

@@ -7,7 +7,14 @@ import random
 from breezy.tests import TestCase
 
 from ..lpserve import scoreboard
-from ..lpserve.scoreboard import SIZE, Entry, Slot, read
+from ..lpserve.scoreboard import (
+    SIZE,
+    Entry,
+    Slot,
+    decode,
+    first_byte_of,
+    take_snapshot,
+)
 
 
 class TestSlot(TestCase):
@@ -17,7 +24,7 @@ class TestSlot(TestCase):
         self.slot = Slot(memoryview(self.memory), 7)
 
     def read(self, serial=7):
-        return read(self.memory, serial)
+        return decode(take_snapshot(self.memory, serial))
 
     def test_connection(self):
         self.slot.begin()
@@ -37,7 +44,7 @@ class TestSlot(TestCase):
         self.assertEqual(("idle", 3, 5, 7), (found.state, *self.amounts(found)))
         self.assertEqual({"hello": 1, "get": 2}, found.verbs)
         self.assertEqual(["/a/bé", "/"], found.repositories)
-        self.assertEqual(1.5, found.first_byte)
+        self.assertEqual(1.5, first_byte_of(take_snapshot(self.memory, 7)))
         self.slot.begin()  # another one, after a rehearsed one
         self.assertEqual(Entry(), self.read())
 
@@ -74,7 +81,7 @@ class TestSlot(TestCase):
         for _ in range(500):
             memory = bytearray(chooser.randbytes(SIZE))
             memory[:8] = (7).to_bytes(8, "little")
-            found = read(memory, 7)
+            found = decode(take_snapshot(memory, 7))
             texts = [found.verb, found.repository, *found.verbs, *found.repositories]
             for text in texts:
                 self.assertTrue(text.isprintable(), repr(text))
@@ -90,7 +97,8 @@ class TestSlot(TestCase):
         half = bytearray(before)
         half[8], half[64:70] = 3, b"\5halfo"
         for times, verb in ((1, "get"), (100, "halfo")):
-            self.assertEqual(verb, read(_Written(self.memory, half, times), 7).verb)
+            found = take_snapshot(_Written(self.memory, half, times), 7)
+            self.assertEqual(verb, decode(found).verb)
 
 
 class _Written(bytearray):

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .. import scoreboard
 from ..channel import OUTCOMES
 from .accesslog import AccessLog
 from .board import Board
@@ -18,10 +18,14 @@ from .connection import Connection, Worker
 from .histograms import LONG, Histogram
 from .moments import moment
 from .processes import usage
+from .records import Record
 from .usages import Usages
 
 #: How a connection ends.
 RESULTS = ENDED, GONE, FAILED, EVICTED = ("ended", "gone", "failed", "evicted")
+#: Connections whose lines are written at once where nobody waits for them. One alone
+#: takes ten times as long as each of many, because nothing of it is in a CPU's caches.
+AT_ONCE = 64
 
 
 class Accounts:
@@ -39,6 +43,7 @@ class Accounts:
         self.counts: Counter[str] = Counter()
         self._results: Counter[tuple[str, str]] = Counter()
         self._history: deque[str] = deque(maxlen=0)
+        self._unwritten: list[Record] = []
         self._histograms = {
             "hand_over": Histogram(),
             "wait": Histogram(),
@@ -50,10 +55,20 @@ class Accounts:
         self._usages = Usages()
         self._started = time.time()
 
-    def keep(self, most: int) -> None:
-        """Keep that many of the connections that have ended."""
+    def keep(self, most: int, access_log: str | None) -> None:
+        """Keep the last connections that have ended.
+
+        :param most: how many of them.
+        :param access_log: the path of a file that has all of them from now on, or None.
+        """
+        self._write()
+        self.access_log.use(access_log)
         if most != self._history.maxlen:
             self._history = deque(self._history, maxlen=most)
+
+    def close(self) -> None:
+        """Write no more lines."""
+        self.access_log.close()
 
     def handed_over(self, connection: Connection) -> None:
         """A worker has got *connection*."""
@@ -105,44 +120,43 @@ class Accounts:
 
     def ended(self, connection: Connection, worker: Worker, end: ExitStatus) -> str:
         """Enter a connection that has ended; how it has: one of `RESULTS`."""
-        now = time.monotonic()
+        seconds = time.monotonic() - connection.started
         how = _result(connection, end)
-        entry = self.board.read(worker.serial)
-        first = None
-        if entry.first_byte and connection.started <= entry.first_byte <= now:
-            first = entry.first_byte - connection.started
-            self._histograms["first_byte"].observe(first)
-        self._histograms["duration"].observe(now - connection.started)
+        snapshot = self.board.take_snapshot(worker.serial)
+        first = scoreboard.first_byte_of(snapshot)
+        if first is not None:
+            first -= connection.started
+            if 0 <= first <= seconds:
+                self._histograms["first_byte"].observe(first)
+            else:
+                first = None
+        self._histograms["duration"].observe(seconds)
         self._results[how, connection.door] += 1
-        used = worker.child.usage if worker.child is not None else None
-        cpu = used.ru_utime + used.ru_stime if used is not None else 0.0
+        pid, cpu, memory = None, 0.0, None
+        if worker.child is not None:
+            pid = worker.child.pid
+            if (used := worker.child.usage) is not None:
+                cpu, memory = used.ru_utime + used.ru_stime, used.ru_maxrss << 10
         self._cpu += cpu
-        record = {
-            "since": moment(connection.started),
-            "until": moment(now),
-            "seconds": round(now - connection.started, 3),
-            "pid": worker.child.pid if worker.child is not None else None,
-            "user": connection.user,
-            "peer": connection.address,
-            "door": connection.door,
-            "how": how,
-            "exit": str(end),
-            "first_byte": None if first is None else round(first, 6),
-            "repositories": entry.repositories,
-            "verbs": entry.verbs,
-            "requests": entry.requests,
-            "bytes_in": entry.bytes_in,
-            "bytes_out": entry.bytes_out,
-            "cpu": round(cpu, 3),
-            "peak_memory": used.ru_maxrss << 10 if used is not None else None,
-        }
-        line = json.dumps(record, ensure_ascii=False)
-        self._history.append(line)
-        self.access_log.write(line)
+        who = (pid, connection.user, connection.address, connection.door)
+        times = (time.time(), seconds, first)
+        record = Record(*who, how, end, *times, snapshot, cpu, memory)
+        self._unwritten.append(record)
+        if self.access_log.path is not None or len(self._unwritten) >= AT_ONCE:
+            self._write()
         return how
+
+    def _write(self) -> None:
+        """Make lines of those that have ended since this was called last."""
+        lines = [each.line() for each in self._unwritten]
+        self._unwritten.clear()
+        self._history.extend(lines)
+        for line in lines:
+            self.access_log.write(line)
 
     def history(self, most: int | None) -> str:
         """What ``history`` answers: JSON; the last one is the last."""
+        self._write()
         found: Sequence[str] = list(self._history)
         if most is not None:
             found = found[len(found) - most :] if most < len(found) else found

@@ -83,7 +83,8 @@ class Admission(Observer):
     def ask(self, connection: Connection) -> None:
         """Start *connection*, now or when there is a place, or refuse it."""
         connection.observer = self
-        self._admit()
+        if self._queue:
+            self._admit()
         fault = self._fault(connection)
         if fault is None:
             self._let_in(connection)
@@ -115,8 +116,8 @@ class Admission(Observer):
     def released(self, connection: Connection) -> None:
         """See `connection.Observer`."""
         self._open -= 1
-        self._users -= Counter((connection.user,))
-        self._addresses -= Counter((connection.address,))
+        _count_down(self._users, connection.user)
+        _count_down(self._addresses, connection.address)
         if self._queue and not self._admitting:
             # Later: whoever has ended the connection is in the middle of it.
             self._admitting = True
@@ -192,3 +193,10 @@ class Admission(Observer):
 
     def _turn(self, connection: Connection) -> tuple[int, float]:
         return self._users[connection.user], connection.started
+
+
+def _count_down(counts: Counter[str], name: str) -> None:
+    """One less of *name*, which is forgotten at 0."""
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]

@@ -70,8 +70,12 @@ class Board:
 
     def read(self, serial: int) -> scoreboard.Entry:
         """What the worker has written."""
+        return scoreboard.decode(self.take_snapshot(serial))
+
+    def take_snapshot(self, serial: int) -> bytes:
+        """The same, for `scoreboard.decode`."""
         slot = self._slots.get(serial)
         if slot is None or self._mapping is None:
-            return scoreboard.Entry()
+            return b""
         start = slot * scoreboard.SIZE
-        return scoreboard.read(self._mapping.view[start:], serial)
+        return scoreboard.take_snapshot(self._mapping.view[start:], serial)

@@ -212,7 +212,7 @@ class Service:
             self._doors.close()
             self._systemd.close()
             self._loop.close()
-            self._accounts.access_log.close()
+            self._accounts.close()
             self._board.close()
         if self._fault is not None:
             raise self._fault
@@ -317,8 +317,7 @@ class Service:
     def _use_settings(self) -> None:
         settings = self.settings
         self._admission.use(Limits.of(settings))
-        self._accounts.keep(settings.history)
-        self._accounts.access_log.use(settings.access_log)
+        self._accounts.keep(settings.history, settings.access_log)
         self._pool.hangup_timeout = settings.hangup_timeout
         self._pool.resize(settings.spare_workers, settings.max_spare_workers)
         try:

@@ -63,7 +63,7 @@ class TestAccounts(TestCase):
         return self.accounts.ended(connection, worker, ExitStatus(kind, number))
 
     def test_results(self):
-        self.accounts.keep(10)
+        self.accounts.keep(10, None)
         for expected, end in (
             ("ended", {}),
             ("ended", {"client_gone": True}),
@@ -100,14 +100,14 @@ class TestAccounts(TestCase):
         """The last ones, and not more than are to be kept."""
         for number in range(3):
             self.end(f"lost{number}")
-        self.accounts.keep(3)
+        self.accounts.keep(3, None)
         for number in range(5):
             self.end(f"u{number}")
         self.assertEqual(["u2", "u3", "u4"], self.users(None))
         self.assertEqual(["u3", "u4"], self.users(2))
         self.assertEqual([], self.users(0))
         self.assertEqual(["u2", "u3", "u4"], self.users(100))
-        self.accounts.keep(1)
+        self.accounts.keep(1, None)
         self.assertEqual(["u4"], self.users(None))
 
     def users(self, most):
