@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from stat import S_ISLNK
 from typing import NamedTuple
 
-from ..access import CONTROL, NONE, READ, WRITE, UserRules, owner
+from ..access import CONTROL, NONE, READ, WRITE, Rules, UserRules, owner
 
 #: What an operation does with a path: looks whether it exists, or lists the directory;
 #: reads the file; changes it or its entry in a directory; changes what is below it too.
@@ -255,3 +255,10 @@ class Permits:
             if not at:
                 return True
             at, sign = at.rpartition("/")[0], "/shared-storage"
+
+
+def practise(rules: Rules, root: str) -> None:
+    """Ask *rules* of a path, as a connection does."""
+    asked = Permits(rules.for_user("spare"), root)
+    asked.begin_request()
+    asked.refuse("practice/.bzr/branch-format", GET)

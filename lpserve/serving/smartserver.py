@@ -30,7 +30,6 @@ from . import adaptation, memorylimit
 from .containment import Containment
 from .medium import PipeMedium
 from .patience import STDERR_PATIENCE, StandardError, write_aside
-from .permits import GET, Permits
 
 #: Exit statuses of a connection, as those of ``brz``.
 OK, USER_ERROR, INTERNAL_ERROR = 0, 3, 4
@@ -53,10 +52,6 @@ class ConnectionServer:
     def restrict(self, rules: UserRules) -> None:
         """Let the client do what *rules* say."""
         self._containment.restrict(rules)
-
-    def practise_rules(self, rules: UserRules) -> None:
-        """Ask *rules* of a path, as a connection does."""
-        Permits(rules, self.root).refuse("practice/.bzr/branch-format", GET)
 
     def tear_down(self) -> None:
         """Release its transports."""

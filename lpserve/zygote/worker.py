@@ -29,7 +29,7 @@ from ..errors import ConfigurationError
 from ..location import LPSERVE_USER
 from ..paths import connection_fifos, remove_connection
 from ..sandbox import sandbox
-from ..serving import intake, medium, memorylimit, smartserver
+from ..serving import intake, medium, memorylimit, permits, smartserver
 from ..serving.patience import write_aside
 from ..system import set_title
 from ..warm.memory import cache
@@ -46,6 +46,10 @@ ENDED_BY_ADMINISTRATOR = b"lp-serve: the administrator has ended this connection
 #: Seconds between two checks by a zygote whether breezy.conf has changed. Each worker
 #: checks, too.
 LOOK_AGAIN = 1.0
+#: Connections, and uses of access rules, before the first fork. The interpreter counts
+#: the calls of a function, in its code, until it specializes it after a few. A worker
+#: copies the page of each function that still counts.
+WARM_UPS = 20
 #: Rules that hide nothing of which the service is told.
 MOST_PRETENCES = 20
 
@@ -175,6 +179,9 @@ class ZygoteState:
         if self.access is not None:
             with contextlib.suppress(ConfigurationError):  # of another version
                 self.access.take(message["state"], content)
+                for _ in range(WARM_UPS):
+                    # Not below the root: its server might not answer.
+                    permits.practise(self.access.current(), os.devnull)
             self.unchecked = message["unchecked"]
         gc.freeze()  # as all that workers share
 
@@ -224,7 +231,7 @@ def practise(context: reset.Context, ready: ZygoteState) -> None:
             step(context)
         warm_up(ready)
         if ready.access is not None and ready.server is not None:
-            ready.server.practise_rules(ready.access.current().for_user("spare"))
+            permits.practise(ready.access.current(), ready.server.root)
     except Exception:
         context.stamp = None  # the connection fails likewise, and tells its client
     finally:

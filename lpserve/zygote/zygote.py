@@ -29,10 +29,6 @@ from ..warm import loader, wrapping
 from ..warm.memory import cache
 from . import rehearsal, reset, worker
 
-#: Connections that are served before the first fork. The interpreter counts the calls
-#: of a function, in its code, until it specializes it after a few. A worker copies the
-#: page of each function that still counts.
-WARM_UPS = 20
 _FOR_WORKERS = (signal.SIGHUP, signal.SIGINT)
 
 
@@ -94,7 +90,7 @@ class Zygote:
         unrehearsed = rehearsal.rehearse(self._start)
         adaptation.adapt_for_ever()
         with contextlib.suppress(Exception):
-            for _ in range(WARM_UPS):
+            for _ in range(worker.WARM_UPS):
                 worker.warm_up(self._ready)
         self._cold = _install_wrappers()
         self._map_board()
