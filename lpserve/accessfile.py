@@ -12,6 +12,7 @@ from typing import Any
 
 from .access import READ, AccessError, Rules, Section
 from .accesssyntax import parse
+from .filestamp import FileStamp, stamp_of
 from .root import is_shared, shared_part
 
 #: Bytes that a file may have: the service reads it in its loop.
@@ -23,19 +24,6 @@ _TRIES = 3
 
 # Windows, where --inet works, has no such flags.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-#: What changes whenever the file does.
-Stamp = tuple[int, ...]
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return (
-        found.st_dev,
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-    )
 
 
 class AccessFile:
@@ -54,7 +42,7 @@ class AccessFile:
         self.rules: Rules | None = None
         self.fault = ""
         self.content = b""
-        self._stamp: Stamp | None = None
+        self._stamp: FileStamp | None = None
         self._settled = False
         top = shared_part(os.path.abspath(directory)) if directory else None
         # Now: what is served may be on a server that does not answer later.
@@ -76,7 +64,7 @@ class AccessFile:
         Of a file that cannot be used, `fault` says why, and `rules` stay.
         """
         try:
-            stamp = _stamp(os.stat(self.path))
+            stamp = stamp_of(os.stat(self.path))
         except OSError:
             stamp = None
         if stamp is not None and stamp == self._stamp and self._settled:
@@ -110,9 +98,9 @@ class AccessFile:
                 file.seek(0)
                 content = file.read(MOST + 1)
                 after = os.fstat(file.fileno())
-                if _stamp(before) == _stamp(after):
+                if stamp_of(before) == stamp_of(after):
                     break
-        self._stamp = _stamp(after)
+        self._stamp = stamp_of(after)
         changed = max(after.st_mtime, after.st_ctime)
         self._settled = changed + SETTLED < time.time()
         if len(content) > MOST:
@@ -120,7 +108,7 @@ class AccessFile:
         return content
 
     def _check(self, found: os.stat_result) -> None:
-        self._stamp, self._settled = _stamp(found), True
+        self._stamp, self._settled = stamp_of(found), True
         if not stat.S_ISREG(found.st_mode):
             raise AccessError(self.path, 0, "not a file")
         if hasattr(os, "geteuid") and found.st_uid not in (0, os.geteuid()):
@@ -155,7 +143,9 @@ class AccessFile:
         """
         if state["path"] == self.path:
             self.rules, self.content = parse(content, self.path), content
-            self._stamp, self._settled = tuple(state["stamp"]), bool(state["stamp"])
+            stamp = state["stamp"]
+            self._stamp = (*stamp,) if stamp else None
+            self._settled = bool(stamp)
 
 
 def open_access_file(settings: dict[str, Any]) -> AccessFile | None:

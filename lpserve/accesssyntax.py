@@ -8,6 +8,7 @@ error, since nobody notices a rule that is not what it seems.
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from .access import (
@@ -51,8 +52,10 @@ class _Parser:
         self._line = 0
 
     def parse(self, content: bytes) -> Rules:
+        # The codec "utf-8-sig" is a module that each worker would import.
+        content = content.removeprefix(codecs.BOM_UTF8)
         try:
-            text = content.decode("utf-8-sig")
+            text = content.decode()
         except UnicodeDecodeError as error:
             where = content.count(b"\n", 0, error.start) + 1
             raise AccessError(self._file, where, "not UTF-8") from None

@@ -48,12 +48,16 @@ def take_descriptors(
     named = names.split(":") if names else []
     found = []
     for number in range(_FIRST, _FIRST + int(count)):
+        # What Python has opened since, no program after us inherits (PEP 446).
         try:
-            os.set_inheritable(number, False)
+            passed = os.get_inheritable(number)
         except OSError:
+            passed = False
+        if not passed:
             raise ConfigurationError(
-                f"LISTEN_FDS={count}, but descriptor {number} is not open"
-            ) from None
+                f"LISTEN_FDS={count}, but descriptor {number} was not passed"
+            )
+        os.set_inheritable(number, False)
         position = number - _FIRST
         name = named[position] if position < len(named) else "unknown"
         found.append(Passed(name, number))

@@ -27,8 +27,9 @@ ARROWS = {
 #: What processes share. It knows neither Breezy nor a loop.
 SHARED = (
     *("access", "accessfile", "accesssyntax"),
-    *("addresses", "channel", "descriptors", "drained", "errors", "location"),
-    *("loginrules", "logs", "mapping", "paths", "report", "reportconnections"),
+    *("addresses", "channel", "descriptors", "drained", "errors", "filestamp"),
+    *("location", "loginrules", "logs", "mapping", "paths", "report"),
+    "reportconnections",
     *("root", "scoreboard", "sshstate", "system", "systemd", "wire"),
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.

@@ -74,7 +74,7 @@ class TestReading(AccessFileCase):
         file.look()
         stamp = file._stamp
         self.write(GOOD[:-2] + b" \n")  # of the same size
-        file._stamp = accessfile._stamp(os.stat(self.path))
+        file._stamp = accessfile.stamp_of(os.stat(self.path))
         self.assertNotEqual(stamp, file._stamp)
         self.assertTrue(file.look())
         self.assertEqual(0, self.level(file))

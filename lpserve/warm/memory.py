@@ -27,6 +27,7 @@ from breezy.transport.local import LocalTransport
 
 from .. import channel
 from ..channel import COLD, HIT, STALE
+from ..filestamp import FileStamp, stamp_of
 from ..mapping import Mapping
 from ..serving.containment import ContainedTransport
 from .revisiongraph import RevisionGraph
@@ -46,26 +47,15 @@ NOTHING_SEEN = b"\n\n0"
 #: How Breezy represents the parents of a revision that has none.
 NO_PARENTS = (_mod_revision.NULL_REVISION,)
 
-Identity = tuple[int, int, int, int, int]
 
-
-def identity(path: str) -> Identity:
+def identity(path: str) -> FileStamp:
     """A value that changes whenever the content of the file *path* does.
 
-    It includes the ctime, which no process can set. See `loader` for files that have
-    just been written.
+    See `loader` for files that have just been written.
 
-    :returns: st_dev, st_ino, st_size, st_mtime_ns, st_ctime_ns.
     :raises OSError: if stat(2) fails.
     """
-    found = os.stat(path)
-    return (
-        found.st_dev,
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-    )
+    return stamp_of(os.stat(path))
 
 
 #: The names that Breezy gives packs. A client may write others, such as "../name".
@@ -170,7 +160,7 @@ class RepositoryCache:
         self._places: dict[tuple[int, int], RevisionGraph] = {}
         # What this connection has read: {directory: (packs, parents)}.
         self._read: dict[str, ConnectionCache] = {}
-        self._nodes: dict[tuple[str, int, Identity], dict[Any, Any]] = {}
+        self._nodes: dict[tuple[str, int, FileStamp], dict[Any, Any]] = {}
         self._node_count = 0
         # The uses to report: {path: outcome}.
         self._used: dict[str, str] = {}

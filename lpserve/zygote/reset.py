@@ -29,6 +29,7 @@ from breezy import atomicfile, bedding, config, debug, i18n, osutils, repository
 from breezy.bzr import generate_ids
 
 from .. import brzlog
+from ..filestamp import stamp_of
 from ..location import LPSERVE_USER
 from ..serving import smartserver
 from ..system import open_descriptors, set_title
@@ -275,8 +276,7 @@ def _stamp() -> Any:
     # leave the same time.
     if abs(time.time() - found.st_ctime) < SETTLED:
         return None
-    times = found.st_mtime_ns, found.st_ctime_ns
-    return path, found.st_dev, found.st_ino, found.st_size, *times
+    return path, *stamp_of(found)
 
 
 def reset_title(context: Context) -> None:

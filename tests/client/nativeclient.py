@@ -11,7 +11,6 @@ import fcntl
 import functools
 import glob
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from breezy.tests import features
 
 from ...lpserve.location import directory_fault
 from ..harness import PLUGIN
+from ..scripts import load_script
 
 _DAY = 24 * 60 * 60
 
@@ -43,11 +43,7 @@ int shutdown(int number, int how)
 @functools.cache
 def load_setup():
     """The module setup.py, which does nothing when it is imported."""
-    path = os.path.join(PLUGIN, "setup.py")
-    spec = importlib.util.spec_from_file_location("lpserve_setup", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("lpserve_setup", os.path.join(PLUGIN, "setup.py"))
 
 
 class _CompilerFeature(features.Feature):

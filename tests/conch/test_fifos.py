@@ -187,12 +187,7 @@ class TestReader(FifoTestCase):
             self.open(far=False)
             for each in calls:
                 getattr(self.reader, each)()
-            self.turn(10)
-            self.assertEqual([], self.lost)
-            self.open_far(os.O_WRONLY)
-            self.write(b"unwanted")
-            self.wait_lost(1)
-            self.assertEqual(b"", self.got)
+            self.stay_open_for_the_worker()
             self.make_again()
         self.reader.drain()
 
@@ -202,13 +197,17 @@ class TestReader(FifoTestCase):
         self.turn()
         self.assertEqual([], self.lost)
         self.open(far=False)
+        self.stay_open_for_the_worker()
+        self.assertRaises(BrokenPipeError, self.write, b"x")
+
+    def stay_open_for_the_worker(self):
+        """Our end, which was closed, is there until the worker has opened its own."""
         self.turn(10)
         self.assertEqual([], self.lost)
         self.open_far(os.O_WRONLY)
         self.write(b"unwanted")
         self.wait_lost(1)
         self.assertEqual(b"", self.got)
-        self.assertRaises(BrokenPipeError, self.write, b"x")
 
     def test_closed_and_drained_before_the_other_side_opens(self):
         self.open(far=False)

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import glob
-import importlib.util
 import os
-import sys
 from types import ModuleType
 
 from breezy.tests import TestSkipped
 
 from ..harness import PLUGIN
+from ..scripts import load_script
 
 DOC = os.path.join(PLUGIN, "doc")
 
@@ -25,11 +24,7 @@ def load(name: str) -> ModuleType:
     path = os.path.join(DOC, "_ext", f"{name}.py")
     if not os.path.exists(path):
         raise TestSkipped("there is no manual here")
-    spec = importlib.util.spec_from_file_location(f"lpserve_manual_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(f"lpserve_manual_{name}", path)
 
 
 def pages() -> dict[str, str]:

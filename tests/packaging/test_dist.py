@@ -2,7 +2,6 @@
 
 """What is uploaded to PyPI."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -14,16 +13,13 @@ from breezy.tests import TestCase, TestCaseInTempDir, features
 
 from ..client.nativeclient import compiler, load_setup, readelf
 from ..harness import PLUGIN
+from ..scripts import load_script
 from .place import PACKAGING, packaging, read
 
 
 def load_dist():
     """The module packaging/dist.py."""
-    path = os.path.join(PACKAGING, "dist.py")
-    spec = importlib.util.spec_from_file_location("lpserve_dist", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("lpserve_dist", os.path.join(PACKAGING, "dist.py"))
 
 
 class TestSource(TestCaseInTempDir):

@@ -97,12 +97,12 @@ class TestAccessLog(TestCaseInTempDir):
 class TestCheck(TestCaseInTempDir):
     def test_inside(self):
         """Under any name, and below the part of the root that all users share."""
-        os.makedirs("root/alice")
-        os.symlink("root", "link")
+        os.makedirs("served/alice")
+        os.symlink("served", "link")
         here = self.test_dir
-        for root in (f"{here}/root", f"{here}/link", f"{here}/root/%u"):
-            for path in (f"{here}/root/log", f"{here}/link/alice/log"):
+        for root in (f"{here}/served", f"{here}/link", f"{here}/served/%u"):
+            for path in (f"{here}/served/log", f"{here}/link/alice/log"):
                 self.assertRaises(ConfigurationError, check, path, root)
             check(f"{here}/log", root)
-            check(f"{here}/rooted", root)
+            check(f"{here}/servedtoo", root)
         check(None, "/")

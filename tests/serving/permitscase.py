@@ -20,15 +20,17 @@ SECRET = b"secret-"
 
 
 class PermitsCase(SmartTestCase):
-    """Serves ``root`` to alice, by rules.
+    """Serves ``served`` to alice, by rules.
 
-    There is a branch in ``root/secret`` and one in ``root/open``.
+    There is a branch in ``served/secret`` and one in ``served/open``.
     """
 
     def setUp(self):
         super().setUp()
         for name in ("secret", "open"):
-            self.make_tree(f"root/{name}", SECRET.decode() if name == "secret" else "")
+            self.make_tree(
+                f"served/{name}", SECRET.decode() if name == "secret" else ""
+            )
 
     def make_tree(self, path, prefix="", rev_id=REVISION):
         os.makedirs(path)
@@ -43,7 +45,7 @@ class PermitsCase(SmartTestCase):
 
     def serve(self, *lines, writable=True, user="alice"):
         """A server by the rules in *lines*."""
-        server = self.make_server("root", writable)
+        server = self.make_server("served", writable)
         rules = parse("\n".join(lines).encode(), "FILE")
         server.restrict(rules.for_user(user))
         return server

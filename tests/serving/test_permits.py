@@ -37,10 +37,10 @@ class TestHidden(PermitsCase):
     ]
 
     def test_every_verb(self):
-        os.symlink("secret", "root/linked")
-        os.symlink(os.path.join(self.test_dir, "root/secret"), "root/open/linked")
+        os.symlink("secret", "served/linked")
+        os.symlink(os.path.join(self.test_dir, "served/secret"), "served/open/linked")
         server = self.serve(*self.rules, writable=self.writable)
-        before = snapshot("root")
+        before = snapshot("served")
         # What is not there has a name as long as that of what is.
         pairs = [(b"secret", b"nowher"), (b"%73ecret", b"%6eowher")]
         pairs += [(b"linked", b"nowher"), (b"open/linked", b"open/nowher")]
@@ -58,7 +58,7 @@ class TestHidden(PermitsCase):
                             found = [data.replace(each, b"*") for data in found]
                         told.append(found)
                     self.assertEqual(told[1], told[0], f"{verb} {pair} {end}")
-        self.assertEqual(before, snapshot("root"))
+        self.assertEqual(before, snapshot("served"))
 
 
 class TestReading(PermitsCase):
@@ -66,8 +66,8 @@ class TestReading(PermitsCase):
 
     def test_every_change(self):
         """It is refused as by a service that is read-only."""
-        os.mkdir("root/taken")
-        before = snapshot("root")
+        os.mkdir("served/taken")
+        before = snapshot("served")
         server = self.serve("[/]", "* = r")
         for verb in CHANGES:
             for path in (b"open", b"new", b"open/name", b"open/.bzr/branch/lock/x"):
@@ -77,11 +77,11 @@ class TestReading(PermitsCase):
                     self.assertTrue(idle or not answer.good, f"{request} {answer}")
                     if verb.islower() and verb != b"mkdir":  # that of a file
                         self.assertEqual([b"ReadOnlyError"], answer.words, request)
-        self.assertEqual(before, snapshot("root"))
+        self.assertEqual(before, snapshot("served"))
 
     def test_every_look(self):
         """It is answered as without rules."""
-        free = self.make_server("root", True)
+        free = self.make_server("served", True)
         server = self.serve("[/open]", "alice = r")
         for verb in LOOKS:
             for path in (b"open", b"open/", b"open/.bzr/branch/format"):
@@ -110,10 +110,10 @@ class TestTransport(PermitsCase):
     def test_directories_above(self):
         """They are there, and in them what leads to something readable."""
         for path in ("a/b/c", "a/b/x", "a/y"):
-            os.makedirs(f"root/{path}")
-        self.build_tree(["root/a/file", "root/a/b/file", "root/a/b/c/file"])
-        os.mkdir("root/a/.bzr")
-        self.build_tree(["root/a/.bzr/README"])
+            os.makedirs(f"served/{path}")
+        self.build_tree(["served/a/file", "served/a/b/file", "served/a/b/c/file"])
+        os.mkdir("served/a/.bzr")
+        self.build_tree(["served/a/.bzr/README"])
         top = self.top("[/a/b/c]", "alice = r", "[/gone/x]", "alice = r")
         self.assertEqual(["a"], top.list_dir("."))
         self.assertEqual(["b"], top.list_dir("a"))
@@ -129,7 +129,7 @@ class TestTransport(PermitsCase):
 
     def test_file_above(self):
         """A section below a file does not show the file."""
-        self.build_tree(["root/file"])
+        self.build_tree(["served/file"])
         top = self.top("[/file/x]", "alice = r")
         self.assertFalse(top.has("file"))
         self.assertRaises(NoSuchFile, top.get, "file")
@@ -137,7 +137,7 @@ class TestTransport(PermitsCase):
 
     def test_new_directories(self):
         """Somebody's own place can be made, with those above it being there."""
-        os.mkdir("root/home")
+        os.mkdir("served/home")
         top = self.top("[/home/%u]", "%u = rw")
         self.assertRaises(FileExists, top.mkdir, "home")
         top.mkdir("home/alice")
@@ -145,12 +145,12 @@ class TestTransport(PermitsCase):
         top.clone("home/alice/x/y").create_prefix()
         for path in ("home/bob", "other", "home/alice2", "home/x/../bob"):
             self.assertRaises(NoSuchFile, top.mkdir, path)
-        self.assertEqual(["alice"], os.listdir("root/home"))
+        self.assertEqual(["alice"], os.listdir("served/home"))
 
     def test_renames(self):
         """It takes rw on both ends, and on all that is below them."""
         for path in ("w/a/deep/in", "w/b", "r/a", "s/a"):
-            os.makedirs(f"root/{path}")
+            os.makedirs(f"served/{path}")
         top = self.top(
             *("[/w]", "* = rw", "[/r]", "* = r", "[/s]", "bob = r"),
             *("[/w/a/deep]", "alice = r", "[/w/new/deep]", "alice ="),
@@ -166,24 +166,24 @@ class TestTransport(PermitsCase):
             # Else somebody could make what he must not write.
             ("w/b", "w/new", errors.TransportNotPossible),
         ):
-            before = snapshot("root")
+            before = snapshot("served")
             for act in (top.rename, top.move):
                 self.assertRaises(error, act, source, target)
-                self.assertEqual(before, snapshot("root"), f"{source} {target}")
+                self.assertEqual(before, snapshot("served"), f"{source} {target}")
         top.rename("w/b", "w/c")
 
     def test_links(self):
         """The rules are those of where a link leads to, if that is inside."""
         os.makedirs("outside/dir/back")
-        os.makedirs("root/hidden")
+        os.makedirs("served/hidden")
         self.build_tree(["outside/file", "outside/dir/file"])
-        here = os.path.join(self.test_dir, "root")
+        here = os.path.join(self.test_dir, "served")
         for target, name in (
             ("secret", "to-secret"),
             ("../secret/secret-name", "open/file-link"),
             (f"{here}/secret", "open/absolute"),
             ("to-secret", "twice"),
-            ("../../root/secret", "open/around"),
+            ("../../served/secret", "open/around"),
             ("../open", "hidden/to-open"),
             ("../outside", "out"),
             ("nowhere", "secret-dangling"),
@@ -191,7 +191,7 @@ class TestTransport(PermitsCase):
             ("../..", "open/up"),
             ("loop", "loop"),
         ):
-            os.symlink(target, f"root/{name}")
+            os.symlink(target, f"served/{name}")
         os.symlink(f"{here}/secret", "outside/dir/back/in")
         rules = ["[/]", "alice = rw", "[/secret]", "* =", "[/secret/]"][:4]
         top = self.top(*rules, "[/hidden]", "alice =", "[/out/dir]", "alice = r")
@@ -199,7 +199,7 @@ class TestTransport(PermitsCase):
             *("to-secret", "to-secret/secret-name", "open/file-link", "open/absolute"),
             *("twice", "twice/.bzr/branch/format", "open/around", "hidden/to-open"),
             *("hidden/to-open/name", "out/dir/back/in", "out/dir/back/in/secret-name"),
-            *("open/up/root/secret", "open/up/root/secret/secret-name"),
+            *("open/up/served/secret", "open/up/served/secret/secret-name"),
         ):
             self.assertFalse(top.has(name), name)
             self.assertRaises(NoSuchFile, top.get, name)
@@ -210,7 +210,7 @@ class TestTransport(PermitsCase):
             self.assertRaises(NoSuchFile, top.append_bytes, name, b"")
             self.assertRaises(NoSuchFile, top.rename, name, "taken")
             self.assertRaises(NoSuchFile, top.delete, name)
-        self.assertFalse(os.path.exists("root/secret/new"))
+        self.assertFalse(os.path.exists("served/secret/new"))
         listed = set(top.list_dir("open"))
         self.assertEqual({".bzr", "name", "up"}, listed)
         # Outside they are those of the place of the link.
@@ -224,9 +224,9 @@ class TestTransport(PermitsCase):
 
     def test_link_with_rules_of_its_own(self):
         """What leads to something readable is there, and only that."""
-        os.mkdir("root/mine")
-        os.symlink("../secret", "root/mine/link")
-        os.symlink("open", "root/alias")
+        os.mkdir("served/mine")
+        os.symlink("../secret", "served/mine/link")
+        os.symlink("open", "served/alias")
         top = self.top("[/mine]", "alice = rw", "[/open]", "alice = r")
         self.assertEqual({"alias", "mine", "open"}, set(top.list_dir(".")))
         self.assertEqual([], top.list_dir("mine"))
@@ -238,31 +238,31 @@ class TestTransport(PermitsCase):
 
     def test_moved_links(self):
         """What a link leads to is looked up when it is used."""
-        os.makedirs("root/a/b/secret")
-        self.build_tree(["root/a/b/secret/mine"])
-        os.makedirs("root/c/d")
-        os.symlink("../secret", "root/c/d/link")
-        os.makedirs("root/c/secret")
+        os.makedirs("served/a/b/secret")
+        self.build_tree(["served/a/b/secret/mine"])
+        os.makedirs("served/c/d")
+        os.symlink("../secret", "served/c/d/link")
+        os.makedirs("served/c/secret")
         server = self.serve("[/]", "* = rw", "[/secret]", "* =")
         self.assertTrue(server.transport.has("c/d/link"))
-        os.rename("root/c/d", "root/d")
+        os.rename("served/c/d", "served/d")
         self.assertFalse(server.transport.has("d/link"))
         self.assertRaises(NoSuchFile, server.transport.get, "d/link/secret-name")
 
     def test_replaced_between_requests(self):
         """Nobody relies on what was there in the request before."""
-        os.mkdir("root/dir")
+        os.mkdir("served/dir")
         server = self.serve("[/]", "* = rw", "[/secret]", "* =")
         os.mkfifo("tell")
         has = [Request((b"has", b"dir/secret-name")).encode(3)] * 2
 
         def swap(self):
-            if os.path.isdir("root/dir") and not os.path.islink("root/dir"):
-                os.rmdir("root/dir")
-                os.symlink("open", "root/dir")
+            if os.path.isdir("served/dir") and not os.path.islink("served/dir"):
+                os.rmdir("served/dir")
+                os.symlink("open", "served/dir")
             else:
-                os.unlink("root/dir")
-                os.symlink("secret", "root/dir")
+                os.unlink("served/dir")
+                os.symlink("secret", "served/dir")
 
         permits = server._containment.permits
         begin = permits.begin_request
@@ -277,9 +277,9 @@ class TestTransport(PermitsCase):
 
     def test_names(self):
         """No other spelling of a path leads around a rule."""
-        os.makedirs("root/caf\u00e9")
-        self.build_tree(["root/caf\u00e9/file"])
-        self.overrideEnv("HOME", os.path.join(self.test_dir, "root//secret"))
+        os.makedirs("served/caf\u00e9")
+        self.build_tree(["served/caf\u00e9/file"])
+        self.overrideEnv("HOME", os.path.join(self.test_dir, "served//secret"))
         top = self.top("[/]", "* = rw", "[/secret]", "* =", "[/caf\u00e9]", "* =")
         for name in (
             *(
@@ -306,7 +306,7 @@ class TestTransport(PermitsCase):
 
     def test_control_directories(self):
         """They belong to the directory that they are in, colocated branches too."""
-        made = controldir.ControlDir.open("root/open").create_branch("other")
+        made = controldir.ControlDir.open("served/open").create_branch("other")
         made.generate_revision_history(REVISION)
         for lines, level in (
             (("[/]", "* = rw", "[/open]", "* ="), 0),

@@ -16,11 +16,11 @@ from .test_containment import snapshot
 class TestSharedRepository(PermitsCase):
     def setUp(self):
         super().setUp()
-        controldir.ControlDir.create("root/shared").create_repository(shared=True)
-        self.make_tree("root/shared/mine", rev_id=b"mine-1")
-        self.make_tree("root/shared/hers", SECRET.decode(), rev_id=b"secret-1")
-        controldir.ControlDir.create("root/shared/sub")
-        os.symlink("shared/mine", "root/way")
+        controldir.ControlDir.create("served/shared").create_repository(shared=True)
+        self.make_tree("served/shared/mine", rev_id=b"mine-1")
+        self.make_tree("served/shared/hers", SECRET.decode(), rev_id=b"secret-1")
+        controldir.ControlDir.create("served/shared/sub")
+        os.symlink("shared/mine", "served/way")
 
     def changes(self, server, path):
         """What becomes of a push of a revision that is there already."""
@@ -42,14 +42,14 @@ class TestSharedRepository(PermitsCase):
     def test_writing_takes_rw_there(self):
         self.permit_url(urlutils.local_path_to_url(self.test_dir) + "/")
         mine = ("[/shared/mine]", "* = rw")
-        before = snapshot("root/shared")
+        before = snapshot("served/shared")
         for path in ("shared/mine", "way"):
             server = self.serve("[/]", "* = rw", "[/shared]", "* = r", *mine)
             self.assertEqual([False] * 3, self.changes(server, path))
             made = (b"BzrDir.create_branch", b"shared/mine")
             made += (b"Bazaar Branch Format 7 (needs bzr 1.6)\n",)
             self.assertFalse(self.ask(server, Request(made), 3).good)
-        self.assertEqual(before, snapshot("root/shared"))
+        self.assertEqual(before, snapshot("served/shared"))
         server = self.serve("[/shared]", "* = rw")
         self.assertEqual([True] * 3, self.changes(server, "shared/mine"))
 
@@ -57,15 +57,15 @@ class TestSharedRepository(PermitsCase):
         """Nor by another name for what guards it, or from a place without it."""
         rules = ("[/]", "* = rw", "[/shared]", "* = r", "[/shared/mine]", "* = rw")
         server = self.serve(*rules)
-        before = snapshot("root/shared")
+        before = snapshot("served/shared")
         for old, new in (
             (b"shared/mine/.bzr", b"shared/mine/y"),
             (b"shared/mine", b"mine"),
         ):
             answer = self.ask(server, Request((b"rename", old, new)), 3)
             self.assertFalse(answer.good, old)
-        self.assertEqual(before, snapshot("root/shared"))
-        os.mkdir("root/shared/mine/new")
+        self.assertEqual(before, snapshot("served/shared"))
+        os.mkdir("served/shared/mine/new")
         answer = self.ask(
             server, Request((b"rename", b"shared/mine/new", b"shared/mine/.bzr")), 3
         )
@@ -73,10 +73,10 @@ class TestSharedRepository(PermitsCase):
 
     def test_a_repository_of_its_own(self):
         """One above it, shared or not, does not matter then."""
-        self.make_tree("root/shared/sub/own")
-        os.rename("root/shared/sub/own/.bzr", "root/own-bzr")
-        os.rename("root/own-bzr", "root/shared/sub/.bzr.new")
-        self.make_tree("root/open/below")
+        self.make_tree("served/shared/sub/own")
+        os.rename("served/shared/sub/own/.bzr", "served/own-bzr")
+        os.rename("served/own-bzr", "served/shared/sub/.bzr.new")
+        self.make_tree("served/open/below")
         rules = ("[/open]", "* = r", "[/open/below]", "* = rw")
         self.assertEqual([True] * 3, self.changes(self.serve(*rules), "open/below"))
 
@@ -94,13 +94,13 @@ class TestSharedRepository(PermitsCase):
 class TestStacking(PermitsCase):
     def test_hidden(self):
         """A branch stacked on one that is hidden is as one stacked on none."""
-        self.make_tree("root/mine/top")
+        self.make_tree("served/mine/top")
         server = self.serve("[/]", "* = r", "[/secret]", "* =")
         verbs = [v for v in LOOKS if v.startswith((b"Branch.", b"BzrDir.", b"Repos"))]
         told = {}
         for name in ("secret", "secrex"):
             for location in ("../../%s", "/%s", server.transport.base + "%s"):
-                with open("root/mine/top/.bzr/branch/branch.conf", "w") as file:
+                with open("served/mine/top/.bzr/branch/branch.conf", "w") as file:
                     file.write(f"stacked_on_location = {location % name}\n")
                 for verb in verbs:
                     found = [
@@ -116,13 +116,13 @@ class TestStacking(PermitsCase):
 
     def test_reference(self):
         """So is a branch that refers to one."""
-        self.make_tree("root/mine/top")
-        with open("root/mine/top/.bzr/branch/format", "wb") as file:
+        self.make_tree("served/mine/top")
+        with open("served/mine/top/.bzr/branch/format", "wb") as file:
             file.write(b"Bazaar-NG Branch Reference Format 1\n")
         server = self.serve("[/]", "* = r", "[/secret]", "* =")
         told = {}
         for name in ("secret", "secrex"):
-            with open("root/mine/top/.bzr/branch/location", "w") as file:
+            with open("served/mine/top/.bzr/branch/location", "w") as file:
                 file.write(f"../../{name}")
             for verb in VERBS:
                 if verb.startswith((b"Branch.", b"BzrDir.")) and b"destroy" not in verb:

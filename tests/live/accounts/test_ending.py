@@ -15,7 +15,7 @@ from breezy.bzr.smart import request
 def slowly(self):
     # Zygotes and spare workers say hello, too.
     while os.environ.get("LPSERVE_USER") == "alice" and not os.path.exists("go on"):
-        time.sleep(0.01)
+        time.sleep(0.01)  # until the test makes the file
     return request.SuccessfulSmartServerResponse((b"ok", b"2"))
 request.HelloRequest.do = slowly
 """

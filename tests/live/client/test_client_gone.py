@@ -82,7 +82,7 @@ def leave(*given, real=worker._leave):
     if os.path.exists(hold):
         open(f"{hold}-{os.getpid()}", "w").close()
     while os.path.exists(hold):
-        time.sleep(0.005)
+        time.sleep(0.005)  # until the test removes the file
     real(*given)
 
 worker._leave = leave

@@ -151,10 +151,9 @@ def _free_locks(path: str) -> int:
     for lock in (branch.control_files._lock, branch.repository.control_files._lock):
         while (holder := lock.peek()) is not None:
             if victims.is_running(int(holder.get("pid"))):
-                # Nothing tells when a lock is given back.
                 if time.monotonic() > end:
                     raise AssertionError(f"held for ever: {holder}")
-                time.sleep(0.01)
+                time.sleep(0.01)  # nothing tells when a lock is given back
                 continue
             with contextlib.suppress(errors.LockBreakMismatch, errors.LockNotHeld):
                 lock.force_break(holder)

@@ -30,7 +30,7 @@ class Long(request.SmartServerRequest):
     def do(self):
         open(os.environ["LONG"] + "/begun", "w").close()
         while not os.path.exists(os.environ["LONG"] + "/go"):
-            time.sleep(0.01)
+            time.sleep(0.01)  # until the test makes the file
         return request.SuccessfulSmartServerResponse((b"done",))
 
 request.request_handlers.register(b"long.wait", Long, info="read")

@@ -25,7 +25,7 @@ def serve(self, real=serving.PipeMedium.serve):
     if self._in.fileno() and os.path.exists(hold):
         open(f"{hold}-{os.getpid()}", "w").close()
         while os.path.exists(hold):
-            time.sleep(0.005)
+            time.sleep(0.005)  # until the test removes the file
     real(self)
 
 serving.PipeMedium.serve = serve

@@ -38,6 +38,7 @@ class SlowOs:
         self.random = random.Random(f"{os.environ['SLOW_SEED']} {os.getpid()}")
 
     def pause(self):
+        # Nothing is waited for: each step takes as long as it happens to.
         time.sleep(self.random.random() / 100)
 
     def __getattr__(self, name):
@@ -315,6 +316,7 @@ class TestSpawning(LiveTestCase):
         """Make a whole connection, with random pauses between its steps."""
 
         def pause() -> None:
+            # Nothing is waited for: clients come at any time.
             time.sleep(pauses.random() / 100)
 
         kind = SocketConnection if door == "socket" else Connection
