@@ -96,7 +96,8 @@ class Asking:
         """
         fault = health_fault(self._directory, self._user) or ""
         self._note("health", fault)
-        return _path.sub("...", fault.replace(f" at {self._directory}", ""))
+        shown = _path.sub("...", fault.replace(f" at {self._directory}", ""))
+        return shown.encode("utf-8", "replace").decode()
 
     def _note(self, what: str, fault: str) -> None:
         """Log *fault* once."""
@@ -118,7 +119,10 @@ def _answer(talk: SocketConversation, verb: str, deadline: float) -> dict[str, A
     answer = talk.wait_answer(deadline)
     if answer[0] != "ok" or len(answer) != 2:
         raise ValueError(f"the service refuses {verb}: {' '.join(answer[1:])[:300]}")
-    found = json.loads(answer[1])
+    try:
+        found = json.loads(answer[1])
+    except RecursionError:
+        raise ValueError(f"the answer to {verb} is nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError(f"the answer to {verb} is no object")
     return found

@@ -24,8 +24,16 @@ def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 def number(value: Any) -> float | None:
     """*value* if it is a number, else None."""
-    known = isinstance(value, (int, float)) and math.isfinite(value)
-    return float(value) if known else None
+    try:
+        known = isinstance(value, (int, float)) and math.isfinite(value)
+        return float(value) if known else None
+    except OverflowError:
+        return None
+
+
+def label_text(value: Any) -> str:
+    """*value* as the value of a label: text that can be encoded."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def part(whole: dict[str, Any], name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from prometheus_client.utils import floatToGoString
 from ..channel import OUTCOMES
 from ..wire import ERROR_CODES
 from .asking import Found
-from .families import Family, by_label, gauge, number, part
+from .families import Family, by_label, gauge, label_text, number, part
 
 #: How connections end, the doors, and the processes, as the service names them.
 RESULTS = ("ended", "gone", "failed", "evicted")
@@ -180,7 +180,7 @@ def _histogram(name: str, text: str, found: dict[str, Any]) -> Iterator[Metric]:
         buckets = [(_bound(bound), float(count)) for bound, count in found["buckets"]]
         buckets.append(("+Inf", float(found["count"])))
         total = float(found["sum"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return
     yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
 
@@ -195,8 +195,8 @@ def _of_status(status: dict[str, Any]) -> Iterator[Metric]:
         "lpserve_build",
         "The versions of lpserve, and of Breezy in the zygote.",
         {
-            "version": str(status.get("version")),
-            "breezy_version": str(status.get("breezy") or ""),
+            "version": label_text(status.get("version")),
+            "breezy_version": label_text(status.get("breezy") or ""),
         },
     )
     yield gauge(

@@ -5,6 +5,7 @@
 from .. import loader_of
 
 MODULES = (
+    "test_asking",
     "test_collector",
     "test_processes",
     "test_web",

@@ -102,7 +102,13 @@ class TestCollector(TestCase):
     def test_other_versions(self):
         """What is missing, of another kind or unknown is left out."""
         expected = set(samples(self.found))
-        for odd in (None, "7", [], {}, [7, "x"], {"busy": "x", "u1": 3}, float("nan")):
+        odds = (None, "7", [], {}, [7, "x"], {"busy": "x", "u1": 3}, float("nan"))
+        for odd in (
+            *odds,
+            10**400,
+            {"hand_over": {"buckets": [[1, 10**400]]}},
+            "\ud800",
+        ):
             for name in self.metrics:
                 made = Found(metrics={**self.metrics, name: odd}, status=STATUS)
                 self.assertEqual(set(), set(samples(made)) - expected, (name, odd))
