@@ -66,7 +66,15 @@ def _greet(talk, ends, deadline):
             return "a worker does not answer"
         data = os.read(ends[2], 4096)
         if not data:
-            said = os.read(ends[4], 1024).decode("utf-8", "replace").strip()
-            return said.removeprefix("lp-serve: ") or "a worker ended without an answer"
+            return _last_words(ends[4], deadline) or "a worker ended without an answer"
         received += data
     return None if received == _ANSWER else "a worker gives a strange answer"
+
+
+def _last_words(descriptor, deadline):
+    """What the worker has written to standard error, which it may hold open."""
+    left = max(0, deadline - time.monotonic())
+    if descriptor not in wait({descriptor: select.POLLIN}, left):
+        return ""
+    said = os.read(descriptor, 1024).decode("utf-8", "replace").strip()
+    return said.removeprefix("lp-serve: ")

@@ -7,6 +7,7 @@ from .. import loader_of
 MODULES = (
     "test_conversation",
     "test_directsession",
+    "test_health",
     "test_socketconversation",
     "test_sshcommand",
 )
