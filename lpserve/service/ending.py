@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 
 from .. import channel
 from ..wire import FAILED
@@ -62,15 +63,16 @@ class Ending:
     def _end(self, worker: Worker, now: bool) -> None:
         connection, child = worker.connection, worker.child
         assert connection is not None and child is not None
-        if connection.evicted and not now:
-            return  # it has its time already
+        patience = TELLING if now else self._pool.hangup_timeout
+        soon, timer = time.monotonic() + patience, connection.timer
+        if connection.evicted and timer is not None and timer.due <= soon:
+            return  # it has its time already, and gets no more
         connection.evicted = True
         with contextlib.suppress(OSError):  # it is about to end, or is full of messages
             channel.send(worker.channel, "end", now=now)
         child.signal(signal.SIGHUP)
         if connection.timer is not None:
             connection.timer.cancel()
-        patience = TELLING if now else self._pool.hangup_timeout
         connection.timer = self._loop.call_later(
             patience, lambda: self._terminate(child)
         )

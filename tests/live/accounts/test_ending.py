@@ -3,8 +3,9 @@
 """``end``: an administrator ends connections, and their users are told."""
 
 import os
+import signal
 
-from ...harness import BY_DOOR, DEADLINE, read_line
+from ...harness import BY_DOOR, DEADLINE, read_line, wait_until
 from .test_connections import AccountsTestCase
 
 LINE = b"lp-serve: the administrator has ended this connection\n"
@@ -78,6 +79,18 @@ class TestEnd(AccountsTestCase):
             pass
         self.assertEqual(b"ok\x012\n", read_line(connection.stdout))
         self.assertEqual(["exit", "0"], connection.end())
+
+    def test_again_and_again(self):
+        """Who is told to end many times has no more time for it."""
+        self.start_service()
+        connection = self.connect("alice").open()
+        os.kill(connection.pid, signal.SIGSTOP)  # it does nothing of its own accord
+
+        def gone():
+            return self.ask("end", "alice", "now") == ["ok", "0"]
+
+        wait_until(gone, "it has ended")
+        self.assertEqual("signal", connection.end()[0])
 
     def test_nobody(self):
         """The command says how many, and fails if there are none."""
