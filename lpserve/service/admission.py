@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..wire import BUSY, FAILED
+from ..wire import BUSY, DRAINING, FAILED
 from .connection import Connection, Observer
 from .loop import Loop
 
@@ -108,6 +108,10 @@ class Admission(Observer):
             self._leave_queue(connection)
             connection.refuse(code, text)
         return len(found)
+
+    def drained(self, text: str) -> None:
+        """The host is out of service: refuse with *text* those that wait."""
+        self.refuse_queued(DRAINING, text)
 
     def refused(self, code: str) -> None:
         """See `connection.Observer`."""

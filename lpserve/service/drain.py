@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 from ..drained import (
     drained_path,
@@ -27,11 +28,13 @@ class Drain:
     service.
 
     :param directory: the runtime directory.
+    :param begun: called with the message whenever there is one or another one.
     :ivar message: for users, while connections are refused; else None.
     """
 
-    def __init__(self, directory: str):
+    def __init__(self, directory: str, begun: Callable[[str], object]):
         self.message: str | None = None
+        self._begun = begun
         self._directory = directory
 
     def read(self) -> None:
@@ -46,6 +49,7 @@ class Drain:
             log.warning("in service again: new connections are served")
         else:
             log.warning("out of service, connections are refused: %s", self.message)
+            self._begun(self.message)
 
     def check(self) -> None:
         """Let a connection pass.

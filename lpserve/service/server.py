@@ -129,7 +129,9 @@ class Service:
         self._open = False
         self._totals: Counter[str] = Counter()
         self._shortages = Shortages()
-        self._drain = Drain(directory.path)
+        refused: Counter[str] = Counter()
+        self._admission = Admission(self._loop, self._start_connection, refused)
+        self._drain = Drain(directory.path, self._admission.drained)
         chores = (self._drain.read, self._warmer.save, log_file.roll_over)
         self._house = Housekeeping(
             *(directory, self._doors, self._children, self._pool, self._zygotes),
@@ -137,8 +139,6 @@ class Service:
             lambda: self.settings,
             (*chores, self._access.check),
         )
-        refused: Counter[str] = Counter()
-        self._admission = Admission(self._loop, self._start_connection, refused)
         self._ending = Shutdown(
             self._loop,
             self._children,

@@ -15,7 +15,6 @@ from ..location import LPSERVE_USER
 from ..wire import (
     BAD_REQUEST,
     DENIED,
-    DRAINING,
     FAILED,
     OWNER_VERBS,
     STOPPING,
@@ -138,7 +137,6 @@ class Verbs:
     def _do_drain(self, request: Request, reply: Reply) -> None:
         log.info("drain, asked for by %s", describe_peer(reply))
         self._drain.begin(" ".join(request.words))
-        self._admission.refuse_queued(DRAINING, self._drain.message or "")
         reply.send(encode_answer("ok"))
         reply.close()
 

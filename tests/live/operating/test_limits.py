@@ -2,6 +2,8 @@
 
 """More connections than there are places for."""
 
+import os
+
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ....lpserve.service.admission import FULL
@@ -56,6 +58,18 @@ class TestQueue(LiveTestCase):
                 self.assertContainsString(asked.answer[2], text)
         self.assertEqual({"busy": 2}, self.status()["refused"])
         self.finish(*opened)
+
+    def test_drained(self):
+        """Who waits is refused, also if an administrator has written the file."""
+        self.configure(max_workers=1, queue_timeout=29)
+        self.start_service()
+        first = self.connect("alice").open()
+        waiting = self.ask_worker("bob")
+        self.wait_for_queue(1)
+        with open(os.path.join(self.runtime, "drained"), "w") as file:
+            file.write("at noon\n")
+        self.assertEqual(["error", "draining", "at noon"], waiting.wait())
+        self.finish(first)
 
     def test_client_leaves(self):
         """The socket tells; whoever waits behind it is next."""
