@@ -168,7 +168,8 @@ class cmd_lp_serve_control(ClientCommand):
         if (fault := message_fault(message)) is not None:
             raise _mod_errors.CommandError(fault)
         self._service.ask_or_do(
-            ["drain", *([message] if message else [])],
+            # With a blank before it, it is not taken for key=value.
+            ["drain", *([f" {message}"] if message else [])],
             lambda directory: write_drained(directory, message),
         )
 

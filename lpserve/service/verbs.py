@@ -136,7 +136,7 @@ class Verbs:
 
     def _do_drain(self, request: Request, reply: Reply) -> None:
         log.info("drain, asked for by %s", describe_peer(reply))
-        self._drain.begin(" ".join(request.words))
+        self._drain.begin(" ".join(request.words).strip())
         reply.send(encode_answer("ok"))
         reply.close()
 
