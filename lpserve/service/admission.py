@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -150,6 +151,8 @@ class Admission(Observer):
     def _enqueue(self, connection: Connection) -> None:
         self._queue[connection] = None
         connection.reply.on_disconnect = lambda: self._disconnected(connection)
+        with contextlib.suppress(OSError):  # it leaves when its turn comes
+            connection.reply.watch()
         connection.timer = self._loop.call_later(
             self.limits.queue_timeout, lambda: self._give_up(connection)
         )

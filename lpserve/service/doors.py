@@ -61,6 +61,14 @@ class Reply:
         """Through which door the request came: "fifo" or "socket"."""
         return "fifo" if self.peer is None else "socket"
 
+    def watch(self) -> None:
+        """Have `on_disconnect` called from now on, if that is not so already.
+
+        At a FIFO until the next answer: most requesters have theirs at once.
+
+        :raises OSError: if that is not possible.
+        """
+
     def hand_over(self) -> None:
         """A worker has received the descriptors `attached`."""
 
@@ -86,10 +94,27 @@ class FifoReply(Reply):
         self._waiting: Timer | None = None
         self._unsent = b""
         self._closing = False
+        self._watched = False
+
+    def watch(self) -> None:
+        """See `Reply.watch`: it has no reader any more."""
+        if self._descriptor >= 0 and self._waiting is None and not self._watched:
+            self._loop.watch_hang_up(self._descriptor, self._gone)
+            self._watched = True
+
+    def _gone(self) -> None:
+        self._unwatch()
+        self.on_disconnect()
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.forget(self._descriptor)
 
     def send(self, line: bytes) -> bool:
         """Write *line* without waiting; False if there is no reader any more."""
         self._unsent += line
+        self._unwatch()
         if self._descriptor >= 0 and self._waiting is None:
             self._write()
         return self._descriptor >= 0
@@ -125,6 +150,7 @@ class FifoReply(Reply):
     def _release(self) -> None:
         if self._descriptor >= 0:
             self._stop_waiting()
+            self._unwatch()
             os.close(self._descriptor)
             self._descriptor = -1
 

@@ -73,8 +73,11 @@ class Loop:
         self._register(descriptor, select.EPOLLOUT, writable)
 
     def watch_hang_up(self, descriptor: int, gone: Callback) -> None:
-        """Call *gone* when the other end of *descriptor* is closed (EPOLLHUP)."""
-        self._register(descriptor, 0, gone)  # EPOLLHUP is always reported
+        """Call *gone* when the other end of *descriptor* is closed.
+
+        That is EPOLLHUP, and EPOLLERR if we write to it.
+        """
+        self._register(descriptor, 0, gone)  # they are always reported
 
     def _register(self, descriptor: int, events: int, callback: Callback) -> None:
         self._epoll.register(descriptor, events)

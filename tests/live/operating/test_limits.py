@@ -72,9 +72,7 @@ class TestQueue(LiveTestCase):
         self.finish(first)
 
     def test_client_leaves(self):
-        """The socket tells; whoever waits behind it is next."""
-        if self.door == "fifo":
-            return
+        """It leaves the queue, and whoever waits behind it is next."""
         self.configure(max_workers=1, queue_timeout=29)
         self.start_service()
         first = self.connect("alice").open()
@@ -83,6 +81,7 @@ class TestQueue(LiveTestCase):
         leaving.conversation.close()
         leaving.close()
         self.wait_for_queue(0)
+        self.assertEqual({"failed": 1}, self.status()["refused"])  # it was not "busy"
         first.close()
         self.assertEqual(["exit", "0"], first.end())
         self.wait_for_totals(ended=1, spawned=1)
