@@ -120,10 +120,20 @@ class RuntimeDirectory:
             if os.path.samestat(found, os.fstat(lock)):
                 break
             os.close(lock)  # the file was replaced meanwhile
+        self.take_lock(lock)
+        return lock
+
+    def holder(self) -> int | None:
+        """The pid of the service that has written it into the lock file, or None."""
+        with contextlib.suppress(OSError, ValueError), open(self.lock) as file:
+            return int(file.read(32))
+        return None
+
+    def take_lock(self, lock: int) -> None:
+        """Have the lock that another process has acquired and passed to us."""
         self.write_pid(lock)
         found = os.stat(self.path)
         self._locked = found.st_dev, found.st_ino
-        return lock
 
     @staticmethod
     def write_pid(lock: int) -> None:

@@ -16,6 +16,7 @@ def format_status(text: str) -> str:
         ("service", f"lpserve {status['version']}, pid {status['pid']}"),
         ("state", f"{status['state']}, up {format_seconds(status['uptime'])}"),
         *_drained(status),
+        *_predecessors(status),
         ("runtime directory", status["runtime_dir"]),
         ("doors", ", ".join(status["doors"])),
         ("generation", _generation(status)),
@@ -39,6 +40,17 @@ def format_status(text: str) -> str:
 def _drained(status: dict[str, Any]) -> list[tuple[str, str]]:
     message = status.get("drained")
     return [] if message is None else [("out of service", message)]
+
+
+def _predecessors(status: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (
+            "before an upgrade",
+            f"pid {each['pid']}, lpserve {each['version']}: "
+            f"{each['connections']} connections to finish",
+        )
+        for each in status.get("predecessors", ())
+    ]
 
 
 def _warm(status: dict[str, Any]) -> str:

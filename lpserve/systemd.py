@@ -88,7 +88,7 @@ class Notifier:
         # What there was no room for: lines, and a descriptor of ours or -1.
         self._unsent: deque[tuple[bytes, int]] = deque()
         self._told = ""
-        self._reloading = False
+        self._reloading = self._silent = False
 
     def ready(self, status: str) -> None:
         """We serve; after `reloading`, with new settings or the old ones."""
@@ -100,6 +100,15 @@ class Notifier:
         self._reloading = True
         now = time.monotonic_ns() // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=reloading")
+
+    def hand_on(self, pid: int) -> None:
+        """The process *pid* is the service from now on, and says all the rest."""
+        self._send(f"MAINPID={pid}")
+        self._silent = True
+
+    def come_back(self) -> None:
+        """We are the service again; `ready` follows."""
+        self._silent = False
 
     def stopping(self, status: str) -> None:
         """No more is served."""
@@ -140,7 +149,7 @@ class Notifier:
         self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     def _send(self, text: str, descriptor: int = -1) -> None:
-        if not self._address:
+        if not self._address or self._silent:
             return
         data = text.encode("utf-8", "replace")
         if self._unsent or not self._send_now(data, descriptor):

@@ -18,7 +18,7 @@ MAX_REQUEST = 4096
 
 #: The verbs that only root and the service's own user may use.
 OWNER_VERBS = (
-    *("reopen", "drain", "resume", "access"),
+    *("reopen", "drain", "resume", "access", "upgrade"),
     *("connections", "history", "end", "metrics"),
 )
 VERBS = ("hello", "spawn", "status", "reload", "shutdown", *OWNER_VERBS)

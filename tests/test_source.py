@@ -47,6 +47,8 @@ STARTING = {
     ("system", "daemonize"),
     # exec at once, so that nothing of the service is in a zygote.
     ("service.generation", "_launch"),
+    # The same for a service that takes over.
+    ("service.handover", "_spawn"),
     # autostart: the client starts a service.
     ("client.autostart", "_run"),
 }
@@ -55,6 +57,8 @@ STARTING = {
 REAPING = {
     ("service.children", "_reap"),
     ("service.children", "reap_strangers"),
+    # In a service that has no loop any more, and waits for its successors.
+    ("service.following", "_has_children"),
     # In the zygote, where it needs one: a process that does nothing but fork.
     ("system", "_fork_through_a_middle_process"),
     # In the zygote, before it is ready: the actors of the rehearsal.

@@ -74,6 +74,7 @@ _OTHERS = {
     "{fault}; serving this connection without it",
     # Answers to commands that did what they were told.
     "… connections are told to end",
+    "upgraded to …",
     "…: … sections, … groups",
     "no line of …",
     # Of programs that use lpserve/conch, told to who writes them.

@@ -51,6 +51,7 @@ VERBS = {
     "health": _Verb(),
     "reload": _Verb(),
     "reopen": _Verb(),
+    "upgrade": _Verb(),
     "drain": _Verb((0, _ANY)),
     "resume": _Verb(),
     "shutdown": _Verb(options=("now",)),
@@ -73,6 +74,9 @@ class cmd_lp_serve_control(ClientCommand):
       request that is being served, or lpserve.hangup_timeout; --now: at once.
     :health: does a worker answer a greeting within a second?
     :reload: read configuration, plug-ins and code afresh.
+    :upgrade: have a new process serve, with the code that is installed now;
+      running connections finish with the old one. reload does so by itself if
+      the code of lpserve has changed.
     :reopen: open the log and the access log anew, after they were moved away.
     :drain [MESSAGE]: refuse new connections with MESSAGE, until resume; running
       ones finish. It lasts when the service is restarted, and while none runs.
@@ -162,6 +166,11 @@ class cmd_lp_serve_control(ClientCommand):
     def _do_reload(self, words: list[str], options: dict[str, Any]) -> None:
         # It is answered when a new zygote is ready.
         self._service.ask(["reload"], 150.0)
+
+    def _do_upgrade(self, words: list[str], options: dict[str, Any]) -> None:
+        # It is answered when another process serves.
+        [version] = self._service.ask(["upgrade"], 150.0)
+        self.outf.write(f"upgraded to {version}\n")
 
     def _do_drain(self, words: list[str], options: dict[str, Any]) -> None:
         message = " ".join(words)

@@ -73,6 +73,7 @@ class cmd_lp_serve(LpserveCommand):
         runtime_dir_option,
         *_serving,
         Option("zygote", type=int, argname="FD", hidden=True, help="Internal."),
+        Option("successor", type=int, argname="FD", hidden=True, help="Internal."),
     ]
     _see_also = [
         "lpserve",
@@ -94,6 +95,7 @@ class cmd_lp_serve(LpserveCommand):
         allow_writes: bool = False,
         client_timeout: float | None = None,
         zygote: int | None = None,
+        successor: int | None = None,
     ) -> int | None:
         if zygote is not None:
             from ..zygote.zygote import main
@@ -113,7 +115,8 @@ class cmd_lp_serve(LpserveCommand):
         system.check_platform()
         from ..service.start import run_service
 
-        run_service(runtime_dir, chosen, brz_words(), __version__, daemon, pid_file)
+        brz = brz_words()
+        run_service(runtime_dir, chosen, brz, __version__, daemon, pid_file, successor)
         return 0
 
     def _serve_one(self, user: str | None, settings: Settings) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import scoreboard
@@ -33,6 +33,8 @@ class Accounts:
 
     :param board: tells what workers have written.
     :ivar access_log: where ended connections are written to.
+    :ivar forward: called with each of them and its line, once another process keeps
+        the history.
     :ivar counts: "forks" (of workers), "zygote_deaths" (of zygotes in use), and
         "warm_hit" and so on, of what workers found in memory.
     """
@@ -40,6 +42,7 @@ class Accounts:
     def __init__(self, board: Board):
         self.board = board
         self.access_log = AccessLog()
+        self.forward: Callable[[Record, str], None] | None = None
         self.counts: Counter[str] = Counter()
         self._results: Counter[tuple[str, str]] = Counter()
         self._history: deque[str] = deque(maxlen=0)
@@ -142,22 +145,38 @@ class Accounts:
         times = (time.time(), seconds, first)
         record = Record(*who, how, end, *times, snapshot, cpu, memory)
         self._unwritten.append(record)
-        if self.access_log.path is not None or len(self._unwritten) >= AT_ONCE:
+        at_once = self.access_log.path is not None or self.forward is not None
+        if at_once or len(self._unwritten) >= AT_ONCE:
             self._write()
         return how
 
     def _write(self) -> None:
         """Make lines of those that have ended since this was called last."""
-        lines = [each.line() for each in self._unwritten]
-        self._unwritten.clear()
-        self._history.extend(lines)
-        for line in lines:
+        for record in self._unwritten:
+            line = record.line()
+            self._history.append(line)
             self.access_log.write(line)
+            if self.forward is not None:
+                self.forward(record, line)
+        self._unwritten.clear()
+
+    def take_over(self, lines: Iterable[str]) -> None:
+        """Have in the history what another process has written down."""
+        self._history.extend(lines)
+
+    def ended_elsewhere(self, line: str, how: str, door: str) -> None:
+        """Enter a connection that another process has served to its end."""
+        self._history.append(line)
+        self._results[how, door] += 1
+
+    def lines(self) -> list[str]:
+        """The history."""
+        self._write()
+        return list(self._history)
 
     def history(self, most: int | None) -> str:
         """What ``history`` answers: JSON; the last one is the last."""
-        self._write()
-        found: Sequence[str] = list(self._history)
+        found = self.lines()
         if most is not None:
             found = found[len(found) - most :] if most < len(found) else found
         return f"[{', '.join(found)}]"

@@ -16,6 +16,7 @@ from .ending import Ending
 from .peers import describe_peer
 from .pool import Pool
 from .reloads import Reloads
+from .upgrades import Upgrades
 from .zygotes import Zygotes
 
 log = logging.getLogger("lpserve")
@@ -40,6 +41,7 @@ class AccountVerbs:
         reloads: Reloads,
         totals: Mapping[str, int],
         refused: Mapping[str, int],
+        upgrades: Upgrades,
     ):
         self._accounts = accounts
         self._ending = ending
@@ -48,6 +50,7 @@ class AccountVerbs:
         self._reloads = reloads
         self._totals = totals
         self._refused = refused
+        self._upgrades = upgrades
         self.by_verb: dict[str, Answer] = {
             "connections": self._tell_connections,
             "history": self._tell_history,
@@ -57,7 +60,13 @@ class AccountVerbs:
 
     def _tell_connections(self, request: Request, reply: Reply) -> None:
         running = self._accounts.running(self._pool.busy.values())
-        _answer(reply, json.dumps(running, ensure_ascii=False))
+
+        def tell(answers: list[str]) -> None:
+            for each in answers:
+                running.extend(json.loads(each))
+            _answer(reply, json.dumps(running, ensure_ascii=False))
+
+        self._upgrades.ask(["connections"], tell)
 
     def _tell_history(self, request: Request, reply: Reply) -> None:
         most = int(request.words[0]) if request.words else None
@@ -65,15 +74,16 @@ class AccountVerbs:
 
     def _end(self, request: Request, reply: Reply) -> None:
         who, now = request.words[0], request.words[1:] == ("now",)
-        count = self._ending.end(who, now)
-        log.info(
-            "end %s%s, asked for by %s: %d connections",
-            who,
-            " now" if now else "",
-            describe_peer(reply),
-            count,
-        )
-        _answer(reply, count)
+        own = self._ending.end(who, now)
+        asked_by = describe_peer(reply)
+
+        def tell(answers: list[str]) -> None:
+            count = own + sum(map(int, answers))
+            asked = f"{who} now" if now else who
+            log.info("end %s, asked for by %s: %d connections", asked, asked_by, count)
+            _answer(reply, count)
+
+        self._upgrades.ask(["end", *request.words], tell)
 
     def _tell_metrics(self, request: Request, reply: Reply) -> None:
         zygote = self._zygotes.present

@@ -23,18 +23,20 @@ log = logging.getLogger("lpserve")
 
 @dataclass
 class Activation:
-    """What was passed, checked and sorted.
+    """What systemd or a predecessor has passed, checked and sorted.
 
     :ivar control: the descriptor of the control FIFO, or None.
     :ivar socket: that of the socket, or None.
     :ivar kept: what the descriptor store had for `warmstore`.
     :ivar unknown: names in the descriptor store that nobody here knows.
+    :ivar lasting: whether systemd has made the doors: they outlive the service.
     """
 
     control: int | None = None
     socket: int | None = None
     kept: list[Passed] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    lasting: bool = True
 
 
 def sort_descriptors(

@@ -120,13 +120,27 @@ class Admission(Observer):
 
     def released(self, connection: Connection) -> None:
         """See `connection.Observer`."""
+        self.count_out(connection.user, connection.address)
+
+    def count_in(self, user: str, address: str) -> None:
+        """A connection that another process serves takes a place."""
+        self._open += 1
+        self._users[user] += 1
+        self._addresses[address] += 1
+
+    def count_out(self, user: str, address: str) -> None:
+        """It has ended."""
         self._open -= 1
-        _count_down(self._users, connection.user)
-        _count_down(self._addresses, connection.address)
+        _count_down(self._users, user)
+        _count_down(self._addresses, address)
         if self._queue and not self._admitting:
             # Later: whoever has ended the connection is in the middle of it.
             self._admitting = True
             self._loop.call_later(0, self._admit_later)
+
+    def waiting(self) -> list[Connection]:
+        """The connections that wait for a place."""
+        return list(self._queue)
 
     def _fault(self, connection: Connection) -> str | None:
         """Why *connection* may not have a worker now, for its user; or None."""
@@ -142,9 +156,7 @@ class Admission(Observer):
         return None
 
     def _let_in(self, connection: Connection) -> None:
-        self._open += 1
-        self._users[connection.user] += 1
-        self._addresses[connection.address] += 1
+        self.count_in(connection.user, connection.address)
         connection.admitted = time.monotonic()
         self._start(connection)
 

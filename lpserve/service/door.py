@@ -15,18 +15,23 @@ class Door:
     """A FIFO or socket at which requests arrive.
 
     The service creates it, or systemd has created it (systemd.socket(5)) and passed
-    it. A door that systemd passed is not removed, and the requests in it that the
-    service has not read are for the next service.
+    it, or another service that this one takes over from (`handover`). A door of
+    systemd's lasts: it is not removed, and the requests in it that the service has not
+    read are for the next service. So is one that is handed over.
 
-    :ivar given: the descriptor that systemd passed, or None.
+    :ivar given: the descriptor that was passed, or None.
+    :ivar lasting: whether the door is for another service when this one ends.
     """
 
     #: The name of the door in the answer to ``status``.
     name = ""
 
-    def __init__(self, path: str, given: int | None = None):
+    def __init__(self, path: str, given: int | None = None, lasting: bool = True):
         self.path = path
         self.given = given
+        #: Whether systemd has made it.
+        self.systemd = lasting and given is not None
+        self.lasting = self.systemd
         self._identity: tuple[int, int] | None = None
 
     def put_in_place(self, temporary: str) -> None:
@@ -72,18 +77,31 @@ class Door:
         """Set its permissions as `Settings.allowed_peers` requires."""
 
     def leave(self) -> bool:
-        """Read nothing more from a door of systemd's.
+        """Read nothing more from a door that another service reads on.
 
         :returns: whether a client has connected and sent no request yet.
         """
         return False
+
+    @property
+    def descriptor(self) -> int:
+        """What it is read by."""
+        return -1
+
+    @property
+    def unasked(self) -> bool:
+        """Whether a client has connected and sent no request yet."""
+        return False
+
+    def read_on(self) -> None:
+        """Read again after `leave`."""
 
     def sweep(self) -> None:
         """Drop clients that have not sent their request in time."""
 
     def remove(self) -> None:
         """Remove the file, unless systemd made it or another one has replaced it."""
-        if self.given is not None:
+        if self.lasting:
             self.leave()
         elif self.in_place:
             with contextlib.suppress(OSError):
@@ -103,9 +121,9 @@ class Doors:
         return [door.name for door in self._doors if door.is_open]
 
     @property
-    def given(self) -> list[str]:
+    def lasting(self) -> list[str]:
         """The paths of the doors that systemd made."""
-        return [door.path for door in self._doors if door.given is not None]
+        return [door.path for door in self._doors if door.lasting]
 
     def open(self) -> None:
         """Open all doors.
@@ -130,12 +148,36 @@ class Doors:
         return None
 
     def leave(self) -> bool:
-        """Call `Door.leave` of the doors that systemd made."""
+        """Call `Door.leave` of the doors that last."""
         unasked = False
         for door in self._doors:
-            if door.given is not None and door.is_open and door.leave():
+            if door.lasting and door.is_open and door.leave():
                 unasked = True
         return unasked
+
+    @property
+    def unasked(self) -> bool:
+        """Whether a client has connected and sent no request yet."""
+        return any(door.unasked for door in self._doors)
+
+    def copies(self) -> list[int]:
+        """Copies of the descriptors of all doors.
+
+        :raises OSError: if there is no room for them.
+        """
+        return [os.dup(door.descriptor) for door in self._doors]
+
+    def hand_over(self) -> None:
+        """Leave all doors to another service."""
+        for door in self._doors:
+            door.lasting = True
+            door.leave()
+
+    def take_again(self) -> None:
+        """Read on: nobody has taken them over."""
+        for door in self._doors:
+            door.lasting = door.systemd
+            door.read_on()
 
     def close(self) -> None:
         """Close all doors."""

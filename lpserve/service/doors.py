@@ -172,8 +172,9 @@ class ControlFifo(Door):
         handle: Handler,
         log: Callable[[str], None],
         given: int | None = None,
+        lasting: bool = True,
     ):
-        super().__init__(directory.control, given)
+        super().__init__(directory.control, given, lasting)
         self._loop = loop
         self._directory = directory
         self._handle = handle
@@ -193,7 +194,7 @@ class ControlFifo(Door):
         """
         temporary = os.path.join(self._directory.path, ".new-control")
         if self.given is not None:
-            # Nobody else reads it: systemd only polls it.
+            # Nobody else reads it now: systemd only polls it.
             os.set_blocking(self.given, False)
             self._descriptor = self.given
         else:
@@ -205,6 +206,15 @@ class ControlFifo(Door):
         except OSError:
             os.close(self._descriptor)
             raise
+        self.read_on()
+
+    @property
+    def descriptor(self) -> int:
+        """See `Door.descriptor`."""
+        return self._descriptor
+
+    def read_on(self) -> None:
+        """See `Door.read_on`."""
         self._watched = True
         self._loop.watch(self._descriptor, self._read)
 

@@ -90,6 +90,17 @@ class Housekeeping:
                 self._call(chore)
         return lost
 
+    def run_last_chores(self) -> None:
+        """Make the checks of a service whose doors and directory are another's."""
+        for chore in (
+            self._zygotes.ping,
+            self._children.sweep,
+            self._reap,
+            self._clear_connections,
+            self._doors.sweep,
+        ):
+            self._call(chore)
+
     def clear_rehearsals(self) -> None:
         """Remove the directories of rehearsals whose zygotes have ended."""
         if self._directory.is_ours:

@@ -86,6 +86,11 @@ class Reloads:
         elif self._underway:
             self._end(why)
 
+    def end_upgrade(self, why: str) -> None:
+        """A reload that was an upgrade has failed."""
+        self.failed += 1
+        self._end(why)
+
     def _end(self, why: str) -> None:
         self._underway = False
         self.fault = why

@@ -8,14 +8,15 @@ workers, reaps them and reports. It never opens a repository and never blocks.
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..channel import VERSION
 from ..errors import (
     LpserveError,
     NotOursAnyMore,
@@ -33,9 +34,10 @@ from .accesswatch import AccessWatch
 from .accounts import Accounts
 from .accountverbs import AccountVerbs
 from .activation import Activation
-from .admission import Admission, Limits
+from .admission import Admission
+from .applying import apply, apply_to_warmer
 from .board import Board
-from .children import Children, ExitStatus
+from .children import Children
 from .door import Doors
 from .doors import ControlFifo, Reply
 from .drain import Drain
@@ -43,16 +45,18 @@ from .ending import Ending
 from .generation import Generation, LaunchSpec
 from .housekeeping import HOUSEKEEPING, Housekeeping
 from .loop import Loop
-from .pool import Connection, Pool, Worker
+from .pool import Connection, Pool
 from .reloads import Reloads
 from .shortage import Shortages
 from .shutdown import Shutdown
 from .socketdoor import SocketDoor
 from .status import Status
 from .stuck import kill_orphans
+from .upgrades import Origin, Upgrades
 from .verbs import Verbs
 from .warmer import Warmer
 from .warmstore import WarmStore
+from .workerreports import WorkerReports
 from .zygotes import Zygotes
 
 if TYPE_CHECKING:
@@ -67,7 +71,7 @@ class Service:
     :param directory: the runtime directory, prepared and locked.
     :param load_settings: reads the options afresh; raises ConfigurationError.
     :param launch: how to start a zygote.
-    :param version: of lpserve.
+    :param origin: how this process became the service.
     :param opened: called once, when the doors are open.
     :param log_file: the file behind standard error.
     :param passed: what systemd has passed to us.
@@ -78,7 +82,7 @@ class Service:
         directory: RuntimeDirectory,
         load_settings: Callable[[], Settings],
         launch: LaunchSpec,
-        version: str,
+        origin: Origin,
         opened: Callable[[], None],
         log_file: LogFile,
         passed: Activation,
@@ -97,18 +101,20 @@ class Service:
         self._board = Board()
         self._accounts = Accounts(self._board)
         inside = (self._loop, directory, self._arrived, log.warning)
-        self._doors = Doors(
-            ControlFifo(*inside, passed.control),
-            SocketDoor(*inside, lambda: self.settings.allowed_uids, passed.socket),
+        fifo = ControlFifo(*inside, passed.control, passed.lasting)
+        socket_door = SocketDoor(
+            *(*inside, lambda: self.settings.allowed_uids),
+            *(passed.socket, passed.lasting),
         )
+        self._doors = Doors(fifo, socket_door)
         self._pool = Pool(
             self._loop,
             self._children,
             directory,
             self._request_fork,
-            self._connection_ended,
+            lambda *of: self._reports.ended(*of),
             log.warning,
-            self._heard,
+            lambda message: self._reports.handle_message(message),
             self._board.release,
             self._accounts.handed_over,
         )
@@ -122,7 +128,7 @@ class Service:
         self._warmer = Warmer(
             self._loop,
             self._children,
-            WarmStore(directory.warm, version, self._systemd, passed.kept),
+            WarmStore(directory.warm, str(VERSION), self._systemd, passed.kept),
             self._pool.send_to_spares,
         )
         self._access = AccessWatch(self._pool.renew_spares)
@@ -139,6 +145,9 @@ class Service:
             lambda: self.settings,
             (*chores, self._access.check),
         )
+        self._reports = WorkerReports(
+            self._accounts, self._access, self._warmer, self._totals
+        )
         self._ending = Shutdown(
             self._loop,
             self._children,
@@ -148,10 +157,18 @@ class Service:
             self._zygotes,
             self._begin_to_stop,
             lambda: self.settings.shutdown_timeout,
+            lambda: bool(self._upgrades.predecessors),
         )
+        self._upgrades = Upgrades(
+            *(self._loop, origin, socket_door, self._doors, self._systemd),
+            *(self._accounts, self._admission, self._pool, self._warmer),
+            *(self._ending, self._open_doors, self._fail),
+            *(self._reloads.end_upgrade, self._totals),
+        )
+        self._reports.upgrades = self._upgrades
         self._verbs = Verbs(
             *(self, self._admission, self._drain, self._access),
-            *(version, self._totals, refused),
+            *(origin.version, self._totals, refused),
         )
         self._verbs.others = AccountVerbs(
             self._accounts,
@@ -161,21 +178,13 @@ class Service:
             self._reloads,
             self._totals,
             refused,
+            self._upgrades,
         ).by_verb
         self._status = Status(
-            version,
-            directory.path,
-            self._doors,
-            self._pool,
-            self._admission,
-            self._drain,
-            self._zygotes,
-            self._warmer,
-            self._house,
-            self._access,
-            self._totals,
-            refused,
-            self._accounts.access_log,
+            *(origin.version, directory.path, self._doors, self._pool),
+            *(self._admission, self._drain, self._zygotes, self._warmer),
+            *(self._house, self._access, self._totals, refused),
+            *(self._accounts.access_log, self._upgrades),
         )
         self._fault: LpserveError | None = None
 
@@ -191,16 +200,12 @@ class Service:
         """
         # If it is ignored, as it may be at the start, the kernel reaps children.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in stopping_signals():
-            # The second signal ends running connections.
-            self._loop.on_signal(
-                number, lambda name=number.name: self.shutdown(self.stopping, name)
-            )
-        self._loop.on_signal(signal.SIGHUP, lambda: self.reload(Reply(), "SIGHUP"))
-        self._loop.on_signal(signal.SIGUSR1, lambda: self.reopen("SIGUSR1"))
+        for number in (*stopping_signals(), signal.SIGHUP, signal.SIGUSR1):
+            self._loop.on_signal(number, functools.partial(self._signalled, number))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        self._directory.clear_leftovers(self._doors.given)
-        kill_orphans()
+        if not self._upgrades.waits_for_doors:
+            self._directory.clear_leftovers(self._doors.lasting)
+            kill_orphans()
         self._drain.read()
         self._warmer.start()
         self._zygotes.replace()
@@ -210,15 +215,29 @@ class Service:
             self._loop.run()
         finally:
             self._doors.close()
+            self._upgrades.close()
             self._systemd.close()
             self._loop.close()
             self._accounts.close()
             self._board.close()
         if self._fault is not None:
             raise self._fault
-        log.info("stopped")
+        log.info("finished" if self.handed_over else "stopped")
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self.handed_over and self._upgrades.pass_on(number):
+            return
+        if number == signal.SIGHUP:
+            self.reload(Reply(), number.name)
+        elif number == signal.SIGUSR1:
+            self.reopen(number.name)
+        else:  # the second one ends running connections
+            self.shutdown(self.stopping, number.name)
 
     def _open_doors(self) -> None:
+        if self._upgrades.waits_for_doors:
+            self._upgrades.ready()  # they are opened when it has left them
+            return
         try:
             self._doors.open()
         except OSError as error:
@@ -228,6 +247,10 @@ class Service:
         self._open = True
         self._opened()
         self._tell_ready()
+
+    def _fail(self, error: LpserveError) -> None:
+        self._fault = error
+        self._loop.stop()
 
     def _tell_ready(self) -> None:
         """Doors are open, or a reload has ended."""
@@ -242,6 +265,10 @@ class Service:
 
     def _run_housekeeping(self) -> None:
         self._loop.call_later(HOUSEKEEPING, self._run_housekeeping)
+        if self._upgrades.is_over:
+            self._house.run_last_chores()
+            self._ending.finish_if_done()
+            return
         if self._open and not self.stopping:
             self._systemd.tell(self._status.line(self._reloads.fault))
         lost = self._house.run_chores()
@@ -257,6 +284,7 @@ class Service:
     def shutdown(self, now: bool, asked_by: str) -> None:
         """See `verbs.ServiceControl`."""
         log.info("shutdown%s, asked for by %s", " now" if now else "", asked_by)
+        self._upgrades.shutdown(now)
         self._ending.stop(now)
 
     def _begin_to_stop(self) -> None:
@@ -264,7 +292,7 @@ class Service:
             f"stopping; {len(self._pool.busy)} connections to finish"
         )
         self._warmer.stop()
-        if self._directory.is_ours:
+        if self._directory.is_ours and not self._ending.handed_over:
             self._warmer.save()
         self._reloads.stop()
 
@@ -272,6 +300,11 @@ class Service:
     def stopping(self) -> bool:
         """See `verbs.ServiceControl`."""
         return self._ending.stopping
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether another process serves."""
+        return self._upgrades.is_over
 
     @property
     def settings(self) -> Settings:
@@ -283,7 +316,15 @@ class Service:
         log.info("reload, asked for by %s", asked_by)
         # First, because log rotation needs it even if the reload fails.
         self._reopen_logs()
-        self._reloads.ask(self._zygotes, reply)
+        if self._upgrades.needed:
+            self._systemd.reloading()
+            self._upgrades.begin(reply, asked_by)
+        else:
+            self._reloads.ask(self._zygotes, reply)
+
+    def upgrade(self, reply: Reply, asked_by: str) -> None:
+        """See `verbs.ServiceControl`."""
+        self._upgrades.begin(reply, asked_by)
 
     def _arrived(self, request: Request | RequestError, reply: Reply) -> None:
         self._verbs.arrived(request, reply)
@@ -293,37 +334,18 @@ class Service:
     def zygote_ready(self, new: Generation, old: Generation | None) -> None:
         """See `zygotes.ZygoteObserver`."""
         if not self.stopping:
-            self._limit_warmer()
+            apply_to_warmer(self.settings, self._warmer)
         self._warmer.use(new)  # before it forks
         if old is not None:
             self._pool.zygote_lost(old.number)
             self._pool.retire_before(new.number)
         self._access.use(self.settings.for_worker(), new)
         if not self.stopping:
-            self._use_settings()
+            admitting = self._admission, self._accounts
+            apply(self.settings, *admitting, self._pool, self._doors)
         if not self._open and not self.stopping:
             self._open_doors()
         self._reloads.end(self._zygotes)
-
-    def _limit_warmer(self) -> None:
-        settings = self.settings
-        self._warmer.limit(
-            settings.warm_repositories,
-            settings.warm_memory << 20,
-            settings.warm_interval,
-            settings.warm_preload,
-        )
-
-    def _use_settings(self) -> None:
-        settings = self.settings
-        self._admission.use(Limits.of(settings))
-        self._accounts.keep(settings.history, settings.access_log)
-        self._pool.hangup_timeout = settings.hangup_timeout
-        self._pool.resize(settings.spare_workers, settings.max_spare_workers)
-        try:
-            self._doors.admit()
-        except OSError as error:
-            log.error("cannot change who may use the socket: %s", os_fault(error))
 
     def zygote_lost(self, generation: Generation) -> None:
         """See `zygotes.ZygoteObserver`."""
@@ -334,8 +356,7 @@ class Service:
     def zygote_failed(self, why: str) -> None:
         """See `zygotes.ZygoteObserver`."""
         if not self._open:
-            self._fault = ZygoteError(why)
-            self._loop.stop()
+            self._fail(ZygoteError(why))
             return
         self._reloads.end(self._zygotes, why)
         while self._zygotes.present is None and self._pool.waiting:
@@ -364,26 +385,6 @@ class Service:
         self._totals["spawned"] += 1
         self._access.check()  # what its worker finds good stays, whatever comes next
         self._pool.submit(connection, self.settings.connect_timeout)
-
-    def _connection_ended(
-        self, connection: Connection, worker: Worker, end: ExitStatus
-    ) -> None:
-        self._totals[self._accounts.ended(connection, worker, end)] += 1
-        assert worker.child is not None
-        log.info(
-            "worker %d for %s: %s after %.3f s",
-            worker.child.pid,
-            connection.user,
-            end,
-            time.monotonic() - connection.started,
-        )
-
-    def _heard(self, message: dict[str, Any]) -> None:
-        if message["kind"] == "pretences":
-            self._access.handle_message(message)
-            return
-        self._accounts.used(message)
-        self._warmer.handle_message(message)
 
     def status(self) -> dict[str, object]:
         """The answer to ``status``; see `status.Status`."""

@@ -30,7 +30,9 @@ class Shutdown:
 
     :param begun: called when the service begins to stop.
     :param patience: returns the seconds that running connections may take to finish.
+    :param elsewhere: whether other processes have connections that are to finish.
     :ivar stopping: whether the service takes no more connections.
+    :ivar handed_over: whether another process has the doors.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class Shutdown:
         zygotes: Zygotes,
         begun: Callback,
         patience: Callable[[], float],
+        elsewhere: Callable[[], bool],
     ):
-        self.stopping = False
+        self.stopping = self.handed_over = False
         self._loop = loop
         self._children = children
         self._doors = doors
@@ -53,7 +56,14 @@ class Shutdown:
         self._zygotes = zygotes
         self._begun = begun
         self._patience = patience
+        self._elsewhere = elsewhere
         self._leaving = self._finishing = False
+
+    def hand_over(self) -> None:
+        """Finish what there is, however long that takes: another process serves."""
+        self.handed_over = True
+        self._pool.resize(0)
+        self.finish_if_done()
 
     def stop(self, now: bool) -> None:
         """Take no more connections; running ones finish, or end *now*."""
@@ -66,7 +76,7 @@ class Shutdown:
         if not self.stopping:
             self.stopping = self._pool.stopping = True
             log.info("stopping; %d connections to finish", len(self._pool.busy))
-            if not self._doors.given:
+            if not self._doors.lasting:
                 self._admission.refuse_queued(STOPPING, _TEXT)
             self._pool.resize(0)
             self._begun()
@@ -94,9 +104,11 @@ class Shutdown:
 
     def finish_if_done(self) -> None:
         """Stop the loop if the service is stopping and no child is left."""
-        if not self.stopping or self._pool.busy or self._pool.waiting:
+        if not (self.stopping or self.handed_over):
             return
-        if self._admission.queued:
+        if self._pool.busy or self._pool.waiting or self._admission.queued:
+            return
+        if self._doors.unasked if self.handed_over else self._elsewhere():
             return
         self._zygotes.retire()
         if not len(self._children):

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import resource
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from breezy import bedding
@@ -24,10 +24,14 @@ from ..logs import LogFile, log_to_stderr
 from ..paths import RuntimeDirectory
 from ..settings import Settings, read_settings
 from . import accesslog
-from .activation import sort_descriptors
+from .activation import Activation, sort_descriptors
+from .following import follow
 from .generation import LaunchSpec
+from .handover import SuccessorSpec
 from .pidfile import remove_pid_file, write_pid_file
 from .server import Service
+from .takeover import Takeover
+from .upgrades import Origin
 
 log = logging.getLogger("lpserve")
 
@@ -49,6 +53,11 @@ _OURS = (
     "WATCHDOG_USEC",
 )
 
+#: Those of `_OURS` that hold for another process in our place.
+_FOR_SUCCESSORS = tuple(
+    name for name in _OURS if not name.startswith("LISTEN_") and name != "WATCHDOG_PID"
+)
+
 
 def run_service(
     runtime_dir: str | None,
@@ -57,33 +66,44 @@ def run_service(
     version: str,
     daemon: bool,
     pid_file: str | None,
+    successor: int | None = None,
 ) -> None:
     """Run the service until it is stopped.
 
     :param runtime_dir: the value of ``--runtime-dir``, or None.
     :param chosen: settings from the command line, None for those not given.
     :param brz: the command that runs Breezy, a list of words.
+    :param successor: the descriptor of a channel to the service that it succeeds.
     :raises LpserveError: if the service cannot be started. With *daemon*, the
         foreground process prints the error instead and exits with status 3.
     """
-    settings = load_settings(chosen)
-    directory = RuntimeDirectory(runtime_directory(runtime_dir, settings.runtime_dir))
-    pid_path = os.path.abspath(pid_file) if pid_file else None
-    environ = _zygote_environment()
-    forget_log()
-    run = functools.partial(_run, directory, chosen, brz, version, pid_path, environ)
-    if not daemon:
-        run(LogFile(None), lambda text: None)
-        return
-    name = settings.log_file or os.path.join(bedding.cache_dir(), "lpserve.log")
-    path = os.path.abspath(os.path.expanduser(name))
+    takeover = None if successor is None else Takeover(successor)
+    try:
+        settings = load_settings(chosen)
+        directory = RuntimeDirectory(
+            runtime_directory(runtime_dir, settings.runtime_dir)
+        )
+        pid_path = os.path.abspath(pid_file) if pid_file else None
+        launch = _Launch(directory, chosen, brz, version, daemon, pid_path, takeover)
+        forget_log()
+        name = settings.log_file or os.path.join(bedding.cache_dir(), "lpserve.log")
+        path = os.path.abspath(os.path.expanduser(name))
+        if not daemon or takeover is not None:
+            log_file = LogFile(path if daemon else None)
+            if launch.run(log_file, lambda text: None) and takeover is None:
+                follow(directory)
+            return
+    except LpserveError as error:
+        if takeover is not None:
+            takeover.fail(str(error))
+        raise
     try:
         report = system.daemonize(path)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from None
     status = 3
     try:
-        run(LogFile(path), report)
+        launch.run(LogFile(path), report)
         status = 0
     except LpserveError as error:
         report(str(error))
@@ -164,55 +184,109 @@ def _zygote_environment() -> dict[str, str]:
     return environ
 
 
-def _run(
-    directory: RuntimeDirectory,
-    chosen: dict[str, Any],
-    brz: list[str],
-    version: str,
-    pid_path: str | None,
-    environ: dict[str, str],
-    log_file: LogFile,
-    report: Callable[[str], None],
-) -> None:
-    log_to_stderr()
-    # First: what we start inherits it until it is taken.
-    passed = systemd.take_descriptors()
-    umask = os.umask(0o077)
-    try:
-        directory.prepare()
-        activation = sort_descriptors(passed, directory)
-        with contextlib.ExitStack() as held:
-            # Released last, so that its next holder finds nothing of ours.
-            held.callback(os.close, directory.acquire())
-            if pid_path is not None:
-                write_pid_file(pid_path)
-                held.callback(remove_pid_file, pid_path)
-            system.become_subreaper()
-            system.set_title("lp-serve")
-            limit = system.raise_descriptor_limit()
-            held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limit)
-            start = {
-                "cwd": os.path.expanduser("~"),
-                "umask": umask,
-                "limits": {"RLIMIT_NOFILE": limit},
-                "runtime_dir": directory.path,
-            }
+@dataclass
+class _Launch:
+    """What a service is started with; see `run_service`."""
 
-            def opened() -> None:
-                system.keep_what_is_loaded()
-                log.info("Listening on %s", directory.control)
-                report("")
+    directory: RuntimeDirectory
+    chosen: dict[str, Any]
+    brz: list[str]
+    version: str
+    daemon: bool
+    pid_path: str | None
+    takeover: Takeover | None
 
-            Service(
-                directory,
-                _Reader(chosen).read,
-                LaunchSpec((*brz, "lp-serve", "--zygote"), environ, start),
-                version,
-                opened,
-                log_file,
-                activation,
-            ).run()
-    except OSError as error:
-        raise LpserveError(f"the service cannot run: {os_fault(error)}") from error
-    finally:
-        os.umask(umask)
+    def run(self, log_file: LogFile, report: Callable[[str], None]) -> bool:
+        """Run the service; whether it was handed over in the end.
+
+        :param report: called with "" when the doors are open.
+        """
+        log_to_stderr()
+        # First: what we start inherits it until it is taken.
+        passed = systemd.take_descriptors()
+        umask = os.umask(0o077)
+        try:
+            self.directory.prepare()
+            if self.takeover is None:
+                activation = sort_descriptors(passed, self.directory)
+            else:
+                activation = self.takeover.activation
+            with contextlib.ExitStack() as held:
+                return self._run(held, activation, umask, log_file, report)
+        except OSError as error:
+            text = f"the service cannot run: {os_fault(error)}"
+            raise LpserveError(text) from error
+        finally:
+            os.umask(umask)
+
+    def _run(
+        self,
+        held: contextlib.ExitStack,
+        activation: Activation,
+        umask: int,
+        log_file: LogFile,
+        report: Callable[[str], None],
+    ) -> bool:
+        directory, takeover = self.directory, self.takeover
+        lock = directory.acquire() if takeover is None else takeover.lock
+        origin = Origin(directory, self.version, {}, lock, self._successor(), takeover)
+        # Released last, so that its next holder finds nothing of ours.
+        held.callback(origin.release_lock)
+        if self.pid_path is not None:
+            held.callback(remove_pid_file, self.pid_path)
+            if takeover is None:
+                write_pid_file(self.pid_path)
+        system.become_subreaper()
+        system.set_title("lp-serve")
+        limit = system.raise_descriptor_limit()
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limit)
+        origin.start = {"umask": umask, "limits": {"RLIMIT_NOFILE": limit}}
+        if takeover is not None:
+            # Those with which the first of us was started.
+            origin.start = {name: takeover.document[name] for name in origin.start}
+        start = {
+            "cwd": os.path.expanduser("~"),
+            "runtime_dir": directory.path,
+            **origin.start,
+        }
+
+        def opened() -> None:
+            if takeover is not None:
+                directory.take_lock(lock)
+                if self.pid_path is not None:
+                    write_pid_file(self.pid_path)
+            system.keep_what_is_loaded()
+            log.info("Listening on %s", directory.control)
+            report("")
+
+        zygote = (*self.brz, "lp-serve", "--zygote")
+        service = Service(
+            directory,
+            _Reader(self.chosen).read,
+            LaunchSpec(zygote, _zygote_environment(), start),
+            origin,
+            opened,
+            log_file,
+            activation,
+        )
+        service.run()
+        return service.handed_over
+
+    def _successor(self) -> SuccessorSpec:
+        """How to start another one like this."""
+        words = [*self.brz, "lp-serve", "--fork-server"]
+        words.append(f"--runtime-dir={self.directory.path}")
+        for name, value in self.chosen.items():
+            if value is True:
+                words.append("--" + name.replace("_", "-"))
+            elif value is not None:
+                words.append(f"--{name.replace('_', '-')}={value}")
+        if self.daemon:
+            words.append("--daemon")
+        if self.pid_path is not None:
+            words.append(f"--pid-file={self.pid_path}")
+        environ = _zygote_environment()
+        for name in _FOR_SUCCESSORS:
+            if name in os.environ:
+                environ[name] = os.environ[name]
+        return SuccessorSpec(tuple(words), environ)

@@ -17,6 +17,7 @@ from .drain import Drain
 from .housekeeping import Housekeeping
 from .moments import moment
 from .pool import Pool
+from .upgrades import Upgrades
 from .warmer import Warmer
 from .zygotes import Zygotes
 
@@ -46,6 +47,7 @@ class Status:
         totals: Mapping[str, int],
         refused: Mapping[str, int],
         access_log: AccessLog,
+        upgrades: Upgrades,
     ):
         self._started = time.monotonic()
         self._version = version
@@ -61,6 +63,7 @@ class Status:
         self._totals = totals
         self._refused = refused
         self._access_log = access_log
+        self._upgrades = upgrades
 
     def tell(self, state: str) -> dict[str, object]:
         """The answer, for JSON.
@@ -86,6 +89,7 @@ class Status:
             "workers": {**self._pool.counts(), "queued": self._admission.queued},
             "totals": {name: self._totals.get(name, 0) for name in _TOTALS},
             "refused": dict(self._refused),
+            "predecessors": self._upgrades.describe(),
             "descriptors": count_descriptors(),
             "access": self._access.status(),
             "access_log": self._access_log.status(),

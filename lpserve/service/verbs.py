@@ -59,6 +59,9 @@ class ServiceControl(Protocol):
     def reopen(self, asked_by: str) -> None:
         """Open the log anew."""
 
+    def upgrade(self, reply: Reply, asked_by: str) -> None:
+        """Have a new process serve; *reply* gets the answer."""
+
 
 class Verbs:
     """Answers requests.
@@ -133,6 +136,11 @@ class Verbs:
         if self._life.stopping:
             raise RequestError(STOPPING, "the service is stopping")
         self._life.reload(reply, describe_peer(reply))
+
+    def _do_upgrade(self, request: Request, reply: Reply) -> None:
+        if self._life.stopping:
+            raise RequestError(STOPPING, "the service is stopping")
+        self._life.upgrade(reply, describe_peer(reply))
 
     def _do_drain(self, request: Request, reply: Reply) -> None:
         log.info("drain, asked for by %s", describe_peer(reply))

@@ -100,6 +100,19 @@ class Warmer:
         if self._loader is not None and self._loader.child is not None:
             self._loader.child.signal(signal.SIGKILL)
 
+    def go_on(self) -> None:
+        """Load again after `stop`."""
+        self._stopped = False
+        self._consider()
+
+    def copies(self) -> list[tuple[str, int]]:
+        """What is in memory: names for `WarmStore`, and copies of descriptors.
+
+        :raises OSError: if there is no room for them.
+        """
+        found = self._kept.items()
+        return [(self._store.name(path), os.dup(each)) for path, each in found]
+
     def save(self) -> None:
         """Save the set for the next service, if it has changed."""
         self._store.save(self.set.dump())
@@ -236,10 +249,8 @@ class Warmer:
 
     def forked(self, serial: int, pid: int) -> None:
         """The zygote has forked the loader *serial* as our child *pid*."""
-        loader = self._loader
-        if loader is None or loader.serial != serial:
-            # Its channel is closed, so it exits; `Children.reap_strangers` reaps it.
-            return
+        if (loader := self._loader) is None or loader.serial != serial:
+            return  # its channel is closed: it exits, and `reap_strangers` reaps it
         try:
             loader.child = self._children.add(pid, lambda end: self._ended(loader, end))
         except OSError as error:
@@ -250,8 +261,7 @@ class Warmer:
 
     def fork_failed(self, serial: int, why: str) -> None:
         """The zygote could not fork the loader *serial*."""
-        loader = self._loader
-        if loader is not None and loader.serial == serial:
+        if (loader := self._loader) is not None and loader.serial == serial:
             self._postpone(loader, f"there is no loader: {why}")
             self._finish(loader)
 
@@ -262,7 +272,7 @@ class Warmer:
         except BlockingIOError:
             return
         except ValueError:
-            message, descriptors = None, []
+            message = None
         if message is None:
             self._loop.forget(loader.channel.fileno())
             loader.channel.close()  # `_ended` reports why
@@ -297,8 +307,8 @@ class Warmer:
             self._postpone(loader, f"it cannot be kept: {error.strerror}")
             return
         size, revisions = int(message["size"]), int(message["revisions"])
-        seconds = float(message["seconds"])
-        keep, gone = self.set.loaded(loader.path, size, revisions, seconds)
+        took = float(message["seconds"])
+        keep, gone = self.set.loaded(loader.path, size, revisions, took)
         for path in gone:
             log.info("warm: %s is not kept any more", path)
             self._keep(path, None)
@@ -310,13 +320,8 @@ class Warmer:
             if entry is not None:
                 log.warning("warm: %s is put aside: %s", loader.path, entry.why)
         else:
-            log.info(
-                "warm: loaded %s (%d revisions, %.1f MiB, %.2f s)",
-                loader.path,
-                revisions,
-                size / (1 << 20),
-                seconds,
-            )
+            text = f"{revisions} revisions, {size / (1 << 20):.1f} MiB, {took:.2f} s"
+            log.info("warm: loaded %s (%s)", loader.path, text)
             self._keep(loader.path, kept)
         self.edition += 1
 
@@ -370,7 +375,7 @@ class Warmer:
         self._send_all()
 
     def _send_all(self) -> None:
-        """Send the zygote all that it has not received, until its channel is full."""
+        """Send the zygote what it has not received, until its channel is full."""
         for path in list(self._unsent):
             try:
                 if self._zygote is not None:

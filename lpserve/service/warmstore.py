@@ -58,7 +58,7 @@ class WarmStore:
     """See the module.
 
     :param file: the path of the file.
-    :param version: of lpserve: another one may understand what is in memory otherwise.
+    :param version: of what is in memory: another one may understand it otherwise.
     :param kept: what systemd had kept; closed if it is not taken.
     """
 
@@ -121,6 +121,10 @@ class WarmStore:
         name = self._names.pop(path, None)
         if name is not None:
             self._store.remove(name)
+
+    def name(self, path: str) -> str:
+        """What the repository *path* is kept as; "" if it is not."""
+        return self._names.get(path, "")
 
     def take_back(self, paths: Iterable[str]) -> Iterator[Kept]:
         """What came back of the repositories *paths*, once; the rest is closed.

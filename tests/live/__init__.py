@@ -18,6 +18,7 @@ MODULES = (
     "ssh",
     "stopping",
     "systemd",
+    "upgrading",
     "warm",
 )
 

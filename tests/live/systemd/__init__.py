@@ -9,6 +9,7 @@ MODULES = (
     "test_kept",
     "test_notify",
     "test_units",
+    "test_upgraded",
 )
 
 load_tests = loader_of(__name__, MODULES)

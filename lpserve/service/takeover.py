@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""Takes over from a running service, and asks it about the connections it finishes.
+
+See `handover`, which is the other side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .. import channel
+from ..errors import LpserveError
+from ..systemd import Passed
+from .activation import Activation
+from .handover import FORMAT
+from .loop import Loop, Timer
+from .outbox import Outbox
+
+log = logging.getLogger("lpserve")
+
+#: Seconds that a predecessor may take to hand over the document, and to answer.
+DOCUMENT_TIMEOUT, ANSWER_TIMEOUT = 30.0, 5.0
+#: Connections, or lines of history, that one message has.
+AT_ONCE = 100
+#: The most bytes of an answer.
+_LONGEST = 1 << 26
+
+
+class Takeover:
+    """What a predecessor hands over.
+
+    :param number: the descriptor of the channel to it.
+    :ivar activation: the doors, and what is in memory.
+    :ivar lock: the descriptor that holds the lock on the runtime directory.
+    :ivar document: the rest.
+    :ivar older: channels to those before it, with their pids and versions.
+    :raises LpserveError: if there is none, or it is of another format.
+    """
+
+    def __init__(self, number: int):
+        os.set_inheritable(number, False)
+        self.link = channel.end_of(number)
+        self.link.settimeout(DOCUMENT_TIMEOUT)
+        try:
+            self._receive()
+        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+            raise LpserveError(f"cannot take over: {error}") from None
+        self.link.setblocking(False)
+
+    def _receive(self) -> None:
+        message, descriptors = channel.receive(self.link)
+        if message is None or message["kind"] != "document":
+            raise ValueError("there is nobody to take over from")
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            self.document: dict[str, Any] = json.loads(file.read())
+        if self.document["format"] != FORMAT:
+            text = f"format {self.document['format']} of the document, not {FORMAT}"
+            self.fail(f"{text}: restart the service")
+            raise ValueError(text)
+        found: list[int] = []
+        while len(found) < message["count"]:
+            _, descriptors = channel.receive(self.link)
+            if not descriptors:
+                raise ValueError("descriptors are missing")
+            found += descriptors
+        document = self.document
+        self.lock = found[document["lock"]]
+        self.activation = Activation(
+            found[document["control"]],
+            found[document["socket"]],
+            [Passed(each["name"], found[each["file"]]) for each in document["warm"]],
+            lasting=document["lasting"],
+        )
+        self.older = [
+            (channel.end_of(found[each["link"]]), each) for each in document["older"]
+        ]
+
+    def fail(self, text: str) -> None:
+        """Say why we cannot take over."""
+        with contextlib.suppress(OSError):
+            channel.send(self.link, "failed", text=text)
+
+
+class Successor(Protocol):
+    """What a `Predecessor` tells; see there."""
+
+    def go(self) -> None:
+        """The doors are ours."""
+
+    def stay(self, pid: int, connections: list[list[str]]) -> None:
+        """These connections (user and address) go on with the process *pid*."""
+
+    def take_history(self, lines: list[str]) -> None:
+        """Connections that have ended."""
+
+    def connection_stays(self, user: str, address: str) -> None:
+        """A connection goes on with a predecessor."""
+
+    def connection_gone(self, user: str, address: str) -> None:
+        """It has ended, or its process."""
+
+    def enter(self, line: str, how: str, door: str) -> None:
+        """How one of these has ended; see `accounts.Accounts.ended_elsewhere`."""
+
+    def predecessor_gone(self, predecessor: Predecessor) -> None:
+        """It has ended."""
+
+    def handle_message(self, message: dict[str, Any]) -> None:
+        """See `warmer.Warmer.handle_message`."""
+
+
+class Predecessor:
+    """A service that finishes its connections.
+
+    :ivar pid, version: of it.
+    :ivar connections: how many it has.
+    """
+
+    def __init__(
+        self, loop: Loop, link: socket.socket, about: dict[str, Any], owner: Successor
+    ):
+        self.pid, self.version = int(about["pid"]), str(about["version"])
+        self._loop = loop
+        self._link = link
+        self._owner = owner
+        self._left: list[tuple[str, str]] = []
+        link.setblocking(False)
+        self._outbox = Outbox(loop, link)
+        loop.watch(link.fileno(), self._read)
+
+    @property
+    def connections(self) -> int:
+        """How many it has."""
+        return len(self._left)
+
+    def describe(self) -> dict[str, object]:
+        """What ``status`` says of it."""
+        return {
+            "pid": self.pid,
+            "version": self.version,
+            "connections": self.connections,
+        }
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Send it a message."""
+        self._outbox.send(kind, **fields)
+
+    def copy(self) -> tuple[dict[str, Any], int]:
+        """For our successor: what `__init__` wants, and a copy of the channel."""
+        about = {"pid": self.pid, "version": self.version}
+        return about, os.dup(self._link.fileno())
+
+    def leave(self, tell: Callable[..., None]) -> None:
+        """Hear no more of it: our successor does, to *tell* of its connections."""
+        self._loop.forget(self._link.fileno())
+        for start in range(0, len(self._left), AT_ONCE):
+            some = self._left[start : start + AT_ONCE]
+            tell("open", pid=self.pid, connections=some)
+
+    def come_back(self) -> None:
+        """Hear of it again."""
+        self._loop.watch(self._link.fileno(), self._read)
+
+    def close(self) -> None:
+        """Have nothing more to do with it."""
+        self._outbox.close()
+        self._link.close()
+
+    # -- what it says ----------------------------------------------------------
+
+    def _read(self) -> None:
+        while self._link.fileno() >= 0:
+            try:
+                message, descriptors = channel.receive(self._link)
+            except BlockingIOError:
+                return
+            except ValueError:
+                continue
+            for each in descriptors:
+                os.close(each)
+            if message is None:
+                self._ended()
+                return
+            self._handle(message)
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        kind = message["kind"]
+        if kind == "open":
+            self._owner.stay(message["pid"], message["connections"])
+        elif kind == "history":
+            self._owner.take_history(message["lines"])
+        elif kind == "go":
+            self._owner.go()
+            self.tell("serving")
+        elif kind == "ended":
+            who = message["user"], message["address"]
+            if who in self._left:
+                self._left.remove(who)
+                self._owner.connection_gone(*who)
+            self._owner.enter(message["line"], message["how"], message["door"])
+        elif kind == "used":
+            self._owner.handle_message(message)
+
+    def stays(self, user: str, address: str) -> None:
+        """It serves this connection."""
+        self._left.append((user, address))
+        self._owner.connection_stays(user, address)
+
+    def _ended(self) -> None:
+        self._loop.forget(self._link.fileno())
+        self.close()
+        for user, address in self._left:
+            self._owner.connection_gone(user, address)
+        self._owner.predecessor_gone(self)
+
+    # -- what it is asked ------------------------------------------------------
+
+    def ask(self, words: list[str], answered: Callable[[str | None], None]) -> None:
+        """Ask it as any client does.
+
+        :param words: of the request; none has a blank.
+        :param answered: called once, with the word after ``ok``, or with None.
+        """
+        _Question(self._loop, self._outbox, " ".join(words), answered)
+
+
+class _Question:
+    """One request to a predecessor, by a connection of its own."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        outbox: Outbox,
+        request: str,
+        answered: Callable[[str | None], None],
+    ):
+        self._loop = loop
+        self._answered = answered
+        self._received = b""
+        self._ours, theirs = socket.socketpair()
+        outbox.send("adopt", (theirs.detach(),))
+        self._ours.setblocking(False)
+        self._ours.send(request.encode() + b"\n")  # there is room in a new socket
+        self._patience: Timer = loop.call_later(ANSWER_TIMEOUT, self._end)
+        loop.watch(self._ours.fileno(), self._read)
+
+    def _read(self) -> None:
+        try:
+            while data := self._ours.recv(1 << 16):
+                self._received += data
+                if b"\n" in data or len(self._received) > _LONGEST:
+                    break
+            self._end()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end()
+
+    def _end(self) -> None:
+        self._patience.cancel()
+        self._loop.forget(self._ours.fileno())
+        self._ours.close()
+        line, _, _ = self._received.partition(b"\n")
+        self._answered(_word_of(line.decode("utf-8", "surrogateescape")))
+
+
+def _word_of(answer: str) -> str | None:
+    """The word after ``ok``; `shlex.split` would take too long for a list."""
+    word = answer.removeprefix("ok ")
+    if word == answer:
+        return None
+    if word[:1] == word[-1:] == "'" and len(word) > 1:
+        return word[1:-1].replace("'\"'\"'", "'")  # as `shlex.quote` quotes it
+    return word
