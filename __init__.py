@@ -110,6 +110,9 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     MiB of memory for all of them (256).
 :lpserve.warm_preload:
     Repositories, as real absolute paths, that are kept from the start (none).
+:lpserve.warm_network:
+    Whether repositories on network file systems are kept in memory, too
+    (False). See "Several hosts" in the manual.
 :lpserve.warm_interval:
     Seconds between two rounds of loading repositories that were used or have
     changed (10).
@@ -211,6 +214,8 @@ And for 'brz lp-serve-ssh':
 And for 'brz lp-serve-exporter', which gives Prometheus metrics of all this, and
 load balancers /healthz:
 
+:lpserve.agent_listen:
+    Where the service answers HAProxy's agent check: ADDRESS:PORT (nowhere).
 :lpserve.exporter_listen:
     Where it listens (127.0.0.1:9852).
 """
@@ -256,6 +261,7 @@ OPTIONS = (
     "warm_repositories",
     "warm_memory",
     "warm_preload",
+    "warm_network",
     "warm_interval",
     "warm_report_interval",
     "history",
@@ -277,6 +283,7 @@ OPTIONS = (
     "max_auth_tries",
     "keepalive_interval",
     "exporter_listen",
+    "agent_listen",
 )
 for _name in OPTIONS:
     config.option_registry.register_lazy(

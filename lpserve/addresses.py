@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 from .errors import ConfigurationError
@@ -31,6 +32,27 @@ def parse_address(text: str, name: str = "listen", port: int = 5022) -> tuple[st
     except UnicodeError:
         raise ConfigurationError(f"cannot listen on {text}: no such name") from None
     return str(found[0][4][0]), int(number)
+
+
+def parse_ip_address(text: str | None, name: str, port: int) -> tuple[str, int] | None:
+    """Parse ``ADDRESS:PORT``, where ADDRESS is no name: to look one up takes time.
+
+    :param name, port: as of `parse_address`.
+    :returns: None for an empty *text*.
+    :raises ConfigurationError: if *text* is invalid.
+    """
+    if not text:
+        return None
+    host, _, number = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        if not _is_port(number):
+            raise ValueError
+        return str(ipaddress.ip_address(host)), int(number)
+    except ValueError:
+        raise ConfigurationError(
+            f"{name} must be ADDRESS:PORT, as in 127.0.0.1:{port}, not {text!r}"
+        ) from None
 
 
 def _is_port(text: str) -> bool:

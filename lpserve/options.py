@@ -213,6 +213,13 @@ warm_preload = config.ListOption(
     help="Repositories, as real absolute paths, that are kept in memory from the "
     "start, used or not.",
 )
+warm_network = _option(
+    "warm_network",
+    "Whether repositories on network file systems (NFS, CIFS, 9p, FUSE...) are kept in "
+    "memory, too. Change times, by which changes are seen, may come late there.",
+    default=False,
+    from_unicode=config.bool_from_store,
+)
 warm_interval = _option(
     "warm_interval",
     "Seconds from one time that repositories are loaded into memory, because they "
@@ -335,6 +342,12 @@ keepalive_interval = _option(
     "three times without an answer, and it is disconnected. 0 means never.",
     default=60.0,
     from_unicode=seconds,
+)
+
+agent_listen = _option(
+    "agent_listen",
+    "Where the service answers HAProxy's agent check: ADDRESS:PORT. The answer is how "
+    "the host is (up, drain, maint, down), and which part of max_workers is free.",
 )
 
 exporter_listen = _option(

@@ -13,6 +13,7 @@ from typing import Any
 from breezy import config, errors
 
 from .. import OPTIONS
+from .addresses import parse_ip_address
 from .errors import ConfigurationError
 from .location import CONNECT_TIMEOUT, runtime_directory
 from .loginrules import NetBlockSize, Network, Penalties, Rules, Startups
@@ -45,6 +46,7 @@ class Settings:
     warm_repositories: int
     warm_memory: int
     warm_preload: tuple[str, ...]
+    warm_network: bool
     warm_interval: float
     warm_report_interval: float
     history: int
@@ -66,11 +68,20 @@ class Settings:
     max_auth_tries: int
     keepalive_interval: float
     exporter_listen: str
+    agent_listen: str | None
 
     @property
     def allowed_uids(self) -> frozenset[int]:
         """The uids of `allowed_peers`."""
         return _uids(self.allowed_peers)
+
+    @property
+    def agent_address(self) -> tuple[str, int] | None:
+        """Where `agent_listen` says; None if it says nothing.
+
+        :raises ConfigurationError: if it is no IP address and a port.
+        """
+        return parse_ip_address(self.agent_listen, "lpserve.agent_listen", 5023)
 
     @property
     def login_rules(self) -> Rules:
@@ -95,6 +106,7 @@ class Settings:
             "connect_timeout": self.connect_timeout,
             "environment": self.environment,
             "warm_report_interval": self.warm_report_interval,
+            "warm_network": self.warm_network,
             "sandbox": self.sandbox,
             "sandbox_paths": self.sandbox_paths,
         }

@@ -28,7 +28,7 @@ ARROWS = {
 SHARED = (
     *("access", "accessfile", "accesssyntax"),
     *("addresses", "channel", "descriptors", "drained", "errors", "filestamp"),
-    *("location", "loginrules", "logs", "mapping", "paths", "report"),
+    *("filesystem", "location", "loginrules", "logs", "mapping", "paths", "report"),
     "reportconnections",
     *("root", "scoreboard", "sshstate", "system", "systemd", "wire"),
 )
@@ -50,7 +50,7 @@ ORDERED = {
         *("zygotes", "warmset", "warmstore", "warmer", "activation"),
         *("connection", "usages", "records", "accounts", "admission", "demand"),
         *("missed", "pool", "ending", "stuck", "shutdown", "outbox", "handover"),
-        *("takeover", "upgrades", "applying", "workerreports", "following"),
+        *("takeover", "agent", "upgrades", "applying", "workerreports", "following"),
         *("reloads", "accountverbs", "verbs", "housekeeping"),
         *("status", "server", "start"),
     ),

@@ -6,7 +6,7 @@ import socket
 
 from breezy.tests import TestCase
 
-from ..lpserve.addresses import parse_address
+from ..lpserve.addresses import parse_address, parse_ip_address
 from ..lpserve.errors import ConfigurationError
 
 
@@ -69,3 +69,21 @@ class TestParseAddress(TestCase):
         for host in ("a..b", "x" * 64, ".", "a\0b"):
             error = self.assertRaises(ConfigurationError, parse_address, f"{host}:22")
             self.assertStartsWith(str(error), f"cannot listen on {host}:22: ")
+
+
+class TestParseIpAddress(TestCase):
+    def parse(self, text):
+        return parse_ip_address(text, "NAME", 1)
+
+    def test_valid(self):
+        self.assertEqual(("127.0.0.1", 22), self.parse("127.0.0.1:22"))
+        self.assertEqual(("::1", 22), self.parse("[::1]:22"))
+        self.assertEqual(None, self.parse(""))
+        self.assertEqual(None, self.parse(None))
+
+    def test_invalid(self):
+        """A name is none, because to look it up takes time."""
+        for text in ("localhost:22", ":22", "127.0.0.1", "127.0.0.1:x", "1:65536"):
+            error = self.assertRaises(ConfigurationError, self.parse, text)
+            expected = f"NAME must be ADDRESS:PORT, as in 127.0.0.1:1, not {text!r}"
+            self.assertEqual(expected, str(error))

@@ -75,6 +75,9 @@ _OTHERS = {
     # Answers to commands that did what they were told.
     "… connections are told to end",
     "upgraded to …",
+    # To a load balancer.
+    "down#no zygote",
+    "ready up …%",
     "…: … sections, … groups",
     "no line of …",
     # Of programs that use lpserve/conch, told to who writes them.

@@ -77,6 +77,11 @@ class Admission(Observer):
         self._admitting = False
 
     @property
+    def open(self) -> int:
+        """How many connections have a place."""
+        return self._open
+
+    @property
     def queued(self) -> int:
         """How many connections wait for a place."""
         return len(self._queue)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import os_fault
 from .accounts import Accounts
 from .admission import Admission, Limits
+from .agent import Agent
 from .door import Doors
 from .pool import Pool
 from .warmer import Warmer
@@ -36,12 +37,14 @@ def apply(
     accounts: Accounts,
     pool: Pool,
     doors: Doors,
+    agent: Agent,
 ) -> None:
     """Apply the others."""
     admission.use(Limits.of(settings))
     accounts.keep(settings.history, settings.access_log)
     pool.hangup_timeout = settings.hangup_timeout
     pool.resize(settings.spare_workers, settings.max_spare_workers)
+    agent.listen(settings.agent_address)
     try:
         doors.admit()
     except OSError as error:

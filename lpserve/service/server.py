@@ -35,6 +35,7 @@ from .accounts import Accounts
 from .accountverbs import AccountVerbs
 from .activation import Activation
 from .admission import Admission
+from .agent import Agent
 from .applying import apply, apply_to_warmer
 from .board import Board
 from .children import Children
@@ -159,8 +160,9 @@ class Service:
             lambda: self.settings.shutdown_timeout,
             lambda: bool(self._upgrades.predecessors),
         )
+        self._agent = Agent(self._loop, lambda: self._status.health(self.stopping))
         self._upgrades = Upgrades(
-            *(self._loop, origin, socket_door, self._doors, self._systemd),
+            *(self._loop, origin, socket_door, self._doors, self._agent, self._systemd),
             *(self._accounts, self._admission, self._pool, self._warmer),
             *(self._ending, self._open_doors, self._fail),
             *(self._reloads.end_upgrade, self._totals),
@@ -170,15 +172,10 @@ class Service:
             *(self, self._admission, self._drain, self._access),
             *(origin.version, self._totals, refused),
         )
+        ending = Ending(self._loop, self._children, self._pool, self._admission)
         self._verbs.others = AccountVerbs(
-            self._accounts,
-            Ending(self._loop, self._children, self._pool, self._admission),
-            self._pool,
-            self._zygotes,
-            self._reloads,
-            self._totals,
-            refused,
-            self._upgrades,
+            *(self._accounts, ending, self._pool, self._zygotes, self._reloads),
+            *(self._totals, refused, self._upgrades),
         ).by_verb
         self._status = Status(
             *(origin.version, directory.path, self._doors, self._pool),
@@ -216,6 +213,7 @@ class Service:
         finally:
             self._doors.close()
             self._upgrades.close()
+            self._agent.close()
             self._systemd.close()
             self._loop.close()
             self._accounts.close()
@@ -342,7 +340,7 @@ class Service:
         self._access.use(self.settings.for_worker(), new)
         if not self.stopping:
             admitting = self._admission, self._accounts
-            apply(self.settings, *admitting, self._pool, self._doors)
+            apply(self.settings, *admitting, self._pool, self._doors, self._agent)
         if not self._open and not self.stopping:
             self._open_doors()
         self._reloads.end(self._zygotes)

@@ -126,6 +126,7 @@ def load_settings(chosen: dict[str, Any]) -> Settings:
             f"lpserve.directory must be an absolute path, not {settings.directory!r}"
         )
     _ = settings.allowed_uids  # raises if there is no such user
+    _ = settings.agent_address
     root.parse_sandbox_paths(settings.sandbox_paths)
     accesslog.check(settings.access_log, settings.directory)
     return settings

@@ -12,6 +12,7 @@ from ..descriptors import count_descriptors
 from .accesslog import AccessLog
 from .accesswatch import AccessWatch
 from .admission import Admission
+from .agent import health
 from .door import Doors
 from .drain import Drain
 from .housekeeping import Housekeeping
@@ -96,6 +97,16 @@ class Status:
             "warnings": self._house.warnings + self._access.warnings,
             **self._warmer.status(),
         }
+
+    def health(self, stopping: bool) -> str:
+        """The same for a load balancer."""
+        return health(
+            stopping,
+            self._drain.message is not None,
+            self._zygotes.present is not None,
+            self._admission.limits.workers,
+            self._admission.open + self._admission.queued,
+        )
 
     def line(self, fault: str) -> str:
         """The same for people, in a few words: ``systemctl status`` shows it.

@@ -23,6 +23,7 @@ from ..systemd import Notifier
 from ..wire import FAILED, encode_answer, encode_error
 from .accounts import Accounts
 from .admission import Admission
+from .agent import Agent
 from .door import Doors
 from .doors import Reply
 from .handover import Handover, SuccessorSpec
@@ -79,6 +80,7 @@ class Upgrades:
         origin: Origin,
         socket_door: SocketDoor,
         doors: Doors,
+        agent: Agent,
         systemd: Notifier,
         accounts: Accounts,
         admission: Admission,
@@ -95,6 +97,7 @@ class Upgrades:
         self._origin = origin
         self._socket_door = socket_door
         self._doors = doors
+        self._agent = agent
         self._systemd = systemd
         self._accounts = accounts
         self._admission = admission
@@ -200,6 +203,7 @@ class Upgrades:
         """See `handover.Heirloom`."""
         self._pid = pid
         self._doors.hand_over()
+        self._agent.pause()
         self._systemd.hand_on(pid)
         lines = self._accounts.lines()
         for start in range(0, len(lines), AT_ONCE):
@@ -233,6 +237,7 @@ class Upgrades:
             each.come_back()
         self._systemd.come_back()
         self._doors.take_again()
+        self._agent.go_on()
 
     def adopt(self, number: int) -> None:
         """See `handover.Heirloom`."""

@@ -21,6 +21,7 @@ from breezy.bzr import pack_repo
 from breezy.bzr.smart import repository as smart
 
 from .. import channel, system
+from ..filesystem import network_file_system
 from ..serving import memorylimit
 from ..serving.containment import Containment
 from . import memory
@@ -43,12 +44,13 @@ class Changing(CannotLoad):
     """The repository is being written."""
 
 
-def main(end: socket.socket, path: str, room: int) -> int:
+def main(end: socket.socket, path: str, room: int, network: bool) -> int:
     """Run a loader; its exit status.
 
     :param end: its end of the channel to the service.
     :param path: of the repository.
     :param room: the most bytes that may be kept.
+    :param network: whether repositories on network file systems are kept, too.
     """
     system.die_with_parent()
     system.set_title("lp-loader")
@@ -60,6 +62,8 @@ def main(end: socket.socket, path: str, room: int) -> int:
     began = time.monotonic()
     try:
         memorylimit.limit(MEMORY + MEMORY_FOR_EACH * room)
+        if not network and (kind := network_file_system(path)) is not None:
+            raise CannotLoad(f"it is on {kind}, and lpserve.warm_network is off")
         data, revisions = load(path)
         descriptor = _share(data)
     except MemoryError:

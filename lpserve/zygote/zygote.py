@@ -194,7 +194,8 @@ class Zygote:
                 each.close()
         self._ready.sandbox.isolate()
         if message["kind"] == "load":
-            return loader.main(end, message["path"], message["room"])
+            network = self._start["settings"]["warm_network"]
+            return loader.main(end, message["path"], message["room"], network)
         return self._be_worker(end, message["spare"])
 
     def _lend_slot(self, slot: int, serial: int) -> bool:

@@ -9,6 +9,7 @@ MODULES = (
     "test_accounts",
     "test_activation",
     "test_admission",
+    "test_agent",
     "test_children",
     "test_demand",
     "test_doors",

@@ -81,7 +81,14 @@ class HangingCase(LiveTestCase):
         wait_until(lambda: self.status()["workers"]["spare"] == 2, "two spare workers")
 
     def spares(self):
-        return [pid for pid in self.processes() if kind_of(pid)[0] == "spare"]
+        """The pids of the spare workers, once all of them have the title of one."""
+        count = self.status()["workers"]["spare"]
+
+        def found():
+            pids = [pid for pid in self.processes() if kind_of(pid)[0] == "spare"]
+            return pids if len(pids) == count else None
+
+        return wait_until(found, f"{count} spare workers have practised")
 
 
 class TestZygote(HangingCase):

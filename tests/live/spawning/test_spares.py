@@ -85,7 +85,7 @@ class TestPool(SparesCase):
         """A spare worker that is not needed any more is ended, if need be killed."""
         self.start_service()
         before = self.rest(2)
-        stopped = self.spares()[0]
+        stopped = wait_until(self.practised, "one has practised")[0]
         os.kill(stopped, signal.SIGSTOP)
         self.assertEqual(["ok"], self.ask("reload"))
         wait_until(lambda: is_gone(stopped), "it was ended")

@@ -23,6 +23,13 @@ load_tests = load_tests_apply_scenarios
 GRAPH = b"Repository.get_revision_graph"
 
 
+#: Has loaders take the file system of the repositories for one of a network.
+NETWORKED = """
+from breezy.plugins.lpserve.lpserve.warm import loader
+loader.network_file_system = lambda path: "a network"
+"""
+
+
 class TestWarm(WarmCase):
     """What was used is found in memory later."""
 
@@ -71,6 +78,19 @@ class TestWarm(WarmCase):
         self.run_brz("log", "bzr+ssh://host/top")
         self.wait_state("base", "warm")
         self.wait_state("top", "warm")
+
+    def test_network(self):
+        """What is on a network file system is read anew each time, or kept if told."""
+        # No such file system can be had here; the one that there is stands for one.
+        self.add_plugin("networked", NETWORKED)
+        self.make_branch("a")
+        self.start_warm()
+        self.use("a")
+        self.wait_for_log("a is put aside for 60 s: it is on a network")
+        self.assertEqual("aside", self.entry("a")["state"])
+        self.stop_service()
+        self.start_warm(warm_network=True)
+        self.wait_warm("a")
 
     def test_shared(self):
         """A repository of several branches is kept once, with all of them."""
