@@ -53,6 +53,12 @@ while [ ! -e /tmp/load-stop ]; do
 done >>/tmp/load-$1
 """
 
+#: Puts the man pages of the first build where "make man" has them.
+_KEEP_MAN_PAGES = """\
+mkdir -p /build/source/doc/_build/man
+cp /build/1/brz-lpserve-*/debian/made/*.[1-8] /build/source/doc/_build/man/
+"""
+
 
 def say(text: str) -> None:
     """Tell what comes next."""
@@ -87,6 +93,8 @@ def build(suite: str, directory: str) -> tuple[list[str], list[str]]:
     strict = "lintian --allow-root --fail-on error,warning"
     root.run("sh", "-c", f"{strict} /build/1/*.changes")
     say("build a newer version")
+    # From a source that has the man pages, as "make dist" leaves it.
+    root.run("sh", "-c", _KEEP_MAN_PAGES)
     change = "s/^\\(brz-lpserve ([^)]*\\))/\\1+new)/; 3s/.*/  * New./"
     root.run("sed", "-i", f"1{change}", "/build/source/packaging/debian/changelog")
     options = {"DEB_BUILD_OPTIONS": "nocheck"}
