@@ -37,9 +37,9 @@ class TestSource(TestCaseInTempDir):
                 return set(filter(None, done.stdout.split("\0")))
         sources = os.path.join(PLUGIN, "brz_lpserve.egg-info", "SOURCES.txt")
         with open(sources, encoding="utf-8") as file:
-            return {
-                line for line in file.read().splitlines() if ".egg-info" not in line
-            }
+            # After a build of a wheel they begin with "./".
+            names = map(os.path.normpath, file.read().splitlines())
+            return {name for name in names if ".egg-info" not in name}
 
     def test_complete(self):
         """It has all files of the project, and no others."""
