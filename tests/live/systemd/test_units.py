@@ -108,7 +108,7 @@ class TestFiles(TestCaseInTempDir):
     def test_verify(self):
         """No directive is unknown, misspelt or has a value that makes no sense."""
         version = int(self.analyze("--version").stdout.split()[1])
-        done = self.analyze("verify", *(f"./{each}" for each in UNITS))
+        done = self.analyze("verify", "--man=no", *(f"./{each}" for each in UNITS))
         self.assertEqual(0, done.returncode, done.stderr)
         said = done.stderr.splitlines()
         if version < 253:  # see deploy/before-systemd-253.conf
@@ -127,7 +127,7 @@ class TestFiles(TestCaseInTempDir):
             shutil.copy(
                 os.path.join(DEPLOY, "before-systemd-253.conf"), f"{name}.d/old.conf"
             )
-        done = self.analyze("verify", *(f"./{each}" for each in SERVICES))
+        done = self.analyze("verify", "--man=no", *(f"./{each}" for each in SERVICES))
         self.assertEqual((0, ""), (done.returncode, done.stderr))
 
     def test_exposure(self):
