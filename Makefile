@@ -12,12 +12,15 @@
 # make html    the manual, in build/html; make man, its man pages, in doc/_build/man
 # make compare the same connections on this checkout and on BASE=REVISION, in turn
 # make dist    what is uploaded to PyPI, in dist/: source and wheels
-# make deb     Debian's packages, in build/deb/; it needs their build dependencies
+# make deb     Debian's packages, in build/deb/; "apt-get build-dep ./packaging" installs
+#              what it needs
 # make check-packages  builds Debian's packages in a fresh root of Debian, and tries
 #              them in another; it needs root, mmdebstrap, systemd-nspawn and a mirror;
 #              SUITE=trixie for another Debian
 # make check-manual  types the manual's commands for root in such roots, after
 #              check-packages
+# make check-dist  tests what "make dist" has made: the source without a network, the
+#              wheel with pipx in a fresh root of Debian; it needs root
 # make check-container  builds and tries deploy/Containerfile, after check-packages; it
 #              needs root and buildah
 #
@@ -49,7 +52,7 @@ PORT = 5022
 SUITE = bookworm
 
 .PHONY: demo serve stop check check-odd static test soak bench graph compare clean \
-	html man dist deb check-packages check-manual check-container
+	html man dist deb check-packages check-manual check-container check-dist
 
 demo: $(VENV)/installed
 	@$(BIN)/python demo/demo.py
@@ -114,6 +117,11 @@ check-packages:
 check-manual:
 	python3 packaging/trymanual.py $(SUITE) build/packages/$(SUITE) \
 	    build/packages/$(SUITE)/build/build/1/brz-lpserve*_*.deb
+
+check-dist: $(VENV)/ready
+	packaging/try-source dist/*.tar.gz build/source $(BIN) $(TESTS)
+	python3 packaging/trymanual.py $(SUITE) build/packages/$(SUITE) \
+	    dist/*-none-any.whl dist/*.tar.gz
 
 check-container:
 	packaging/try-container build/packages/roots/$(SUITE).tar build/packages/container

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Root directories of Debian, in which packages are built and tried."""
+"""Root directories of Debian, in which packages are built and tried.
+
+Also the commands of the manual that are typed there.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,14 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(HERE, "doc", "_ext"))
+
+from blocks import find_blocks  # noqa: E402
 
 MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")
 
@@ -20,6 +29,13 @@ mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" 
 
 #: Older systemd-nspawn refuses them, and workers would have no sandbox.
 _LANDLOCK = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
+
+
+def commands(page: str, *kinds: str) -> str:
+    """The commands of some kinds in a page of the manual."""
+    with open(f"{HERE}/doc/{page}.rst", encoding="utf-8") as file:
+        found = find_blocks(file.read())
+    return "".join(each.text for each in found if each.kind in kinds)
 
 
 class Root:

@@ -24,9 +24,8 @@ import subprocess
 import sys
 import time
 
-from roots import Machine, Root
+from roots import HERE, Machine, Root, commands
 
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 USERS = ("alice", "bob")
 UNITS = "lpserve.socket lpserve lpserve-ssh lpserve-exporter"
 #: Where the packages make files, besides those that dpkg knows.
@@ -86,10 +85,11 @@ def build(suite: str, directory: str) -> tuple[list[str], list[str]]:
     )
     where = root.at("build/source")
     subprocess.run(["tar", "-C", where, "-xf", "-"], input=pack.stdout, check=True)
-    root.install("dpkg-dev", "lintian", "build-essential", "python3-setuptools")
-    root.run("apt-get", "build-dep", "-y", "-qq", "/build/source/packaging")
-    root.run("/build/source/packaging/make-deb", "/build/1")
+    # As the manual has it.
+    typed = commands("installing", "builder")
+    root.run("sh", "-euxc", f"cd /build/source\n{typed}mv build/deb /build/1")
     say("lintian")
+    root.install("lintian")
     strict = "lintian --allow-root --fail-on error,warning"
     root.run("sh", "-c", f"{strict} /build/1/*.changes")
     say("build a newer version")

@@ -4,7 +4,7 @@
 """Types the commands of the manual that need root, in fresh roots of Debian.
 
     trymanual.py SUITE DIRECTORY PACKAGE.deb...
-    trymanual.py SUITE DIRECTORY DISTRIBUTION.whl
+    trymanual.py SUITE DIRECTORY DISTRIBUTION.whl SOURCE.tar.gz
 
 'make check-manual' is this with the packages that 'make check-packages' has built. In a
 root with the minimum of SUITE, which systemd boots, it types the first part of
@@ -12,8 +12,9 @@ doc/quickstart.rst as it is written, and then the commands for root of the other
 A second root, with brz and ssh only, is the user's machine: it has the network of the
 first, and knows it as host.example.
 
-With a wheel it types what doc/quickstart.rst has for pipx instead, where there is no
-systemd, and then runs sshd. pip has Breezy from where it has packages here.
+With a wheel and the source ("make check-dist") it types what doc/quickstart.rst has for
+pipx instead, where there is no systemd, and then runs sshd; before that, what
+doc/installing.rst has for pipx and pip. pip has Breezy from where it has packages here.
 """
 
 from __future__ import annotations
@@ -23,12 +24,7 @@ import shutil
 import subprocess
 import sys
 
-from roots import Machine, Root
-
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(HERE, "doc", "_ext"))
-
-from blocks import find_blocks  # noqa: E402
+from roots import Machine, Root, commands
 
 #: The pages with commands for root; the host of the first is there for the others.
 PAGES = ("quickstart", "installing", "openssh", "lp-serve-ssh", "operating")
@@ -36,13 +32,6 @@ PAGES = ("quickstart", "installing", "openssh", "lp-serve-ssh", "operating")
 _CHROOT = """\
 mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"
 """
-
-
-def commands(page: str, *kinds: str) -> str:
-    """The commands of some kinds in a page."""
-    with open(f"{HERE}/doc/{page}.rst", encoding="utf-8") as file:
-        found = find_blocks(file.read())
-    return "".join(each.text for each in found if each.kind in kinds)
 
 
 def laptop(root: Root, machine: Machine, script: str) -> str:
@@ -120,8 +109,8 @@ kill $(cat /run/sshd.pid)
 """
 
 
-def try_pipx(suite: str, directory: str, wheel: str) -> None:
-    """Type what the manual has for pipx."""
+def try_pipx(suite: str, directory: str, wheel: str, source: str) -> None:
+    """Type what the manual has for pipx and pip."""
     cache = os.path.join(os.path.dirname(os.path.abspath(directory)), "roots")
     root = Root.create(suite, f"{directory}/manual-pipx", cache)
     root.install(
@@ -147,8 +136,16 @@ def try_pipx(suite: str, directory: str, wheel: str) -> None:
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", root.at("wheels/ca.crt"))
     settings = {"PIP_FIND_LINKS": "/wheels", "PIP_CERT": "/wheels/ca.crt"}
     exports = "".join(f"export {name}='{value}'\n" for name, value in settings.items())
-    script = f"set -eu\n{exports}{commands('quickstart', 'pipx')}"
-    root.run("runuser", "-l", "bzr", "-c", script)
+    for page in ("quickstart", "installing"):
+        script = f"set -eux\n{exports}{commands(page, 'pipx')}"
+        root.run("runuser", "-l", "bzr", "-c", script)
+    extras = "pipx runpip breezy show twisted prometheus_client"
+    root.run("runuser", "-l", "bzr", "-c", extras)
+    os.makedirs(root.at("source"))
+    unpack = ["tar", "-C", root.at("source"), "--strip-components=1", "-xf"]
+    subprocess.run([*unpack, source], check=True)
+    script = f"cd /source\n{exports}{commands('installing', 'source')}"
+    root.run("sh", "-euxc", script + "/opt/lpserve/bin/brz help lp-serve-ssh")
     user = commands("quickstart", "user") + "test -d copy/.bzr\nbrz info copy\n"
     texts = {"account": commands("quickstart", "account"), "user": user}
     script = _WITH_SSHD.format(**{name: f"set -eu\n{texts[name]}" for name in texts})
@@ -157,8 +154,12 @@ def try_pipx(suite: str, directory: str, wheel: str) -> None:
 
 def main(suite: str, directory: str, *packages: str) -> None:
     """Do all of it."""
+    missing = [path for path in packages if not os.path.exists(path)]
+    if missing:
+        first = "'make check-packages' or 'make dist' makes it"
+        sys.exit(f"trymanual: no {missing[0]}: {first}")
     if packages[0].endswith(".whl"):
-        try_pipx(suite, directory, packages[0])
+        try_pipx(suite, directory, *packages)
         return
     host, home = prepare(suite, directory, list(packages))
     with host.booted() as machine:

@@ -12,9 +12,10 @@ A block of commands is written as
 
        COMMAND
 
-`KINDS` says who types the commands of each kind, and what runs them as a test. The
-test itself is `tests/manual/test_commands.py`, or `packaging/trymanual.py` for those
-that need root and a machine of their own.
+`KINDS` says who types the commands of each kind. As a test they are run by
+`tests/manual/test_commands.py`, or, if they need root or a machine of their own, by
+`packaging/trymanual.py`, "builder" by `packaging/trydeb.py`. What "container" does, is
+done by `packaging/try-container` in other words.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import re
 import sys
 from typing import NamedTuple
 
-#: Who types the commands of a block. The first four are run by "make check".
+#: Who types the commands of a block.
 KINDS = {
     "account": "On the host, as the account that serves the branches:",
     "user": "On your own machine:",
     "anywhere": "",
     "source": "In the source directory:",
+    "builder": "In the source directory, as root:",
     "root": "On the host, as root:",
     "pipx": "On the host, as the account that serves the branches:",
     "laptop": "On your own machine:",
