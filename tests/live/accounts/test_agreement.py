@@ -13,7 +13,7 @@ import signal
 import sys
 from collections import Counter
 
-from ...harness import BY_DOOR, read_line
+from ...harness import BY_DOOR, read_line, wait_until
 from .test_connections import AccountsTestCase
 
 COUNT = int(os.environ.get("LPSERVE_AGREEMENT_CONNECTIONS", 300))
@@ -98,11 +98,13 @@ class TestAgreement(AccountsTestCase):
         wanted = [
             (user, each.pid, len(self.expected[user][2])) for user, each in self.open
         ]
-        found = [
-            (each["user"], each["pid"], each["requests"])
-            for each in self.tell("connections")
-        ]
-        self.assertEqual(sorted(wanted), sorted(found))
+
+        def found():
+            told = self.tell("connections")
+            return [(each["user"], each["pid"], each["requests"]) for each in told]
+
+        # A worker tells its client that it leaves before it tells the service.
+        wait_until(lambda: sorted(found()) == sorted(wanted), f"open are {wanted}")
 
     def check_history(self, history):
         """Each connection is there, once, and as it was."""
