@@ -337,14 +337,13 @@ class Upgrades:
 def code_stamp() -> str:
     """What changes whenever the code of lpserve does."""
     top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # Beside the package is the plug-in, which has the version.
+    paths = [os.path.join(os.path.dirname(top), "__init__.py")]
+    for directory, _, names in os.walk(top):
+        paths += [os.path.join(directory, each) for each in names]
     digest = hashlib.sha256()
-    for directory, below, names in os.walk(top):
-        below[:] = sorted(each for each in below if each != "__pycache__")
-        for name in sorted(each for each in names if each.endswith(".py")):
-            path = os.path.join(directory, name)
-            try:
-                found = os.stat(path)
-            except OSError:
-                continue
+    for path in sorted(each for each in paths if each.endswith(".py")):
+        with contextlib.suppress(OSError):
+            found = os.stat(path)
             digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
