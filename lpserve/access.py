@@ -241,6 +241,12 @@ class UserRules:
         if owner(path) != path:
             return False
         names = path.split("/") if path else []
+        # Most directories are in no section: a list may have thousands of them.
+        nodes: list[tuple[Node, str | None]] = [(self._rules.top, None)]
+        for name in names:
+            nodes = [each for node in nodes for each in _next(*node, name)]
+        if not any(node.children or node.patterns for node, _ in nodes):
+            return False
         keys = (self.user, THAT_USER, *(f"@{group}" for group in self._groups))
         return any(
             self.level(each) >= READ
