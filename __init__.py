@@ -191,6 +191,12 @@ And for 'brz lp-serve-ssh':
 :lpserve.shared_account:
     The account as which every user may log in; the key tells which user it is
     (bzr).
+:lpserve.ssh_processes:
+    Processes that serve connections (1), or auto: one for each processor.
+:lpserve.proxy_protocol_from:
+    Addresses and networks of proxies, such as HAProxy, that send a header of
+    the PROXY protocol, version 1 or 2 (none). Log, limits, penalties and
+    SSH_CONNECTION then have the client's own address.
 :lpserve.login_grace_time:
     Seconds that a client has to log in (60).
 :lpserve.max_startups:
@@ -274,6 +280,8 @@ OPTIONS = (
     "host_key",
     "authorized_keys",
     "shared_account",
+    "ssh_processes",
+    "proxy_protocol_from",
     "login_grace_time",
     "max_startups",
     "per_source_max_startups",

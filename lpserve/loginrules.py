@@ -209,6 +209,17 @@ def pack(host: str) -> bytes:
     return packed.removeprefix(_MAPPED)
 
 
+def is_in(host: str, networks: tuple[Network, ...]) -> bool:
+    """Whether the address *host* is in one of *networks*."""
+    if not networks:
+        return False
+    packed = pack(host)
+    return any(
+        len(packed) == len(address) and mask(packed, bits) == address
+        for address, bits in networks
+    )
+
+
 def mask(packed: bytes, bits: int) -> bytes:
     """The first *bits* bits of an address, and then zeros."""
     size = len(packed)

@@ -26,6 +26,8 @@ SANDBOX_MODES = ("auto", "writes", "strict", "off")
 
 #: The largest count: what it is given to may have less room than Python's integers.
 _LARGEST = 10**9
+#: The most processes of lp-serve-ssh: a slip of the finger must not start thousands.
+_MOST_PROCESSES = 256
 
 
 def _count(text: str) -> int:
@@ -49,6 +51,15 @@ def seconds(text: str) -> float:
     """
     number = float(text)
     if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def _processes(text: str) -> int:
+    if text.strip() == "auto":
+        return min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
+    number = _positive(text)
+    if number > _MOST_PROCESSES:
         raise ValueError(text)
     return number
 
@@ -287,6 +298,21 @@ shared_account = _option(
     "shared_account",
     "The account as which every user may log in, to be known by the key.",
     default="bzr",
+)
+ssh_processes = _option(
+    "ssh_processes",
+    "How many processes of 'lp-serve-ssh' serve connections; 'auto': one for each "
+    "processor that it may use.",
+    default="1",
+    from_unicode=_processes,
+)
+proxy_protocol_from = _option(
+    "proxy_protocol_from",
+    "Addresses and networks, such as 192.0.2.7, of proxies whose connections to "
+    "'lp-serve-ssh' begin with a header of the PROXY protocol (HAProxy's send-proxy or "
+    "send-proxy-v2), which names the client.",
+    default="",
+    from_unicode=parse_networks,
 )
 login_grace_time = _option(
     "login_grace_time",

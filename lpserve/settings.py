@@ -59,6 +59,8 @@ class Settings:
     host_key: str | None
     authorized_keys: str | None
     shared_account: str
+    ssh_processes: int
+    proxy_protocol_from: tuple[Network, ...]
     login_grace_time: float
     max_startups: Startups
     per_source_max_startups: int | None

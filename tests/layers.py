@@ -64,8 +64,10 @@ ORDERED = {
     "zygote": ("reset", "worker", "rehearsal", "zygote"),
     "conch": ("fifos", "pipes", "refusing", "asking", "transport"),
     "ssh": (
-        *("limits", "figures", "authorizedkeys", "keydirectory", "record", "keys"),
-        *("session", "connection", "transport", "server", "start"),
+        *("limits", "figures", "authorizedkeys", "keydirectory", "arrivals", "record"),
+        *("keys", "session", "connection", "transport", "server", "gate"),
+        *("proxyheader", "listening", "front", "posting", "process", "processes"),
+        "start",
     ),
     "exporter": (
         *("processes", "asking", "families", "ofservice", "ofssh", "collector", "web"),
@@ -86,6 +88,7 @@ WITH_BREEZY = ("service.start",)
 WITH_TWISTED = (
     *("conch.fifos", "conch.pipes", "conch.asking", "conch.transport", "ssh.keys"),
     *("ssh.session", "ssh.connection", "ssh.transport", "ssh.server", "ssh.start"),
+    *("ssh.process", "ssh.proxyheader"),
 )
 
 #: The only modules that import prometheus_client, which is an extra.

@@ -49,6 +49,8 @@ STARTING = {
     ("service.generation", "_launch"),
     # The same for a service that takes over.
     ("service.handover", "_spawn"),
+    # The same for the processes of the SSH server.
+    ("ssh.processes", "_launch"),
     # autostart: the client starts a service.
     ("client.autostart", "_run"),
 }
@@ -64,6 +66,8 @@ REAPING = {
     # In the zygote, before it is ready: the actors of the rehearsal.
     ("zygote.rehearsal", "_check_end"),
     ("zygote.rehearsal", "_perform"),
+    # In the front of the SSH server: its processes.
+    ("ssh.processes", "_ended"),
     # In the foreground process, which waits until the daemon is ready.
     ("system", "daemonize"),
     # In the client: a service that puts itself into the background.
@@ -87,7 +91,7 @@ HANDLERS = {
     # In a worker: as Python has them when it starts.
     ("zygote.reset", "wanted"),
     # In the SSH server: the way in which Twisted wakes its loop.
-    ("ssh.server", "wake"),
+    ("ssh.front", "wake"),
 }
 
 

@@ -62,6 +62,7 @@ class cmd_lp_serve_ssh(LpserveCommand):
             help="The directory with a file of public keys for each user.",
         ),
         runtime_dir_option,
+        Option("process", type=int, argname="FD", hidden=True, help="Internal."),
     ]
     _see_also = ["lpserve", "lp-serve"]
 
@@ -71,6 +72,7 @@ class cmd_lp_serve_ssh(LpserveCommand):
         host_key: str | None = None,
         authorized_keys: str | None = None,
         runtime_dir: str | None = None,
+        process: int | None = None,
     ) -> int:
         try:
             import twisted.conch  # noqa: F401
@@ -78,8 +80,11 @@ class cmd_lp_serve_ssh(LpserveCommand):
             raise _mod_errors.CommandError(
                 "lp-serve-ssh needs Twisted; install it: pip install 'Twisted[conch]'"
             ) from None
-        from ..ssh.start import run_server
+        from ..ssh.start import run_process, run_server
 
+        if process is not None:
+            run_process(process)
+            return 0
         chosen = {
             "listen": listen,
             "host_key": host_key,

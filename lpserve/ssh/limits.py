@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..loginrules import REASONS, Rules, mask, pack
+from ..loginrules import REASONS, Rules, is_in, mask, pack
 
 
 @dataclass
@@ -71,10 +71,13 @@ class Limits:
         sizes = self.rules.netblock_size
         return mask(packed, sizes.ipv4 if len(packed) == 4 else sizes.ipv6)
 
-    def refusal(self, host: str, now: float) -> str:
-        """Why a client at *host* is refused now; "" if it is not."""
+    def refusal(self, host: str, now: float, exempt: bool = False) -> str:
+        """Why a client at *host* is refused now; "" if it is not.
+
+        :param exempt: whether penalties do not matter.
+        """
         source = self.source(host)
-        penalty = self._penalty(host, source, now)
+        penalty = "" if exempt else self._penalty(host, source, now)
         if penalty:
             return penalty
         most = self.rules.most_of_a_source
@@ -86,7 +89,7 @@ class Limits:
 
     def _penalty(self, host: str, source: bytes, now: float) -> str:
         rules = self.rules.penalties
-        if not rules.enabled or self._exempt(host):
+        if not rules.enabled or is_in(host, self.rules.exempt):
             return ""
         table, most = self._table(source)
         table.forget(now, most)
@@ -99,15 +102,6 @@ class Limits:
         rules = self.rules.penalties
         most = rules.max_sources4 if len(source) == 4 else rules.max_sources6
         return self._tables[len(source)], most
-
-    def _exempt(self, host: str) -> bool:
-        if not self.rules.exempt:
-            return False
-        packed = pack(host)
-        return any(
-            len(packed) == len(address) and mask(packed, bits) == address
-            for address, bits in self.rules.exempt
-        )
 
     def begin(self, host: str) -> bytes:
         """Count a client at *host*; its source, for `end`."""
@@ -132,7 +126,7 @@ class Limits:
         """
         rules = self.rules.penalties
         seconds: float = getattr(rules, kind)
-        if not rules.enabled or not seconds or self._exempt(host):
+        if not rules.enabled or not seconds or is_in(host, self.rules.exempt):
             return 0
         source = self.source(host)
         table, most = self._table(source)

@@ -7,13 +7,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from .arrivals import Arrival
+
 
 @dataclass
 class Record:
     """The data of a log line; times are seconds since the epoch, or None.
 
     :ivar user: USER; without a login, the account that the client asked for.
-    :ivar peer: address and port of the client.
+    :ivar arrival: who the client is, and when it came.
     :ivar key: the fingerprint of the key that logged in.
     :ivar command: the command that the client sent.
     :ivar served: ``worker`` or ``process``, and its pid.
@@ -21,8 +23,7 @@ class Record:
     :ivar exit: an exit status, ``signal N``, or a reason.
     """
 
-    peer: str
-    accepted: float
+    arrival: Arrival
     user: str = ""
     key: str = ""
     command: str = ""
@@ -36,14 +37,19 @@ class Record:
     exit: str = ""
 
     def line(self) -> str:
-        """The line: ``name=value`` words, times after `accepted` in seconds."""
+        """The line: ``name=value`` words, times after ``accepted`` in seconds.
+
+        ``proxy`` is there only if the connection came through one.
+        """
+        proxy = self.arrival.proxy
         words = {
             "user": self.user or "-",
-            "peer": self.peer,
+            "peer": str(self.arrival.peer),
+            **({} if proxy is None else {"proxy": str(proxy)}),
             "key": self.key or "-",
             "command": self.command or "-",
             "served": self.served or "-",
-            "accepted": f"{self.accepted:.3f}",
+            "accepted": f"{self.arrival.accepted:.3f}",
             "authenticated": self._after(self.authenticated),
             "ready": self._after(self.ready),
             "first_byte": self._after(self.first_byte),
@@ -55,7 +61,7 @@ class Record:
         return " ".join(f"{name}={_quoted(value)}" for name, value in words.items())
 
     def _after(self, time: float | None) -> str:
-        return "-" if time is None else f"+{time - self.accepted:.3f}"
+        return "-" if time is None else f"+{time - self.arrival.accepted:.3f}"
 
 
 def _quoted(text: str) -> str:

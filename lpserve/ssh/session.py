@@ -263,7 +263,7 @@ class Execution:
 
     def _environment(self, peer: Any, command: bytes) -> dict[str, str]:
         login = self._avatar.login
-        client, local = peer.transport.getPeer(), peer.transport.getHost()
+        client, local = peer.arrival.peer, peer.arrival.local
         return {
             **os.environ,
             "BRZ_EMAIL": login.user,

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .arrivals import Arrival
 from .connection import Connection
 from .keys import SIGNATURES
 from .record import Record
@@ -90,17 +91,21 @@ class Authentication(SSHUserAuthServer):
 class ServerTransport(SSHServerTransport):
     """A connection of a client.
 
+    :ivar arrival: who the client is; set before the connection is made.
+    :ivar number: of the connection, for the owner of the server; set like it.
     :ivar record: its data for the log.
     :ivar full: whether the sessions should pause their output.
     :ivar sessions: how many sessions it has had.
     :ivar cut: why the server has aborted it; "" if it has not.
     :ivar tries: how often the client has tried to log in.
     :ivar fault: the reason for a penalty if it ends without a login: one of
-        `loginrules.REASONS`.
+        `loginrules.REASONS`; "" for a proxy that has only looked whether we are here.
     """
 
     #: A `server.Factory`.
     factory: Any
+    arrival: Arrival
+    number: int
     ourVersionString = b"SSH-2.0-lpserve"
     # Compression is off: Twisted inflates without a limit, even before a login.
     supportedCompressions = [b"none"]
@@ -133,8 +138,7 @@ class ServerTransport(SSHServerTransport):
     def connectionMade(self) -> None:
         """A client has connected."""
         server = self.factory.server
-        address = self.transport.getPeer()
-        self.record = Record(join_address(address), time.time())
+        self.record = Record(self.arrival)
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         self.transport.registerProducer(self, True)
@@ -158,6 +162,10 @@ class ServerTransport(SSHServerTransport):
         if self._connection is not None:
             self._connection.note_activity()
         if self.cut or self.transport.disconnecting:
+            return
+        if not self.gotVersion and not _begins_version(self.buf + data):
+            # Twisted would ignore lines before the version: a PROXY header, say.
+            self.give_up("it sent no version of SSH")
             return
         try:
             super().dataReceived(data)
@@ -273,7 +281,9 @@ class ServerTransport(SSHServerTransport):
         self._lost = True
         self._stop_grace()
         super().connectionLost(reason)
-        if not self.sessions:
+        if self.arrival.is_probe and not self.gotVersion:
+            self.fault = ""
+        elif not self.sessions:
             self.record.end = time.time()
             if self.cut:
                 self.record.exit = self.cut
@@ -356,7 +366,9 @@ class ServerTransport(SSHServerTransport):
                 self.transport.pauseProducing()
 
 
-def join_address(address: Any) -> str:
-    """The ``HOST:PORT`` of an address object of Twisted."""
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
+def _begins_version(data: bytes) -> bool:
+    """Whether *data* may begin with a version, which is a client's first line.
+
+    Only servers may send other lines before it (:rfc:`4253`, section 4.2).
+    """
+    return data[:4] == b"SSH-"[: len(data)]

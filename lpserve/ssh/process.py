@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""One of several processes of lp-serve-ssh; `processes` has the messages.
+
+It ends when the front does, and its connections with it. Signals are for the front.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.conch.ssh.keys import Key
+
+from .. import system
+from ..errors import ConfigurationError
+from ..settings import Settings
+from .arrivals import decode
+from .keydirectory import KeyDirectory
+from .posting import Post
+from .server import Server
+
+log = logging.getLogger("lpserve")
+
+
+class Process:
+    """Serves what the front sends it; `server.Owner` describes the methods.
+
+    :param reactor: of the process; `run` runs it.
+    :param end: of the channel.
+    :param start: the message ``start``: ``brz`` and ``runtime_dir`` as for `Server`;
+        the text of the ``key``; the path ``keys`` and the ``shared_account`` of a
+        `KeyDirectory`. The rest is for `start.run_process`.
+    :param read: reads the settings.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        end: socket.socket,
+        start: dict[str, Any],
+        read: Callable[[], Settings],
+    ):
+        self._reactor = reactor
+        self._read = read
+        self._ended = False
+        self._post = Post(reactor, end, self._handle)
+        self._server = Server(
+            reactor,
+            read(),
+            start["brz"],
+            start["runtime_dir"],
+            Key.fromString(start["key"].encode("ascii")),
+            KeyDirectory(start["keys"], start["shared_account"]),
+        )
+        self._server.owner = self
+
+    def run(self) -> None:
+        """Serve until the front ends, or has us stop."""
+        self._reactor.callWhenRunning(self._running)
+        self._reactor.run()
+        self._post.flush()
+
+    def _running(self) -> None:
+        # Not SIG_IGN, which what we start would inherit.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: None)
+        system.disable_debugger()
+        system.keep_what_is_loaded()
+        system.set_title("lp-serve-ssh/one")
+        self._server.start()
+
+    def _handle(self, message: dict[str, Any] | None, taken: list[int]) -> None:
+        if message is None:
+            self.over()  # the front has been killed
+            return
+        kind = message["kind"]
+        if kind == "connection":
+            made = socket.socket(fileno=taken.pop())
+            arrival = decode(message["arrival"])
+            self._server.serve(made, arrival, message["number"])
+        elif kind == "reload":
+            self._reload()
+        elif kind == "stop":
+            self._server.stop()
+        elif kind == "cut":
+            self._server.cut(message["why"])
+        elif kind == "ping":
+            self._post.send("pong")
+
+    def _reload(self) -> None:
+        try:
+            self._server.configure(self._read())
+        except ConfigurationError as error:
+            # It was changed again since the front has read it.
+            log.error("cannot reload the configuration: %s", error)
+
+    def ready(self) -> None:
+        self._post.send("ready")
+
+    def logged_in(self, number: int) -> None:
+        self._post.send("logged-in", number=number)
+
+    def lost(self, number: int, fault: str) -> None:
+        self._post.send("lost", number=number, fault=fault)
+
+    def sessions_changed(self, count: int) -> None:
+        self._post.send("sessions", count=count)
+
+    def over(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._reactor.stop()
