@@ -182,7 +182,10 @@ class _Greeting:
         except HeaderError as error:
             self._fail(str(error))
         except OSError as error:
-            self._fail(error.strerror or str(error))
+            if self._wanted == 1:
+                self.close()  # a probe, as above
+            else:
+                self._fail(error.strerror or str(error))
 
     def _has_ended(self) -> bool:
         """Whether nothing comes after what is there."""

@@ -70,7 +70,7 @@ class Process:
             signal.signal(number, lambda number, frame: None)
         system.disable_debugger()
         system.keep_what_is_loaded()
-        system.set_title("lp-serve-ssh/one")
+        system.set_title("lp-ssh-process")
         self._server.start()
 
     def _handle(self, message: dict[str, Any] | None, taken: list[int]) -> None:

@@ -11,6 +11,9 @@ MODULES = (
     "test_keyindex",
     "test_keys",
     "test_limits",
+    "test_listening",
+    "test_processes",
+    "test_proxyheader",
     "test_record",
     "test_start",
 )

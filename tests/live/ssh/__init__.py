@@ -11,6 +11,8 @@ MODULES = (
     "test_flow",
     "test_load",
     "test_logins",
+    "test_processes",
+    "test_proxies",
     "test_server",
     "test_sshd",
     "test_stopping",

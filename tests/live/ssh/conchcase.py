@@ -11,7 +11,9 @@ import shlex
 import signal
 import subprocess
 
+from ....lpserve.service import processes
 from ...harness import DEADLINE, descriptors_of, wait_until
+from ...processes import title_of
 from .sshcase import ALICE, SshClientCase
 from .sshd import SshHosts
 
@@ -107,7 +109,7 @@ class ConchServer(SshHosts):
         found = self.wait_for_log(r"Listening on 127\.0\.0\.1:(\d+)\n", start)
         self.port = int(found[1])
         self.write_client(self.public_host_key())
-        self._at_rest = len(self.descriptors())
+        self._at_rest = self._count_descriptors()
 
     def public_host_key(self) -> str:
         """Its host key, as in a file of public keys."""
@@ -207,9 +209,21 @@ class ConchServer(SshHosts):
     def wait_until_at_rest(self) -> None:
         """Until it has no more descriptors open than when it was new."""
         wait_until(
-            lambda: len(self.descriptors()) == self._at_rest,
+            lambda: self._count_descriptors() == self._at_rest,
             f"lp-serve-ssh has {self._at_rest} descriptors open again",
         )
+
+    def _count_descriptors(self) -> int:
+        """How many descriptors are open in all of its processes."""
+        return sum(len(descriptors_of(pid)) for pid in [self.pid, *self.processes()])
+
+    def processes(self) -> list[int]:
+        """The pids of the processes that serve connections, if there are several."""
+        return [
+            each.pid
+            for each in processes.processes()
+            if each.parent == self.pid and title_of(each.pid) == "lp-ssh-process"
+        ]
 
 
 class ConchTestCase(SshClientCase):
@@ -218,9 +232,12 @@ class ConchTestCase(SshClientCase):
     Neither is started yet: `start_service`, `start_server`. At the end both have
     to be at rest, unless a test has ended them.
 
+    :cvar ssh_processes: the setting.
     :ivar server: the server; at the host ``now`` it is alice who logs in.
     :ivar key: the path of her private key.
     """
+
+    ssh_processes: int | str = 1
 
     def setUp(self):
         super().setUp()
@@ -232,6 +249,7 @@ class ConchTestCase(SshClientCase):
     def configure(self, **options):
         """The same; one address may do what else takes many, unless told otherwise."""
         many = {"max_startups": 500, "per_source_penalties": "no"}
+        many["ssh_processes"] = self.ssh_processes
         super().configure(**{**many, **options})
 
     @property
