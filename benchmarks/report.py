@@ -38,6 +38,7 @@ PROGRAMS = {
     "imports": [],
     "connection_time": ["--repeat=3"],
     "ssh_flood": ["--repeat=2"],
+    "logins": ["--repeat=2"],
     "warm": ["--repeat=2", "--revisions=1500", "--files=200", "--rounds=10"],
 }
 

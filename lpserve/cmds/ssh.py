@@ -29,7 +29,8 @@ class cmd_lp_serve_ssh(LpserveCommand):
     It runs in the foreground, and logs a line for every connection to standard
     error. SIGTERM and SIGINT let connections finish, and end them when sent
     again. SIGINT stays ignored if it was ignored at the start, as by "&" in a
-    script. SIGHUP reads breezy.conf afresh.
+    script. SIGHUP reads breezy.conf afresh. With lpserve.ssh_processes there
+    are several processes; signals are for the first of them.
 
     It needs Twisted: pip install 'brz-lpserve[ssh]'.
 

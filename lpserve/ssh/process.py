@@ -25,6 +25,12 @@ from .server import Server
 
 log = logging.getLogger("lpserve")
 
+#: Seconds for which news wait for more: each message wakes the front, which takes a
+#: processor from those that log people in.
+_DELAY = 0.01
+#: The most news in a message.
+_MOST_NEWS = 500
+
 
 class Process:
     """Serves what the front sends it; `server.Owner` describes the methods.
@@ -47,6 +53,7 @@ class Process:
         self._reactor = reactor
         self._read = read
         self._ended = False
+        self._news: list[list[Any]] = []
         self._post = Post(reactor, end, self._handle)
         self._server = Server(
             reactor,
@@ -62,6 +69,7 @@ class Process:
         """Serve until the front ends, or has us stop."""
         self._reactor.callWhenRunning(self._running)
         self._reactor.run()
+        self._tell()
         self._post.flush()
 
     def _running(self) -> None:
@@ -79,7 +87,8 @@ class Process:
             return
         kind = message["kind"]
         if kind == "connection":
-            made = socket.socket(fileno=taken.pop())
+            family = message["family"]
+            made = socket.socket(family, socket.SOCK_STREAM, 0, taken.pop())
             arrival = decode(message["arrival"])
             self._server.serve(made, arrival, message["number"])
         elif kind == "reload":
@@ -102,13 +111,24 @@ class Process:
         self._post.send("ready")
 
     def logged_in(self, number: int) -> None:
-        self._post.send("logged-in", number=number)
+        self._tell_soon("logged-in", number)
 
     def lost(self, number: int, fault: str) -> None:
-        self._post.send("lost", number=number, fault=fault)
+        self._tell_soon("lost", number, fault)
 
     def sessions_changed(self, count: int) -> None:
-        self._post.send("sessions", count=count)
+        self._tell_soon("sessions", count)
+
+    def _tell_soon(self, *news: str | int) -> None:
+        if not self._news:
+            self._reactor.callLater(_DELAY, self._tell)
+        self._news.append(list(news))
+
+    def _tell(self) -> None:
+        # In bounds for a message, whatever has happened.
+        for start in range(0, len(self._news), _MOST_NEWS):
+            self._post.send("news", news=self._news[start : start + _MOST_NEWS])
+        self._news = []
 
     def over(self) -> None:
         if not self._ended:

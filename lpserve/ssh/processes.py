@@ -3,8 +3,9 @@
 """The several processes of lp-serve-ssh: starts, feeds and replaces them.
 
 A channel connects each with the front. To a process: ``start``, ``connection`` (with
-its socket), ``reload``, ``stop``, ``cut``, ``ping``. From it: ``ready``, ``logged-in``,
-``lost``, ``sessions``, ``pong``.
+its socket), ``reload``, ``stop``, ``cut``, ``ping``. From it: ``ready``, ``pong``,
+``news``. News are ``logged-in`` and ``lost``, with the number of a connection, and
+``sessions``, with how many there are.
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ class Process:
 
     def serve(self, made: socket.socket, arrival: Arrival, number: int) -> bool:
         """Pass a connection on; False if it has no room for it now."""
-        fields = {"number": number, "arrival": arrival.encode()}
+        fields = {"number": number, "arrival": arrival.encode(), "family": made.family}
         if not self.post.send_now("connection", (made.fileno(),), **fields):
             return False
         self.numbers.add(number)
@@ -260,19 +261,25 @@ class Process:
         if message is None:
             self.kill()  # it has closed its end; `_ended` follows
             return
-        kind, owner = message["kind"], self._owner.owner
+        kind = message["kind"]
         if kind == "ready":
             self.ready = True
             self._owner.process_ready()
-        elif kind == "logged-in":
-            owner.logged_in(message["number"])
-        elif kind == "lost":
-            self.numbers.discard(message["number"])
-            owner.lost(message["number"], message["fault"])
-        elif kind == "sessions":
-            self.sessions = message["count"]
+        elif kind == "news":
+            for news in message["news"]:
+                self._note(*news)
         elif kind == "pong":
             self.silent = 0
+
+    def _note(self, kind: str, number: int, fault: str = "") -> None:
+        owner = self._owner.owner
+        if kind == "logged-in":
+            owner.logged_in(number)
+        elif kind == "lost":
+            self.numbers.discard(number)
+            owner.lost(number, fault)
+        elif kind == "sessions":
+            self.sessions = number
 
     def _ended(self) -> None:
         self.post.read_all()  # its last words
