@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shlex
 import stat
 from collections.abc import Iterator
 
+from ..loginrules import is_in
 from ..settings import Settings
 from ..ssh.authorizedkeys import KeyLineError, parse_line
 from .checksshd import read_banner
@@ -23,6 +25,8 @@ from .unitfiles import find_unit
 UNIT = "lpserve-ssh.service"
 #: What its first line begins with.
 _BANNER = "SSH-2.0-lpserve"
+#: What a proxy sends that only looks whether it is there.
+_OF_A_PROXY = b"PROXY UNKNOWN\r\n"
 
 
 def is_used(place: Place) -> bool:
@@ -172,7 +176,11 @@ def _check_address(place: Place, settings: Settings) -> Iterator[Finding]:
         return
     host = host.strip("[]") or "0.0.0.0"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    banner = read_banner((host, number))
+    # It is greeted from the address that it listens on, as by a proxy that is there.
+    behind = False
+    with contextlib.suppress(ValueError):  # a name and not an address
+        behind = is_in(host, settings.proxy_protocol_from)
+    banner = read_banner((host, number), first=_OF_A_PROXY if behind else b"")
     if not banner:
         yield note(
             f"lp-serve-ssh does not answer at {host}:{number}",
@@ -183,7 +191,7 @@ def _check_address(place: Place, settings: Settings) -> Iterator[Finding]:
             f"another program answers at {host}:{number}: {banner[:60]!r}",
             f"set another lpserve.listen in {place.config}",
         )
-    else:
+    elif not behind:
         yield from _exchange_keys(place, host, number)
 
 

@@ -244,10 +244,16 @@ def _check_port(settings: SshdSettings) -> Iterator[Finding]:
         yield note(f"sshd does not answer at {shown}", "start it if it is to be used")
 
 
-def read_banner(address: tuple[str, int], patience: float = 5.0) -> str:
-    """The first line of an SSH server; "" if there is none."""
+def read_banner(
+    address: tuple[str, int], patience: float = 5.0, first: bytes = b""
+) -> str:
+    """The first line of an SSH server; "" if there is none.
+
+    :param first: what it is sent before.
+    """
     try:
         with socket.create_connection(address, patience) as made:
+            made.sendall(first)
             return made.recv(255).decode("utf-8", "replace").partition("\r\n")[0]
     except OSError:
         return ""

@@ -104,7 +104,7 @@ class Processes:
     def serve(self, made: socket.socket, arrival: Arrival, number: int) -> None:
         """Pass a connection on to the process that has the fewest; see `Server`."""
         ready = [each for each in self._processes if each.ready]
-        ready.sort(key=lambda each: (each.silent >= _SLOW, len(each.numbers)))
+        ready.sort(key=Process.load)
         with made:
             if not any(each.serve(made, arrival, number) for each in ready):
                 log.warning("no process can take the connection from %s", arrival.peer)
@@ -221,6 +221,10 @@ class Process:
         self.post = Post(self._reactor, ours, self._handle)
         self._watch = DescriptorWatcher(self._reactor, self._pidfd, self._ended)
         self.post.send("start", **start)
+
+    def load(self) -> tuple[bool, int]:
+        """Which of two is to get a connection: that with less."""
+        return self.silent >= _SLOW, len(self.numbers)
 
     @property
     def age(self) -> float:
