@@ -101,11 +101,19 @@ class TestSettings(TestCaseInTempDir):
             ("per_source_penalties", ("authfail", "x:5s")),
             ("per_source_penalty_exempt_list", ("host", "::/129")),
             ("max_auth_tries", ("many", "0")),
+            ("ssh_processes", ("many", "", "0", "-1", "257", "1.5")),
+            ("proxy_protocol_from", ("host", "10.0.0.1/8")),
         ):
             for value in values:
                 self.configure(f"lpserve.{name} = {value}")
                 error = self.assertRaises(ConfigurationError, read_settings)
                 self.assertContainsRe(str(error), f"lpserve.{name}")
+
+    def test_processes(self):
+        """As many as there are processors for this process, or as many as it says."""
+        for value, wanted in (("auto", len(os.sched_getaffinity(0))), ("3", 3)):
+            self.configure(f"lpserve.ssh_processes = {value}")
+            self.assertEqual(wanted, read_settings().ssh_processes)
 
     def test_no_configuration(self):
         """FAULT 65: a file that cannot be read at all is one line, too."""

@@ -203,16 +203,19 @@ class TestServer(SshServerCase):
         self.addCleanup(systemd.close)
         systemd.settimeout(DEADLINE)
         systemd.bind("\0" + name[1:])
-        server, port = self.start(self.words(), NOTIFY_SOCKET=name)
-        said = systemd.recv(4096).decode().splitlines()
-        status = f"STATUS=Listening on 127.0.0.1:{port}"
-        self.assertEqual(["READY=1", f"MAINPID={server.pid}", status], said)
-        self.assertEqual(0o600, stat.S_IMODE(os.stat(self.host_key).st_mode))
-        self.assertStops(server)
-        said = systemd.recv(4096)
-        self.assertStartsWith(said, b"STOPPING=1\nSTATUS=stopping; ")
-        with socket.socket() as again:
-            again.bind(("127.0.0.1", port))
+        for count in (1, 2):
+            server, port = self.start(
+                self.words(f"-Olpserve.ssh_processes={count}"), NOTIFY_SOCKET=name
+            )
+            said = systemd.recv(4096).decode().splitlines()
+            status = f"STATUS=Listening on 127.0.0.1:{port}"
+            self.assertEqual(["READY=1", f"MAINPID={server.pid}", status], said)
+            self.assertEqual(0o600, stat.S_IMODE(os.stat(self.host_key).st_mode))
+            self.assertStops(server)
+            said = systemd.recv(4096)
+            self.assertStartsWith(said, b"STOPPING=1\nSTATUS=stopping; ")
+            with socket.socket() as again:
+                again.bind(("127.0.0.1", port))
 
     def test_ipv6(self):
         server = self.begin(self.words(listen="[::1]:0"))

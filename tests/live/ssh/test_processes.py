@@ -126,8 +126,11 @@ class TestProcesses(ProcessesCase):
         for each in (*left, *new):
             self.finish(each)
         # Both at once: new connections wait until there is one again.
-        for pid in self.wait_for_processes(pids[0]):
+        both = self.wait_for_processes(pids[0])
+        for pid in both:
             os.kill(pid, signal.SIGKILL)
+        for pid in both:
+            self.server.wait_for_log(rf"SSH process {pid} has ended \(signal 9\)")
         self.finish(self.start_talking())
         for each in half:
             each.close()
