@@ -117,7 +117,9 @@ class Process:
         self._tell_soon("lost", number, fault)
 
     def sessions_changed(self, count: int) -> None:
+        # At once: a stop tells how many there are.
         self._tell_soon("sessions", count)
+        self._tell()
 
     def _tell_soon(self, *news: str | int) -> None:
         if not self._news:
