@@ -188,6 +188,9 @@ class TestCommands(LiveTestCase):
         self.assertIn("back at noon", said)
         self.assertEqual(0, self.service.wait(DEADLINE))
 
+    def test_hosts(self):
+        self.assertIn("back in five minutes", self.run_page("hosts"))
+
     def test_settings(self):
         self.assertIn("lpserve", self.run_page("settings"))
 

@@ -9,6 +9,7 @@ MODULES = (
     "test_connection",
     "test_fido",
     "test_flow",
+    "test_haproxy",
     "test_load",
     "test_logins",
     "test_processes",
