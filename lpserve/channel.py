@@ -26,6 +26,7 @@ import json
 import os
 import select
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 #: Incremented when an older service cannot talk to a newer zygote any more.
@@ -99,6 +100,25 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
             raise ValueError(f"not a message: {data[:80]!r}")
         return None, []
     return message, list(descriptors)
+
+
+def receive_all(
+    channel: socket.socket,
+) -> Iterator[tuple[dict[str, Any] | None, list[int]]]:
+    """What has arrived at *channel*, which does not block; see `receive`.
+
+    What is no message is left out. It ends, too, when *channel* is closed meanwhile.
+    """
+    while channel.fileno() >= 0:
+        try:
+            found = receive(channel)
+        except BlockingIOError:
+            return
+        except ValueError:
+            continue
+        yield found
+        if found[0] is None:
+            return
 
 
 def _decode(data: bytes) -> dict[str, Any] | None:

@@ -120,17 +120,10 @@ class Handover:
     # -- what the successor says -----------------------------------------------
 
     def _read(self) -> None:
-        while not self._over:
-            try:
-                message, descriptors = channel.receive(self._link)
-            except BlockingIOError:
-                return
-            except ValueError:
-                continue
+        for message, descriptors in channel.receive_all(self._link):
             if message is None:
                 self._ended()
-                return
-            if message["kind"] == "adopt" and descriptors:
+            elif message["kind"] == "adopt" and descriptors:
                 self._heirloom.adopt(descriptors.pop(0))
             else:
                 self._handle(message)

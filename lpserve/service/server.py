@@ -277,7 +277,8 @@ class Service:
 
     def zygote_ended(self) -> None:
         """See `zygotes.ZygoteObserver`."""
-        self._house.clear_rehearsals()
+        if not self.handed_over:
+            self._house.clear_rehearsals()
 
     def shutdown(self, now: bool, asked_by: str) -> None:
         """See `verbs.ServiceControl`."""

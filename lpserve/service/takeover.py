@@ -177,19 +177,13 @@ class Predecessor:
     # -- what it says ----------------------------------------------------------
 
     def _read(self) -> None:
-        while self._link.fileno() >= 0:
-            try:
-                message, descriptors = channel.receive(self._link)
-            except BlockingIOError:
-                return
-            except ValueError:
-                continue
+        for message, descriptors in channel.receive_all(self._link):
             for each in descriptors:
                 os.close(each)
             if message is None:
                 self._ended()
-                return
-            self._handle(message)
+            else:
+                self._handle(message)
 
     def _handle(self, message: dict[str, Any]) -> None:
         kind = message["kind"]
@@ -227,9 +221,13 @@ class Predecessor:
         """Ask it as any client does.
 
         :param words: of the request; none has a blank.
-        :param answered: called once, with the word after ``ok``, or with None.
+        :param answered: called once, with the word after ``ok``; with None if it has
+            ended, does not answer, or cannot be asked.
         """
-        _Question(self._loop, self._outbox, " ".join(words), answered)
+        try:
+            _Question(self._loop, self._outbox, " ".join(words), answered)
+        except OSError:  # no descriptor is free
+            self._loop.call_later(0, lambda: answered(None))
 
 
 class _Question:
@@ -248,7 +246,8 @@ class _Question:
         self._ours, theirs = socket.socketpair()
         outbox.send("adopt", (theirs.detach(),))
         self._ours.setblocking(False)
-        self._ours.send(request.encode() + b"\n")  # there is room in a new socket
+        with contextlib.suppress(BrokenPipeError):  # it has ended: so `_read` finds
+            self._ours.send(request.encode() + b"\n")  # there is room in a new socket
         self._patience: Timer = loop.call_later(ANSWER_TIMEOUT, self._end)
         loop.watch(self._ours.fileno(), self._read)
 

@@ -22,6 +22,7 @@ MODULES = (
     "test_socketdoor",
     "test_socketdoor_life",
     "test_stuck",
+    "test_takeover",
     "test_usages",
     "test_verbs",
     "test_warmer",

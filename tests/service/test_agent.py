@@ -10,6 +10,7 @@ from ...lpserve import system
 from ...lpserve.service.agent import Agent, health
 from ...lpserve.service.loop import Loop
 from ..waiting import wait_until
+from .turning import turn
 
 
 class TestHealth(TestCase):
@@ -43,16 +44,7 @@ class TestAgent(TestCase):
             self.address = free.getsockname()
 
     def turn(self, done):
-        """Run the loop until *done*."""
-
-        def look():
-            if done():
-                self.loop.stop()
-            else:
-                self.loop.call_later(0.002, look)
-
-        look()
-        self.loop.run()
+        turn(self.loop, done)
 
     def ask(self, text=b""):
         """What one connection reads."""

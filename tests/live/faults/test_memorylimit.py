@@ -163,6 +163,7 @@ class TestOomScore(LiveTestCase):
     def setUp(self):
         super().setUp()
         self.add_plugin("slow_loader", SLOW_LOADER)
+        os.mkdir(os.path.join(self.root, "a"))
         self.configure(warm_preload=os.path.join(self.root, "a"))
 
     def test_raised(self):

@@ -136,6 +136,15 @@ class TestFailed(UpgradeCase):
         self.finish(held, self.open("bob"))
         return answer[2]
 
+    def change(self, place: str, name: str, old: str, new: str) -> None:
+        """Change a module of the service that is at *place*."""
+        path = os.path.join(place, "lpserve", "service", name)
+        with open(path) as file:
+            text = file.read()
+        self.assertContainsString(text, old)
+        with open(path, "w") as file:
+            file.write(text.replace(old, new))
+
     def test_broken(self):
         place = self.install()
         self.start_service()
@@ -155,23 +164,14 @@ class TestFailed(UpgradeCase):
     def test_of_another_format(self):
         place = self.install()
         self.start_service()
-        path = os.path.join(place, "lpserve", "service", "handover.py")
-        with open(path) as file:
-            text = file.read()
-        with open(path, "w") as file:
-            file.write(text.replace("FORMAT = 1", "FORMAT = 99"))
+        self.change(place, "handover.py", "FORMAT = 1", "FORMAT = 99")
         self.assertContainsString(self.refused(), "format 1 of the document, not 99")
 
     def test_killed(self):
         """Killed when it is about to serve, it leaves the doors to the old one."""
         place = self.install()
         self.start_service()
-        path = os.path.join(place, "lpserve", "service", "takeover.py")
-        with open(path) as file:
-            text = file.read()
-        with open(path, "w") as file:
-            kill = "            os.kill(os.getpid(), 9)\n"
-            file.write(text.replace("            self._owner.go()\n", kill))
+        self.change(place, "takeover.py", "self._owner.go()", "os.kill(os.getpid(), 9)")
         self.refused()
 
 
