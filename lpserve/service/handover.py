@@ -49,7 +49,7 @@ class SuccessorSpec:
     environ: dict[str, str]
 
 
-class Heirloom(Protocol):
+class HandoverControl(Protocol):
     """What a service hands over; see `Handover`."""
 
     def pack(self) -> tuple[dict[str, Any], list[int]]:
@@ -80,17 +80,17 @@ class Handover:
         self,
         loop: Loop,
         spec: SuccessorSpec,
-        heirloom: Heirloom,
+        service: HandoverControl,
         answer: Callable[[str, str], None],
     ):
         self.serving = False
         self._loop = loop
-        self._heirloom = heirloom
+        self._service = service
         self._answer = answer
         self._version = self._why = ""
         self._left = self._over = False
         with contextlib.ExitStack() as on_failure:
-            document, descriptors = heirloom.pack()
+            document, descriptors = service.pack()
             for each in descriptors:
                 on_failure.callback(os.close, each)
             self._link, theirs = channel.pair()
@@ -124,7 +124,7 @@ class Handover:
             if message is None:
                 self._ended()
             elif message["kind"] == "adopt" and descriptors:
-                self._heirloom.adopt(descriptors.pop(0))
+                self._service.adopt(descriptors.pop(0))
             else:
                 self._handle(message)
             for each in descriptors:
@@ -141,13 +141,13 @@ class Handover:
             self.serving = True
             self._patience.cancel()
             self._answer(self._version, "")
-            self._heirloom.handed_over()
+            self._service.handed_over()
 
     def _leave(self) -> None:
         self._left = True
         self._patience.cancel()
         self._patience = self._loop.call_later(GO_TIMEOUT, self._overdue)
-        self._heirloom.leave(self._pid, self._outbox.send)
+        self._service.leave(self._pid, self._outbox.send)
         self._outbox.send("go")
 
     def _overdue(self) -> None:
@@ -167,7 +167,7 @@ class Handover:
         if self.serving:
             return  # its connections are over, or it was killed: we finish ours
         if self._left:
-            self._heirloom.come_back()
+            self._service.come_back()
         self._answer("", self._why or "it ended before it was ready; the log says why")
 
     def close(self) -> None:

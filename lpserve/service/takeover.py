@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from .. import channel
@@ -31,6 +31,12 @@ DOCUMENT_TIMEOUT, ANSWER_TIMEOUT = 30.0, 5.0
 AT_ONCE = 100
 #: The most bytes of an answer.
 _LONGEST = 1 << 26
+
+
+def in_parts(items: list[Any]) -> Iterator[list[Any]]:
+    """*items*, as many at a time as one message has."""
+    for start in range(0, len(items), AT_ONCE):
+        yield items[start : start + AT_ONCE]
 
 
 class Takeover:
@@ -61,16 +67,17 @@ class Takeover:
         with open(descriptors[0], "rb") as file:
             file.seek(0)
             self.document: dict[str, Any] = json.loads(file.read())
-        if self.document["format"] != FORMAT:
-            text = f"format {self.document['format']} of the document, not {FORMAT}"
-            self.fail(f"{text}: restart the service")
-            raise ValueError(text)
         found: list[int] = []
         while len(found) < message["count"]:
             _, descriptors = channel.receive(self.link)
             if not descriptors:
                 raise ValueError("descriptors are missing")
             found += descriptors
+        # Not before all is read: what is unread at our end would hide what we say.
+        if self.document["format"] != FORMAT:
+            text = f"format {self.document['format']} of the document, not {FORMAT}"
+            self.fail(f"{text}: restart the service")
+            raise ValueError(text)
         document = self.document
         self.lock = found[document["lock"]]
         self.activation = Activation(
@@ -89,7 +96,7 @@ class Takeover:
             channel.send(self.link, "failed", text=text)
 
 
-class Successor(Protocol):
+class TakeoverObserver(Protocol):
     """What a `Predecessor` tells; see there."""
 
     def go(self) -> None:
@@ -125,7 +132,11 @@ class Predecessor:
     """
 
     def __init__(
-        self, loop: Loop, link: socket.socket, about: dict[str, Any], owner: Successor
+        self,
+        loop: Loop,
+        link: socket.socket,
+        about: dict[str, Any],
+        owner: TakeoverObserver,
     ):
         self.pid, self.version = int(about["pid"]), str(about["version"])
         self._loop = loop
@@ -161,8 +172,7 @@ class Predecessor:
     def leave(self, tell: Callable[..., None]) -> None:
         """Hear no more of it: our successor does, to *tell* of its connections."""
         self._loop.forget(self._link.fileno())
-        for start in range(0, len(self._left), AT_ONCE):
-            some = self._left[start : start + AT_ONCE]
+        for some in in_parts(self._left):
             tell("open", pid=self.pid, connections=some)
 
     def come_back(self) -> None:

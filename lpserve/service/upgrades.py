@@ -32,7 +32,7 @@ from .pool import Pool
 from .records import Record
 from .shutdown import Shutdown
 from .socketdoor import SocketDoor
-from .takeover import AT_ONCE, Predecessor, Takeover
+from .takeover import Predecessor, Takeover, in_parts
 from .warmer import Warmer
 
 log = logging.getLogger("lpserve")
@@ -177,7 +177,7 @@ class Upgrades:
             each.close()
 
     def pack(self) -> tuple[dict[str, Any], list[int]]:
-        """See `handover.Heirloom`."""
+        """See `handover.HandoverControl`."""
         found = [*self._doors.copies(), os.dup(self._origin.lock)]
         document: dict[str, Any] = {
             **self._origin.start,
@@ -200,22 +200,20 @@ class Upgrades:
         return document, found
 
     def leave(self, pid: int, tell: Callable[..., None]) -> None:
-        """See `handover.Heirloom`."""
+        """See `handover.HandoverControl`."""
         self._pid = pid
         self._doors.hand_over()
         self._agent.pause()
         self._systemd.hand_on(pid)
-        lines = self._accounts.lines()
-        for start in range(0, len(lines), AT_ONCE):
-            tell("history", lines=lines[start : start + AT_ONCE])
+        for some in in_parts(self._accounts.lines()):
+            tell("history", lines=some)
         ours = [
             *(each.connection for each in self._pool.busy.values()),
             *self._pool.waiting,
             *self._admission.waiting(),
         ]
         who = [(each.user, each.address) for each in ours if each is not None]
-        for start in range(0, len(who), AT_ONCE):
-            some = who[start : start + AT_ONCE]
+        for some in in_parts(who):
             tell("open", pid=os.getpid(), connections=some)
         for predecessor in self.predecessors:
             predecessor.leave(tell)
@@ -231,7 +229,7 @@ class Upgrades:
             self._handover.tell(kind, **fields)
 
     def come_back(self) -> None:
-        """See `handover.Heirloom`."""
+        """See `handover.HandoverControl`."""
         self._accounts.forward = None
         for each in self.predecessors:
             each.come_back()
@@ -240,11 +238,11 @@ class Upgrades:
         self._agent.go_on()
 
     def adopt(self, number: int) -> None:
-        """See `handover.Heirloom`."""
+        """See `handover.HandoverControl`."""
         self._socket_door.adopt(number)
 
     def handed_over(self) -> None:
-        """See `handover.Heirloom`."""
+        """See `handover.HandoverControl`."""
         for each in self.predecessors:
             each.close()
         self.predecessors.clear()
@@ -254,36 +252,36 @@ class Upgrades:
     # -- from a predecessor ----------------------------------------------------
 
     def go(self) -> None:
-        """See `takeover.Successor`."""
+        """See `takeover.TakeoverObserver`."""
         self._gone = True
         self._open_doors()
 
     def stay(self, pid: int, connections: list[list[str]]) -> None:
-        """See `takeover.Successor`."""
+        """See `takeover.TakeoverObserver`."""
         for each in self.predecessors:
             if each.pid == pid:
                 for user, address in connections:
                     each.stays(user, address)
 
     def take_history(self, lines: list[str]) -> None:
-        """See `takeover.Successor`."""
+        """See `takeover.TakeoverObserver`."""
         self._accounts.take_over(lines)
 
     def connection_stays(self, user: str, address: str) -> None:
-        """See `takeover.Successor`."""
+        """See `takeover.TakeoverObserver`."""
         self._admission.count_in(user, address)
 
     def connection_gone(self, user: str, address: str) -> None:
-        """See `takeover.Successor`."""
+        """See `takeover.TakeoverObserver`."""
         self._admission.count_out(user, address)
 
     def enter(self, line: str, how: str, door: str) -> None:
-        """See `takeover.Successor`."""
+        """See `takeover.TakeoverObserver`."""
         self._accounts.ended_elsewhere(line, how, door)
         self._totals[how] += 1
 
     def predecessor_gone(self, predecessor: Predecessor) -> None:
-        """See `takeover.Successor`."""
+        """See `takeover.TakeoverObserver`."""
         self.predecessors.remove(predecessor)
         if not self._gone:
             text = "cannot take over: the process before this one has ended"
@@ -291,7 +289,7 @@ class Upgrades:
         self._ending.finish_if_done()
 
     def handle_message(self, message: dict[str, Any]) -> None:
-        """See `takeover.Successor`."""
+        """See `takeover.TakeoverObserver`."""
         self._warmer.handle_message(message)
 
     # -- questions about all connections ---------------------------------------

@@ -15,7 +15,7 @@ from .turning import turn
 
 
 class Owner:
-    """Notes what it is told, as a `takeover.Successor`."""
+    """Notes what it is told, as a `takeover.TakeoverObserver`."""
 
     def __init__(self):
         self.told = []
