@@ -158,16 +158,22 @@ class RuntimeDirectory:
                     os.unlink(path)
         self.clear_connections()
         self.clear_replies()
-        self.clear_rehearsals(())
+        self.clear_rehearsals(even_running=True)
 
-    def clear_rehearsals(self, zygotes: Collection[int]) -> None:
-        """Remove the directories of rehearsals, except those of *zygotes* (pids)."""
-        kept = [os.path.basename(rehearsal_stage(self.path, pid)) for pid in zygotes]
+    def clear_rehearsals(self, even_running: bool = False) -> None:
+        """Remove the directories of rehearsals whose zygotes have ended.
+
+        During an upgrade there is a zygote of another service.
+
+        :param even_running: also of processes that run: they are not zygotes any more.
+        """
         names: list[str] = []
         with contextlib.suppress(FileNotFoundError):
             names = os.listdir(self.path)
         for name in names:
-            if name.startswith(_STAGE) and name not in kept:
+            if not name.startswith(_STAGE):
+                continue
+            if even_running or not _is_running(name.removeprefix(_STAGE)):
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
 
     def clear_connections(self) -> None:

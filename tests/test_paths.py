@@ -185,6 +185,20 @@ class TestClear(PathsTestCase):
         self.assertEqual(3, len(os.listdir("run/connections/alive")))
         self.assertEqual(before, system.open_descriptors())
 
+    def test_rehearsals(self):
+        """Of zygotes that are gone; one that runs may be another service's."""
+        alive, dead = (
+            os.path.basename(paths.rehearsal_stage("run", pid))
+            for pid in (os.getpid(), self.dead_pid())
+        )
+        self.build_tree([f"run/{alive}/", f"run/{dead}/", f"run/{dead}/run"])
+        self.directory.clear_rehearsals()
+        self.assertEqual(
+            sorted([alive, "connections", "replies"]), sorted(os.listdir("run"))
+        )
+        self.directory.clear_leftovers()
+        self.assertEqual(["connections", "replies"], sorted(os.listdir("run")))
+
     def test_replies(self):
         """Of the stand-alone client's names, those of processes that are gone."""
         names = [

@@ -104,7 +104,7 @@ class Housekeeping:
     def clear_rehearsals(self) -> None:
         """Remove the directories of rehearsals whose zygotes have ended."""
         if self._directory.is_ours:
-            self._directory.clear_rehearsals(self._zygotes.pids)
+            self._directory.clear_rehearsals()
 
     def _reap(self) -> None:
         if not self._pool.in_flight:

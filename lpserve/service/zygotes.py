@@ -78,11 +78,6 @@ class Zygotes:
         self._renewed = -RENEW_AFTER
         self._logged: set[str] = set()
 
-    @property
-    def pids(self) -> list[int]:
-        """The pids of the present zygote and of its successor."""
-        return [each.pid for each in (self.present, self.successor) if each]
-
     def replace(self) -> None:
         """Start a successor, unless one is starting already."""
         if self.successor is not None or not self._wanted():
