@@ -123,8 +123,8 @@ class Service:
             self._loop,
             self._children,
             lambda: launch.using(self.settings.for_worker(), self._board.descriptor),
-            self,
-            lambda: not self.stopping or self._pool.waiting,
+            *(self, lambda: not self.stopping or self._pool.waiting),
+            careful=origin.takeover is not None,
         )
         self._warmer = Warmer(
             self._loop,
@@ -248,6 +248,7 @@ class Service:
 
     def _fail(self, error: LpserveError) -> None:
         self._fault = error
+        self._upgrades.fail(str(error))
         self._loop.stop()
 
     def _tell_ready(self) -> None:

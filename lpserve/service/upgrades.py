@@ -138,6 +138,11 @@ class Upgrades:
         """Tell the predecessor that we can serve; `go` follows."""
         self._first.tell("ready", version=self._origin.version)
 
+    def fail(self, why: str) -> None:
+        """Tell the predecessor why it has to go on."""
+        if not self._gone:
+            self._first.tell("failed", text=why)
+
     # -- to a successor --------------------------------------------------------
 
     def begin(self, reply: Reply, asked_by: str) -> None:

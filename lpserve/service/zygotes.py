@@ -52,6 +52,7 @@ class Zygotes:
 
     :param launch: returns how to start a zygote.
     :param wanted: returns whether there should be a zygote.
+    :param careful: whether the rehearsal of the first zygote must succeed.
     :ivar present: the generation in use, or None.
     :ivar successor: the generation that is getting ready, or None.
     """
@@ -63,6 +64,7 @@ class Zygotes:
         launch: Callable[[], LaunchSpec],
         keeper: ZygoteObserver,
         wanted: Callable[[], object],
+        careful: bool = False,
     ):
         self.present: Generation | None = None
         self.successor: Generation | None = None
@@ -71,6 +73,8 @@ class Zygotes:
         self._launch = launch
         self._keeper = keeper
         self._wanted = wanted
+        self._careful = careful
+        self._urgent = False
         self._started = 0
         self._restart_after = RESTART_AFTER
         self._rehearse_after = REHEARSE_AFTER
@@ -78,10 +82,15 @@ class Zygotes:
         self._renewed = -RENEW_AFTER
         self._logged: set[str] = set()
 
-    def replace(self) -> None:
-        """Start a successor, unless one is starting already."""
+    def replace(self, urgent: bool = False) -> None:
+        """Start a successor, unless one is starting already.
+
+        :param urgent: use it even if its rehearsal fails and that of the present one
+            did not.
+        """
         if self.successor is not None or not self._wanted():
             return
+        self._urgent = urgent
         self._started += 1
         try:
             self.successor = Generation(
@@ -115,6 +124,10 @@ class Zygotes:
 
     def zygote_ready(self, generation: Generation) -> None:
         """See `generation.GenerationObserver`."""
+        if generation.unrehearsed and self._needs_rehearsal():
+            generation.kill(f"its rehearsal failed: {generation.unrehearsed}")
+            return  # `zygote_ended` follows
+        self._careful = False
         old, self.present, self.successor = self.present, generation, None
         self._log_once(generation)
         log.info(
@@ -139,6 +152,16 @@ class Zygotes:
             self._cancel_rehearsal()
         self._keeper.zygote_ready(generation, old)
 
+    def _needs_rehearsal(self) -> bool:
+        """Whether what serves now is better than a zygote whose rehearsal failed.
+
+        Connections to that one would probably fail as well: of the code that has
+        changed, something is missing, or it does not go together.
+        """
+        if self.present is None:
+            return self._careful
+        return not (self.present.unrehearsed or self._urgent)
+
     def _log_once(self, generation: Generation) -> None:
         lines = list(generation.warnings)
         if why := generation.sandbox["why"]:
@@ -156,7 +179,7 @@ class Zygotes:
         if now - self._renewed >= RENEW_AFTER:
             self._renewed = now
             log.info("%s; starting another zygote", why)
-            self.replace()
+            self.replace(urgent=True)
 
     def zygote_ended(self, generation: Generation, why: str) -> None:
         """See `generation.GenerationObserver`."""

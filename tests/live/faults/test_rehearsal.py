@@ -23,11 +23,17 @@ if "--zygote" in sys.argv and os.path.exists(%r):
 class TestRehearsal(LiveTestCase):
     rehearses = True
 
-    def test_fails(self):
-        flag = os.path.join(self.test_dir, "flag")
-        with open(flag, "w"):
+    def setUp(self):
+        super().setUp()
+        self.flag = os.path.join(self.test_dir, "flag")
+        self.add_plugin("fails", FAILS % self.flag)
+
+    def fail_from_now_on(self):
+        with open(self.flag, "w"):
             pass
-        self.add_plugin("fails", FAILS % flag)
+
+    def test_fails(self):
+        self.fail_from_now_on()
         self.start_service()
         wanted = "its client failed (see the service's log)"
         found = wait_until(lambda: self.status()["rehearsal"], "the status says so")
@@ -43,9 +49,25 @@ class TestRehearsal(LiveTestCase):
         log = self.wait_for_log("trying again in 2 s")
         self.assertIn("No space left on device", log)
         self.assertIn("the rehearsal of generation 1 failed, so that", log)
-        os.unlink(flag)
+        os.unlink(self.flag)
         wait_until(lambda: not self.status()["rehearsal"], "it has succeeded")
         connection.close()
         self.assertEqual(["exit", "0"], connection.end())
         self.rest()
         self.assertEqual(0, self.status()["totals"]["faults"])
+
+    def test_after_a_change(self):
+        """What cannot rehearse does not replace what could: the old zygote stays."""
+        self.start_service()
+        before = self.status()
+        self.fail_from_now_on()
+        why = "its rehearsal failed: its client failed (see the service's log)"
+        for verb in ("reload", "upgrade"):
+            self.assertEqual(["error", "failed", why], self.ask(verb))
+        self.check_serves()
+        after = self.status()
+        for name in ("pid", "zygote", "rehearsal"):
+            self.assertEqual(before[name], after[name])
+        self.assertContainsString(self.log_text(), f"generation 2 failed: {why}")
+        os.unlink(self.flag)
+        self.assertEqual(["ok"], self.ask("reload"))
