@@ -151,7 +151,7 @@ class LiveTestCase(Leftovers, TestCaseInTempDir):
 
     def make_ssh(self, *options: str) -> str:
         """The path of a program in the place of ssh: our client, for alice."""
-        path = os.path.join(self.test_dir, "ssh")
+        path = os.path.join(self.test_dir, "".join(["ssh", *options]))
         client = shlex.join([self.client_path, *options, "alice"])
         with open(path, "w") as file:
             # Breezy asks what kind of ssh it is.
