@@ -6,7 +6,7 @@
 # make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections,
 #              a million inputs for the client in C (and libFuzzer, where clang has it),
 #              10,000 changes of repositories, warm and cold compared, 10,000
-#              connections counted
+#              connections counted, 10 upgrades and downgrades of each kind
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
 #              names of benchmarks; make graph, doc/connection_time.png alone
 # make html    the manual, in build/html; make man, its man pages, in doc/_build/man
@@ -80,9 +80,11 @@ check-odd: $(VENV)/ready
 soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
 	LPSERVE_AGREEMENT_CONNECTIONS=10000 \
+	LPSERVE_UPGRADES=10 \
 	LPSERVE_WARM_STEPS=10000 LPSERVE_FUZZ_INPUTS=1000000 LPSERVE_FUZZ_SECONDS=300 \
 	$(SELFTEST) live.faults.test_fuzz live.client.test_native_fuzz live.faults.test_chaos \
-	live.warm.test_walk live.accounts.test_agreement </dev/null
+	live.warm.test_walk live.accounts.test_agreement \
+	live.upgrading.test_load live.upgrading.test_kinds </dev/null
 
 bench: $(VENV)/drawing
 	$(BIN)/python benchmarks/report.py $(BENCH)

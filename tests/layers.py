@@ -43,7 +43,7 @@ ORDERED = {
         *("refusal", "client", "health"),
     ),
     "service": (
-        *("moments", "histograms", "board", "accesslog"),
+        *("moments", "histograms", "board", "accesslog", "codestamp"),
         *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "door"),
         *("doors", "drain", "peers"),
         *("stdio", "socketreply", "socketdoor", "generation", "accesswatch"),

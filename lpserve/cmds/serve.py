@@ -113,10 +113,13 @@ class cmd_lp_serve(LpserveCommand):
         if user is not None:
             raise _mod_errors.CommandError("--fork-server serves every user, not one")
         system.check_platform()
+        from ..service.codestamp import code_stamp
+
+        code = code_stamp()  # first: what is read after it may be newer, but not older
         from ..service.start import run_service
 
-        brz = brz_words()
-        run_service(runtime_dir, chosen, brz, __version__, daemon, pid_file, successor)
+        brz, about = brz_words(), (__version__, code)
+        run_service(runtime_dir, chosen, brz, about, daemon, pid_file, successor)
         return 0
 
     def _serve_one(self, user: str | None, settings: Settings) -> int:

@@ -63,7 +63,7 @@ def run_service(
     runtime_dir: str | None,
     chosen: dict[str, Any],
     brz: list[str],
-    version: str,
+    about: tuple[str, str],
     daemon: bool,
     pid_file: str | None,
     successor: int | None = None,
@@ -73,6 +73,7 @@ def run_service(
     :param runtime_dir: the value of ``--runtime-dir``, or None.
     :param chosen: settings from the command line, None for those not given.
     :param brz: the command that runs Breezy, a list of words.
+    :param about: the version and the code of lpserve; see `upgrades.Origin`.
     :param successor: the descriptor of a channel to the service that it succeeds.
     :raises LpserveError: if the service cannot be started. With *daemon*, the
         foreground process prints the error instead and exits with status 3.
@@ -84,7 +85,7 @@ def run_service(
             runtime_directory(runtime_dir, settings.runtime_dir)
         )
         pid_path = os.path.abspath(pid_file) if pid_file else None
-        launch = _Launch(directory, chosen, brz, version, daemon, pid_path, takeover)
+        launch = _Launch(directory, chosen, brz, about, daemon, pid_path, takeover)
         forget_log()
         name = settings.log_file or os.path.join(bedding.cache_dir(), "lpserve.log")
         path = os.path.abspath(os.path.expanduser(name))
@@ -192,7 +193,7 @@ class _Launch:
     directory: RuntimeDirectory
     chosen: dict[str, Any]
     brz: list[str]
-    version: str
+    about: tuple[str, str]
     daemon: bool
     pid_path: str | None
     takeover: Takeover | None
@@ -230,7 +231,7 @@ class _Launch:
     ) -> bool:
         directory, takeover = self.directory, self.takeover
         lock = directory.acquire() if takeover is None else takeover.lock
-        origin = Origin(directory, self.version, {}, lock, self._successor(), takeover)
+        origin = Origin(directory, *self.about, {}, lock, self._successor(), takeover)
         # Released last, so that its next holder finds nothing of ours.
         held.callback(origin.release_lock)
         if self.pid_path is not None:

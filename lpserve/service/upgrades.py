@@ -9,9 +9,9 @@ again while its predecessor still finishes connections.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from ..wire import FAILED, encode_answer, encode_error
 from .accounts import Accounts
 from .admission import Admission
 from .agent import Agent
+from .codestamp import code_stamp
 from .door import Doors
 from .doors import Reply
 from .handover import Handover, SuccessorSpec
@@ -44,6 +45,7 @@ class Origin:
 
     :ivar directory: the runtime directory.
     :ivar version: of lpserve.
+    :ivar code: the result of `codestamp.code_stamp`, before the code was read.
     :ivar start: what is handed on as it is: ``umask`` and ``limits``.
     :ivar lock: the descriptor that holds the lock on the runtime directory.
     :ivar successor: how to start a successor.
@@ -52,6 +54,7 @@ class Origin:
 
     directory: RuntimeDirectory
     version: str
+    code: str
     start: dict[str, Any]
     lock: int
     successor: SuccessorSpec
@@ -110,8 +113,8 @@ class Upgrades:
         self._totals = totals
         self._handover: Handover | None = None
         self._reply = Reply()
+        self._again = False
         self._gone = origin.takeover is None
-        self._code = code_stamp()
         if origin.takeover is not None:
             link, about = origin.takeover.link, origin.takeover.document
             for number, pair in enumerate([(link, about), *origin.takeover.older]):
@@ -131,8 +134,12 @@ class Upgrades:
 
     @property
     def needed(self) -> bool:
-        """Whether the code of lpserve is not the one that this process has."""
-        return code_stamp() != self._code
+        """Whether the code of lpserve is not the one that this process has.
+
+        True also during an upgrade: the successor may have read what has changed
+        since, or not.
+        """
+        return self._handover is not None or code_stamp() != self._origin.code
 
     def ready(self) -> None:
         """Tell the predecessor that we can serve; `go` follows."""
@@ -146,9 +153,14 @@ class Upgrades:
     # -- to a successor --------------------------------------------------------
 
     def begin(self, reply: Reply, asked_by: str) -> None:
-        """Start a successor; *reply* gets the answer when it serves, or has failed."""
+        """Start a successor; *reply* gets the answer when it serves, or has failed.
+
+        If one is starting already, whoever serves then reloads.
+        """
         if self._handover is not None:
-            reply.send(encode_error(FAILED, "an upgrade is under way"))
+            self._again = not self.is_over
+            text = "an upgrade is under way; a reload follows it"
+            reply.send(encode_error(FAILED, text))
             reply.close()
             return
         log.info("upgrade, asked for by %s", asked_by)
@@ -171,6 +183,9 @@ class Upgrades:
             self._failed(why)
         else:
             log.info("process %d serves now", self._pid)
+        if self._again:
+            self._again = False
+            os.kill(os.getpid() if why else self._pid, signal.SIGHUP)
         reply.send(encode_error(FAILED, why) if why else encode_answer("ok", version))
         reply.close()
 
@@ -335,18 +350,3 @@ class Upgrades:
     def describe(self) -> list[dict[str, object]]:
         """The predecessors, for ``status``."""
         return [each.describe() for each in self.predecessors]
-
-
-def code_stamp() -> str:
-    """What changes whenever the code of lpserve does."""
-    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    # Beside the package is the plug-in, which has the version.
-    paths = [os.path.join(os.path.dirname(top), "__init__.py")]
-    for directory, _, names in os.walk(top):
-        paths += [os.path.join(directory, each) for each in names]
-    digest = hashlib.sha256()
-    for path in sorted(each for each in paths if each.endswith(".py")):
-        with contextlib.suppress(OSError):
-            found = os.stat(path)
-            digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

@@ -198,6 +198,39 @@ class TestReload(UpgradeCase):
         self.assertEqual({before: 1}, self.predecessors())
         self.finish(held)
 
+    def reload_during_an_upgrade(self, then: str) -> int:
+        """Reload when the successor, which does *then*, has begun; the pid before."""
+        path = os.path.join(self.install(), "lpserve", "service", "server.py")
+        with open(path) as file:
+            code = file.read()
+        self.start_service()
+        before = self.status()["pid"]
+        held = os.path.join(self.test_dir, "held")
+        os.mkfifo(held)
+        with open(path, "a") as file:
+            file.write(f"\nopen({held!r}).read()\n{then}\n")
+        self.write_control(b"upgrade\n")
+        with open(held, "w"):  # it has this code, and waits
+            with open(path, "w") as file:
+                file.write(code)
+            answer = self.ask("reload")
+        why = "an upgrade is under way; a reload follows it"
+        self.assertEqual(["error", "failed", why], answer)
+        self.wait_for_log("reload, asked for by SIGHUP")
+        return before
+
+    def test_during_an_upgrade(self):
+        """What is installed when a successor has begun already is served as well."""
+        before = self.reload_during_an_upgrade("")
+        wait_until(lambda: self.log_text().count("serves now") == 2, "it has again")
+        self.assertNotEqual(before, self.status()["pid"])
+
+    def test_during_one_that_fails(self):
+        before = self.reload_during_an_upgrade("raise ImportError('half installed')")
+        self.wait_for_log("serves now")
+        self.assertNotEqual(before, self.status()["pid"])
+        self.assertContainsString(self.log_text(), "cannot upgrade: it ended")
+
 
 class TestWarm(WarmCase):
     """What is in memory is there after an upgrade."""
