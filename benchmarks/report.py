@@ -35,6 +35,7 @@ PROGRAMS = {
     "sandbox": ["--repeat=1", "--per-round=5"],
     "access": ["--repeat=5"],
     "steps": ["--repeat=5"],
+    "upgrades": ["--repeat=2"],
     "imports": [],
     "connection_time": ["--repeat=3"],
     "ssh_flood": ["--repeat=2"],
