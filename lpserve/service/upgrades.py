@@ -303,7 +303,7 @@ class Upgrades:
     def predecessor_gone(self, predecessor: Predecessor) -> None:
         """See `takeover.TakeoverObserver`."""
         self.predecessors.remove(predecessor)
-        if not self._gone:
+        if not self._gone and predecessor is self._first:
             text = "cannot take over: the process before this one has ended"
             self._cannot(LpserveError(text))
         self._ending.finish_if_done()

@@ -116,7 +116,8 @@ class Zygotes:
         return {"why": self.present.unrehearsed, "retry": round(retry, 3)}
 
     def retire(self) -> None:
-        """Retire the present zygote and kill its successor."""
+        """Retire the present zygote and kill its successor; there is to be no other."""
+        self._wanted = lambda: False
         if self.present is not None:
             self.present.retire()
         if self.successor is not None:

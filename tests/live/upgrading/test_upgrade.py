@@ -223,6 +223,7 @@ class TestReload(UpgradeCase):
         """What is installed when a successor has begun already is served as well."""
         before = self.reload_during_an_upgrade("")
         wait_until(lambda: self.log_text().count("serves now") == 2, "it has again")
+        self.assertNotContainsString(self.log_text(), "ERROR")
         self.assertNotEqual(before, self.status()["pid"])
 
     def test_during_one_that_fails(self):
