@@ -156,7 +156,8 @@ class Installation:
             path, source = os.path.join(top, each), package.source()
             os.makedirs(os.path.dirname(path), exist_ok=True)
             if not each.endswith(".py"):
-                _link(os.path.join(source, each), path)
+                # No link: a rename to another link of a file would do nothing.
+                shutil.copy2(os.path.join(source, each), path)
                 continue
             with open(os.path.join(source, each)) as file:
                 text = file.read()
