@@ -27,10 +27,10 @@ ARROWS = {
 #: What processes share. It knows neither Breezy nor a loop.
 SHARED = (
     *("access", "accessfile", "accesssyntax"),
-    *("addresses", "channel", "descriptors", "drained", "errors", "filestamp"),
-    *("filesystem", "location", "loginrules", "logs", "mapping", "paths", "report"),
-    "reportconnections",
-    *("root", "scoreboard", "sshstate", "system", "systemd", "wire"),
+    *("addresses", "channel", "codestamp", "descriptors", "drained", "errors"),
+    *("filestamp", "filesystem", "handover", "location", "loginrules", "logs"),
+    *("mapping", "outbox", "paths", "report", "reportconnections"),
+    *("root", "scoreboard", "sshstate", "succession", "system", "systemd", "wire"),
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.
 SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
@@ -43,14 +43,14 @@ ORDERED = {
         *("refusal", "client", "health"),
     ),
     "service": (
-        *("moments", "histograms", "board", "accesslog", "codestamp"),
+        *("moments", "histograms", "board", "accesslog"),
         *("loop", "pidfile", "shortage", "oomscore", "processes", "children", "door"),
         *("doors", "drain", "peers"),
         *("stdio", "socketreply", "socketdoor", "generation", "accesswatch"),
         *("zygotes", "warmset", "warmstore", "warmer", "activation"),
         *("connection", "usages", "records", "accounts", "admission", "demand"),
-        *("missed", "pool", "ending", "stuck", "shutdown", "outbox", "handover"),
-        *("takeover", "agent", "upgrades", "applying", "workerreports", "following"),
+        *("missed", "pool", "ending", "stuck", "shutdown", "takeover"),
+        *("agent", "upgrades", "applying", "workerreports", "following"),
         *("reloads", "accountverbs", "verbs", "housekeeping"),
         *("status", "server", "start"),
     ),
@@ -66,8 +66,8 @@ ORDERED = {
     "ssh": (
         *("limits", "figures", "authorizedkeys", "keydirectory", "arrivals", "record"),
         *("keys", "session", "connection", "transport", "server", "gate"),
-        *("proxyheader", "listening", "front", "posting", "process", "processes"),
-        "start",
+        *("proxyheader", "listening", "reactorloop", "predecessor", "upgrades"),
+        *("front", "posting", "process", "processes", "start"),
     ),
     "exporter": (
         *("processes", "asking", "families", "ofservice", "ofssh", "collector", "web"),

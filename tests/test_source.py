@@ -47,8 +47,8 @@ STARTING = {
     ("system", "daemonize"),
     # exec at once, so that nothing of the service is in a zygote.
     ("service.generation", "_launch"),
-    # The same for a service that takes over.
-    ("service.handover", "_spawn"),
+    # The same for a service, or an SSH server, that takes over.
+    ("handover", "_spawn"),
     # The same for the processes of the SSH server.
     ("ssh.processes", "_launch"),
     # autostart: the client starts a service.

@@ -113,7 +113,7 @@ class cmd_lp_serve(LpserveCommand):
         if user is not None:
             raise _mod_errors.CommandError("--fork-server serves every user, not one")
         system.check_platform()
-        from ..service.codestamp import code_stamp
+        from ..codestamp import code_stamp
 
         code = code_stamp()  # first: what is read after it may be newer, but not older
         from ..service.start import run_service

@@ -19,6 +19,7 @@ from ..accessfile import AccessFile
 from ..advice import odd_directory, odd_options
 from ..brzlog import forget_log
 from ..errors import ConfigurationError, LpserveError, os_fault
+from ..handover import SuccessorSpec
 from ..location import LPSERVE_USER, runtime_directory
 from ..logs import LogFile, log_to_stderr
 from ..paths import RuntimeDirectory
@@ -27,7 +28,6 @@ from . import accesslog
 from .activation import Activation, sort_descriptors
 from .following import follow
 from .generation import LaunchSpec
-from .handover import SuccessorSpec
 from .pidfile import remove_pid_file, write_pid_file
 from .server import Service
 from .takeover import Takeover

@@ -2,83 +2,51 @@
 
 """Takes over from a running service, and asks it about the connections it finishes.
 
-See `handover`, which is the other side.
+See `handover` and `succession`. Beside what these send, there are, from the old
+service: ``open`` (connections that go on there), ``history``, ``ended`` and ``used``
+(of such a connection). To it: ``adopt`` (with a connection to the socket, by which we
+ask as any client does).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .. import channel
-from ..errors import LpserveError
+from ..outbox import Outbox
+from ..succession import Inheritance, Link, in_parts
 from ..systemd import Passed
 from .activation import Activation
-from .handover import FORMAT
 from .loop import Loop, Timer
-from .outbox import Outbox
 
 log = logging.getLogger("lpserve")
 
-#: Seconds that a predecessor may take to hand over the document, and to answer.
-DOCUMENT_TIMEOUT, ANSWER_TIMEOUT = 30.0, 5.0
-#: Connections, or lines of history, that one message has.
-AT_ONCE = 100
+#: Of the document; another one means that an upgrade is a restart.
+FORMAT = 1
+#: Seconds that a predecessor may take to answer.
+ANSWER_TIMEOUT = 5.0
 #: The most bytes of an answer.
 _LONGEST = 1 << 26
 
 
-def in_parts(items: list[Any]) -> Iterator[list[Any]]:
-    """*items*, as many at a time as one message has."""
-    for start in range(0, len(items), AT_ONCE):
-        yield items[start : start + AT_ONCE]
+class Takeover(Inheritance):
+    """What a service hands over; see `Inheritance`.
 
-
-class Takeover:
-    """What a predecessor hands over.
-
-    :param number: the descriptor of the channel to it.
     :ivar activation: the doors, and what is in memory.
     :ivar lock: the descriptor that holds the lock on the runtime directory.
-    :ivar document: the rest.
     :ivar older: channels to those before it, with their pids and versions.
-    :raises LpserveError: if there is none, or it is of another format.
     """
 
     def __init__(self, number: int):
-        os.set_inheritable(number, False)
-        self.link = channel.end_of(number)
-        self.link.settimeout(DOCUMENT_TIMEOUT)
-        try:
-            self._receive()
-        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-            raise LpserveError(f"cannot take over: {error}") from None
-        self.link.setblocking(False)
+        super().__init__(number, FORMAT, "the service")
 
-    def _receive(self) -> None:
-        message, descriptors = channel.receive(self.link)
-        if message is None or message["kind"] != "document":
-            raise ValueError("there is nobody to take over from")
-        with open(descriptors[0], "rb") as file:
-            file.seek(0)
-            self.document: dict[str, Any] = json.loads(file.read())
-        found: list[int] = []
-        while len(found) < message["count"]:
-            _, descriptors = channel.receive(self.link)
-            if not descriptors:
-                raise ValueError("descriptors are missing")
-            found += descriptors
-        # Not before all is read: what is unread at our end would hide what we say.
-        if self.document["format"] != FORMAT:
-            text = f"format {self.document['format']} of the document, not {FORMAT}"
-            self.fail(f"{text}: restart the service")
-            raise ValueError(text)
-        document = self.document
+    def use(self) -> None:
+        """See `Inheritance`."""
+        document, found = self.document, self.descriptors
         self.lock = found[document["lock"]]
         self.activation = Activation(
             found[document["control"]],
@@ -89,11 +57,6 @@ class Takeover:
         self.older = [
             (channel.end_of(found[each["link"]]), each) for each in document["older"]
         ]
-
-    def fail(self, text: str) -> None:
-        """Say why we cannot take over."""
-        with contextlib.suppress(OSError):
-            channel.send(self.link, "failed", text=text)
 
 
 class TakeoverObserver(Protocol):
@@ -140,12 +103,9 @@ class Predecessor:
     ):
         self.pid, self.version = int(about["pid"]), str(about["version"])
         self._loop = loop
-        self._link = link
         self._owner = owner
         self._left: list[tuple[str, str]] = []
-        link.setblocking(False)
-        self._outbox = Outbox(loop, link)
-        loop.watch(link.fileno(), self._read)
+        self._link = Link(loop, link, self._handle, self._ended)
 
     @property
     def connections(self) -> int:
@@ -162,40 +122,29 @@ class Predecessor:
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Send it a message."""
-        self._outbox.send(kind, **fields)
+        self._link.outbox.send(kind, **fields)
+
+    def listen(self) -> None:
+        """Hear what it says."""
+        self._link.listen()
 
     def copy(self) -> tuple[dict[str, Any], int]:
         """For our successor: what `__init__` wants, and a copy of the channel."""
-        about = {"pid": self.pid, "version": self.version}
-        return about, os.dup(self._link.fileno())
+        return {"pid": self.pid, "version": self.version}, self._link.copy()
 
     def leave(self, tell: Callable[..., None]) -> None:
         """Hear no more of it: our successor does, to *tell* of its connections."""
-        self._loop.forget(self._link.fileno())
+        self._link.pause()
         for some in in_parts(self._left):
             tell("open", pid=self.pid, connections=some)
 
-    def come_back(self) -> None:
-        """Hear of it again."""
-        self._loop.watch(self._link.fileno(), self._read)
-
     def close(self) -> None:
         """Have nothing more to do with it."""
-        self._outbox.close()
         self._link.close()
 
     # -- what it says ----------------------------------------------------------
 
-    def _read(self) -> None:
-        for message, descriptors in channel.receive_all(self._link):
-            for each in descriptors:
-                os.close(each)
-            if message is None:
-                self._ended()
-            else:
-                self._handle(message)
-
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
         kind = message["kind"]
         if kind == "open":
             self._owner.stay(message["pid"], message["connections"])
@@ -219,8 +168,6 @@ class Predecessor:
         self._owner.connection_stays(user, address)
 
     def _ended(self) -> None:
-        self._loop.forget(self._link.fileno())
-        self.close()
         for user, address in self._left:
             self._owner.connection_gone(user, address)
         self._owner.predecessor_gone(self)
@@ -235,7 +182,7 @@ class Predecessor:
             ended, does not answer, or cannot be asked.
         """
         try:
-            _Question(self._loop, self._outbox, " ".join(words), answered)
+            _Question(self._loop, self._link.outbox, " ".join(words), answered)
         except OSError:  # no descriptor is free
             self._loop.call_later(0, lambda: answered(None))
 

@@ -17,23 +17,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..codestamp import code_stamp
 from ..errors import LpserveError
+from ..handover import Handover, SuccessorSpec
 from ..paths import RuntimeDirectory
+from ..succession import in_parts
 from ..systemd import Notifier
 from ..wire import FAILED, encode_answer, encode_error
 from .accounts import Accounts
 from .admission import Admission
 from .agent import Agent
-from .codestamp import code_stamp
 from .door import Doors
 from .doors import Reply
-from .handover import Handover, SuccessorSpec
 from .loop import Loop
 from .pool import Pool
 from .records import Record
 from .shutdown import Shutdown
 from .socketdoor import SocketDoor
-from .takeover import Predecessor, Takeover, in_parts
+from .takeover import FORMAT, Predecessor, Takeover
 from .warmer import Warmer
 
 log = logging.getLogger("lpserve")
@@ -117,10 +118,11 @@ class Upgrades:
         self._gone = origin.takeover is None
         if origin.takeover is not None:
             link, about = origin.takeover.link, origin.takeover.document
-            for number, pair in enumerate([(link, about), *origin.takeover.older]):
+            for pair in [(link, about), *origin.takeover.older]:
                 self.predecessors.append(Predecessor(loop, *pair, self))
-                if not number:
-                    self._first = self.predecessors[0]
+            self._first = self.predecessors[0]
+            # The older ones speak to the first until it has left the doors.
+            self._first.listen()
 
     @property
     def waits_for_doors(self) -> bool:
@@ -176,16 +178,19 @@ class Upgrades:
 
     def _answer(self, version: str, why: str) -> None:
         reply, self._reply = self._reply, Reply()
+        pid = os.getpid()
         if why:
             log.error("cannot upgrade: %s", why)
             self._handover = None
             self._warmer.go_on()
             self._failed(why)
         else:
-            log.info("process %d serves now", self._pid)
+            assert self._handover is not None
+            pid = self._handover.pid
+            log.info("process %d serves now", pid)
         if self._again:
             self._again = False
-            os.kill(os.getpid() if why else self._pid, signal.SIGHUP)
+            os.kill(pid, signal.SIGHUP)
         reply.send(encode_error(FAILED, why) if why else encode_answer("ok", version))
         reply.close()
 
@@ -201,6 +206,7 @@ class Upgrades:
         found = [*self._doors.copies(), os.dup(self._origin.lock)]
         document: dict[str, Any] = {
             **self._origin.start,
+            "format": FORMAT,
             "pid": os.getpid(),
             "version": self._origin.version,
             "control": 0,
@@ -221,7 +227,6 @@ class Upgrades:
 
     def leave(self, pid: int, tell: Callable[..., None]) -> None:
         """See `handover.HandoverControl`."""
-        self._pid = pid
         self._doors.hand_over()
         self._agent.pause()
         self._systemd.hand_on(pid)
@@ -252,14 +257,15 @@ class Upgrades:
         """See `handover.HandoverControl`."""
         self._accounts.forward = None
         for each in self.predecessors:
-            each.come_back()
+            each.listen()
         self._systemd.come_back()
         self._doors.take_again()
         self._agent.go_on()
 
-    def adopt(self, number: int) -> None:
+    def asked(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """See `handover.HandoverControl`."""
-        self._socket_door.adopt(number)
+        if message["kind"] == "adopt" and descriptors:
+            self._socket_door.adopt(descriptors.pop(0))
 
     def handed_over(self) -> None:
         """See `handover.HandoverControl`."""
@@ -269,11 +275,16 @@ class Upgrades:
         self._origin.release_lock()
         self._ending.hand_over()
 
+    def successor_gone(self) -> None:
+        """See `handover.HandoverControl`."""
+
     # -- from a predecessor ----------------------------------------------------
 
     def go(self) -> None:
         """See `takeover.TakeoverObserver`."""
         self._gone = True
+        for each in self.predecessors:
+            each.listen()
         self._open_doors()
 
     def stay(self, pid: int, connections: list[list[str]]) -> None:

@@ -34,6 +34,7 @@ class TestPredecessor(TestCase):
         self.owner = Owner()
         about = {"pid": 4711, "version": "1"}
         self.predecessor = Predecessor(self.loop, ours, about, self.owner)
+        self.predecessor.listen()
         self.answers = []
 
     def turn(self, done):

@@ -165,7 +165,7 @@ class TestFailed(UpgradeCase):
     def test_of_another_format(self):
         place = self.install()
         self.start_service()
-        self.change(place, "handover.py", "FORMAT = 1", "FORMAT = 99")
+        self.change(place, "takeover.py", "FORMAT = 1", "FORMAT = 99")
         self.assertContainsString(self.refused(), "format 1 of the document, not 99")
 
     def test_killed(self):

@@ -7,13 +7,33 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from .. import channel
-from .loop import Loop
+from . import channel
 
 #: Seconds until what there was no room for is sent again.
 SEND_AGAIN = 0.01
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Do not call; no effect after the call."""
+
+
+class Loop(Protocol):
+    """What is needed of an event loop."""
+
+    def watch(self, descriptor: int, readable: Callable[[], object]) -> None:
+        """Call *readable* whenever *descriptor* is readable or at its end."""
+
+    def forget(self, descriptor: int) -> None:
+        """Stop watching *descriptor*; to be called before it is closed."""
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call *callback* once, *seconds* from now."""
 
 
 class Outbox:

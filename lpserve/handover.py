@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Hands the service over to a successor: a new process, which has new code.
+"""Hands over to a successor: a new process, which has new code.
 
-The old service goes on until the new one has a zygote and says that it is ready. Then
-it leaves the doors, so that the next request waits in them for the new one, and serves
-to its end what it has. `takeover` is the other side.
+The old process goes on until the new one says that it is ready. Then it leaves the
+doors, so that who comes next waits in them for the new one, and serves to its end what
+it has. `succession` is the other side.
 
 The two talk by a channel (see `channel`). To the successor: ``document`` (with a file
-in memory: JSON, of the version `FORMAT`), ``descriptors`` (those that the document
-names, in its order), ``open`` (connections that go on here), ``history``, ``go``,
-``ended`` and ``used`` (of such a connection). From it: ``ready``, ``failed``,
-``serving``, ``adopt`` (with a connection to the socket, by which it asks as any client
-does).
+in memory: JSON, which names its format), ``descriptors`` (those that the document
+names, in its order), and ``go``. From it: ``ready``, ``failed``, ``serving``.
+`service.takeover` and `ssh.predecessor` say what else there is.
 """
 
 from __future__ import annotations
@@ -26,14 +24,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .. import channel
-from .loop import Loop, Timer
-from .outbox import Outbox
+from . import channel
+from .outbox import Loop, Outbox, Timer
 
 log = logging.getLogger("lpserve")
 
-#: Of the document; another one means that an upgrade is a restart.
-FORMAT = 1
 #: Seconds that a successor may take until it is ready, and until it has the doors.
 READY_TIMEOUT, GO_TIMEOUT = 120.0, 10.0
 
@@ -50,22 +45,28 @@ class SuccessorSpec:
 
 
 class HandoverControl(Protocol):
-    """What a service hands over; see `Handover`."""
+    """What a process hands over; see `Handover`."""
 
     def pack(self) -> tuple[dict[str, Any], list[int]]:
-        """The document, and copies of the descriptors that it names."""
+        """The document, with its ``format``; copies of the descriptors it names."""
 
     def leave(self, pid: int, tell: Callable[..., None]) -> None:
-        """Leave the doors to the process *pid*, and *tell* it what stays here."""
+        """Leave the doors to the process *pid*, and *tell* it what stays here.
+
+        :raises OSError: if that cannot be; nothing has changed then.
+        """
 
     def come_back(self) -> None:
         """Take the doors again: the successor has gone before it had them."""
 
-    def adopt(self, number: int) -> None:
-        """Serve the connection *number* as if it had come to the socket."""
+    def asked(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Do what the successor asks for. What is left in *descriptors* is closed."""
 
     def handed_over(self) -> None:
         """The successor serves: end when nothing is left to do."""
+
+    def successor_gone(self) -> None:
+        """The successor has served, and has ended."""
 
 
 class Handover:
@@ -73,7 +74,10 @@ class Handover:
 
     :param answer: called once: with the version of the successor and "", or with ""
         and why there is none.
-    :ivar serving: whether the successor serves, or has.
+    :ivar pid: of the successor.
+    :ivar left: whether the doors are left to it.
+    :ivar serving: whether it serves, or has.
+    :raises OSError: if it cannot be started.
     """
 
     def __init__(
@@ -83,12 +87,12 @@ class Handover:
         service: HandoverControl,
         answer: Callable[[str, str], None],
     ):
-        self.serving = False
+        self.left = self.serving = False
         self._loop = loop
         self._service = service
         self._answer = answer
         self._version = self._why = ""
-        self._left = self._over = False
+        self._over = False
         with contextlib.ExitStack() as on_failure:
             document, descriptors = service.pack()
             for each in descriptors:
@@ -96,7 +100,7 @@ class Handover:
             self._link, theirs = channel.pair()
             on_failure.callback(self._link.close)
             with theirs:
-                self._pid, self._pidfd = _spawn(spec, theirs)
+                self.pid, self._pidfd = _spawn(spec, theirs)
             on_failure.pop_all()
         self._link.setblocking(False)
         self._outbox = Outbox(loop, self._link)
@@ -107,11 +111,8 @@ class Handover:
     def _send_document(
         self, document: dict[str, Any], descriptors: Sequence[int]
     ) -> None:
-        content = json.dumps({**document, "format": FORMAT}).encode()
-        number = os.memfd_create("lpserve-handover")
-        with open(number, "wb", closefd=False) as file:
-            file.write(content)
-        self._outbox.send("document", (number,), count=len(descriptors))
+        count = len(descriptors)
+        self._outbox.send("document", (write_document(document),), count=count)
         most = channel.MAX_DESCRIPTORS
         for start in range(0, len(descriptors), most):
             some = tuple(descriptors[start : start + most])
@@ -123,31 +124,36 @@ class Handover:
         for message, descriptors in channel.receive_all(self._link):
             if message is None:
                 self._ended()
-            elif message["kind"] == "adopt" and descriptors:
-                self._service.adopt(descriptors.pop(0))
             else:
-                self._handle(message)
+                self._handle(message, descriptors)
             for each in descriptors:
                 os.close(each)
 
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
         kind = message["kind"]
-        if kind == "ready" and not self._left:
+        if kind == "ready" and not self.left:
             self._version = str(message.get("version"))
             self._leave()
         elif kind == "failed":
             self._why = str(message.get("text"))
-        elif kind == "serving" and self._left and not self.serving:
+        elif kind == "serving" and self.left and not self.serving:
             self.serving = True
             self._patience.cancel()
             self._answer(self._version, "")
             self._service.handed_over()
+        else:
+            self._service.asked(message, descriptors)
 
     def _leave(self) -> None:
-        self._left = True
         self._patience.cancel()
         self._patience = self._loop.call_later(GO_TIMEOUT, self._overdue)
-        self._service.leave(self._pid, self._outbox.send)
+        try:
+            self._service.leave(self.pid, self._outbox.send)
+        except OSError as error:
+            self._why = f"cannot hand over: {error.strerror}"
+            self.give_up()
+            return
+        self.left = True
         self._outbox.send("go")
 
     def _overdue(self) -> None:
@@ -165,8 +171,10 @@ class Handover:
             self.give_up()
         self.close()
         if self.serving:
-            return  # its connections are over, or it was killed: we finish ours
-        if self._left:
+            # Its connections are over, or it was killed: we finish ours.
+            self._service.successor_gone()
+            return
+        if self.left:
             self._service.come_back()
         self._answer("", self._why or "it ended before it was ready; the log says why")
 
@@ -187,16 +195,29 @@ class Handover:
             self._outbox.send(kind, **fields)
 
 
+def write_document(document: Any) -> int:
+    """A file in memory with *document* as JSON; its descriptor."""
+    number = os.memfd_create("lpserve-handover")
+    with open(number, "wb", closefd=False) as file:
+        file.write(json.dumps(document).encode("ascii"))
+    return number
+
+
 def _spawn(spec: SuccessorSpec, theirs: socket.socket) -> tuple[int, int]:
-    """Start a successor; its pid and a pidfd."""
+    """Start a successor; its pid and a pidfd.
+
+    It has a process group of its own: Ctrl-C is for the first process, which passes it
+    on. SIGINT stays ignored if it is.
+    """
     number = theirs.fileno()
     os.set_inheritable(number, True)
     pid = os.posix_spawn(
         spec.argv[0],
         [*spec.argv, f"--successor={number}"],
         spec.environ,
+        setpgroup=0,
         setsigmask=[],
-        setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
+        setsigdef=[signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
     )
     try:
         return pid, os.pidfd_open(pid)
