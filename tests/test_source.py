@@ -68,6 +68,8 @@ REAPING = {
     ("zygote.rehearsal", "_perform"),
     # In the front of the SSH server: its processes.
     ("ssh.processes", "_ended"),
+    # The same: a successor.
+    ("ssh.upgrades", "_reap"),
     # In the foreground process, which waits until the daemon is ready.
     ("system", "daemonize"),
     # In the client: a service that puts itself into the background.

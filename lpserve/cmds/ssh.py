@@ -7,6 +7,7 @@ from __future__ import annotations
 from breezy import errors as _mod_errors
 from breezy.option import Option
 
+from ... import __version__
 from ..program import brz_words
 from .base import LpserveCommand, runtime_dir_option
 
@@ -31,6 +32,11 @@ class cmd_lp_serve_ssh(LpserveCommand):
     again. SIGINT stays ignored if it was ignored at the start, as by "&" in a
     script. SIGHUP reads breezy.conf afresh. With lpserve.ssh_processes there
     are several processes; signals are for the first of them.
+
+    SIGUSR2 upgrades: a new process, of the code that is installed now, accepts
+    connections from then on, and the old one finishes what it has. So does
+    SIGHUP if a file of the code has changed. If the new one does not come up,
+    the old one goes on, and logs why.
 
     It needs Twisted: pip install 'brz-lpserve[ssh]'.
 
@@ -64,6 +70,7 @@ class cmd_lp_serve_ssh(LpserveCommand):
         ),
         runtime_dir_option,
         Option("process", type=int, argname="FD", hidden=True, help="Internal."),
+        Option("successor", type=int, argname="FD", hidden=True, help="Internal."),
     ]
     _see_also = ["lpserve", "lp-serve"]
 
@@ -74,6 +81,7 @@ class cmd_lp_serve_ssh(LpserveCommand):
         authorized_keys: str | None = None,
         runtime_dir: str | None = None,
         process: int | None = None,
+        successor: int | None = None,
     ) -> int:
         try:
             import twisted.conch  # noqa: F401
@@ -91,5 +99,5 @@ class cmd_lp_serve_ssh(LpserveCommand):
             "host_key": host_key,
             "authorized_keys": authorized_keys,
         }
-        run_server(chosen, runtime_dir, brz_words())
+        run_server(chosen, runtime_dir, brz_words(), __version__, successor)
         return 0

@@ -19,7 +19,7 @@ log = logging.getLogger("lpserve")
 
 
 class Figures:
-    """Counts since the start; `sshstate.SshState` says by what."""
+    """Counts since the start, upgrades included; `sshstate.SshState` says by what."""
 
     def __init__(self) -> None:
         self.started = time.time()
@@ -48,6 +48,22 @@ class Figures:
     def penalised(self, reason: str) -> None:
         """A source is refused from now on; *reason* as of `not_logged_in`."""
         self.penalties[reason] += 1
+
+    def pack(self) -> dict[str, Any]:
+        """The same for JSON; see `take`."""
+        return {
+            "started": self.started,
+            "logins": self.logins,
+            "drops": self.drops,
+            "penalties": self.penalties,
+        }
+
+    def take(self, packed: dict[str, Any]) -> None:
+        """Go on with what `pack` has returned."""
+        self.started = float(packed["started"])
+        self.logins = Counter(packed["logins"])
+        self.drops = Counter(packed["drops"])
+        self.penalties = Counter(packed["penalties"])
 
 
 def _drop(reason: str) -> str:

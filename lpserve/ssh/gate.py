@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +42,8 @@ class Gate:
     :param reactor: calls later.
     :ivar limits: decides which connections are admitted.
     :ivar figures: counts logins, and connections that were not admitted.
+    :ivar tell: told of clients after a handover: a kind of message of `predecessor`,
+        with its fields; None as long as we count them ourselves.
     """
 
     def __init__(self, reactor: Any, rules: Rules):
@@ -50,6 +54,7 @@ class Gate:
         self._serial = 0
         self._dropped = self._unlogged = 0
         self._telling: Any = None
+        self.tell: Callable[..., None] | None = None
 
     @property
     def count(self) -> int:
@@ -64,12 +69,14 @@ class Gate:
         host, now = arrival.peer.host, time.monotonic()
         reason = self.limits.refusal(host, now, arrival.is_probe)
         if reason:
-            self.figures.dropped(reason)
+            self._count("dropped", fault=reason)
             self._log_dropped(arrival, reason)
             return 0
         self._serial += 1
         source = self.limits.begin(host)
         self._entering[self._serial] = _Entering(arrival, source)
+        if self.tell is not None:
+            self.tell("began", source=source.hex())
         return self._serial
 
     def _log_dropped(self, arrival: Arrival, reason: str) -> None:
@@ -99,7 +106,7 @@ class Gate:
         entering = self._entering.pop(number, None)
         if entering is not None:
             self.limits.end(entering.source)
-            self.figures.logged_in()
+            self._count("logged-in", entering.source)
 
     def lost(self, number: int, fault: str) -> None:
         """A connection is over.
@@ -111,11 +118,36 @@ class Gate:
         if entering is None:
             return
         self.limits.end(entering.source)
-        if not fault:
-            return
-        self.figures.not_logged_in(fault)
-        if not entering.arrival.is_probe:
-            self._penalise(entering.arrival.peer.host, fault)
+        host = "" if entering.arrival.is_probe else entering.arrival.peer.host
+        self._count("lost", entering.source, fault, host)
+
+    def _count(
+        self, kind: str, source: bytes = b"", fault: str = "", host: str = ""
+    ) -> None:
+        if self.tell is None:
+            self.note(kind, fault, host)
+        else:
+            self.tell(kind, source=source.hex(), fault=fault, host=host)
+
+    def note(self, kind: str, fault: str, host: str) -> None:
+        """Count a client here which may have been admitted by another gate.
+
+        :param kind: ``logged-in``, ``lost`` or ``dropped``.
+        :param fault: as of `lost`; why it was dropped.
+        :param host: whose source gets a penalty; "" if none does.
+        """
+        if kind == "logged-in":
+            self.figures.logged_in()
+        elif kind == "dropped":
+            self.figures.dropped(fault)
+        elif fault:
+            self.figures.not_logged_in(fault)
+            if host:
+                self._penalise(host, fault)
+
+    def entering(self) -> Counter[bytes]:
+        """How many clients of each source we have that have not logged in."""
+        return Counter(each.source for each in self._entering.values())
 
     def _penalise(self, host: str, fault: str) -> None:
         seconds = self.limits.penalise(host, fault, time.monotonic())

@@ -11,6 +11,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..loginrules import REASONS, Rules, is_in, mask, pack
 
@@ -106,9 +107,13 @@ class Limits:
     def begin(self, host: str) -> bytes:
         """Count a client at *host*; its source, for `end`."""
         source = self.source(host)
+        self.begin_source(source)
+        return source
+
+    def begin_source(self, source: bytes) -> None:
+        """Count a client of *source*."""
         self.count += 1
         self._counts[source] = self._counts.get(source, 0) + 1
-        return source
 
     def end(self, source: bytes) -> None:
         """A client of *source* has logged in or disconnected."""
@@ -144,3 +149,25 @@ class Limits:
             return 0
         found.active = True
         return found.ends - now
+
+    def pack(self, now: float) -> list[list[Any]]:
+        """The penalties for JSON; see `take`."""
+        found: list[list[Any]] = []
+        for table in self._tables.values():
+            table.forget(now, len(table.found))
+            found += (
+                [source.hex(), each.ends, each.active, each.reason]
+                for source, each in table.found.items()
+            )
+        return found
+
+    def take(self, packed: list[list[Any]]) -> None:
+        """Have the penalties that `pack` has returned, and no others."""
+        self._tables = {4: _Table(), 16: _Table()}
+        for text, ends, active, reason in packed:
+            source = bytes.fromhex(text)
+            table = self._tables[len(source)]
+            table.found[source] = _Penalty(float(ends), bool(active), str(reason))
+            table.order.append((float(ends), source))
+        for table in self._tables.values():
+            heapq.heapify(table.order)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import select
 import socket
 import time
@@ -58,6 +59,36 @@ class Listener:
         self._watcher: DescriptorWatcher | None = None
         self._timer: Any = None
         self._waiting: set[_Greeting] = set()
+        self._greeted_all: Callable[[], None] | None = None
+
+    def adopt(self, made: socket.socket) -> None:
+        """Listen with this socket, without accepting yet."""
+        made.setblocking(False)
+        self._socket = made
+        self.family = made.family
+        self.address = Address(*made.getsockname()[:2])
+
+    def copy(self) -> int:
+        """A copy of the descriptor that listens.
+
+        :raises OSError: if none is free.
+        """
+        assert self._socket is not None
+        return os.dup(self._socket.fileno())
+
+    def leave(self, done: Callable[[], None]) -> None:
+        """Leave the socket to another process, which has a copy.
+
+        :param done: called when no header of a proxy is waited for any more.
+        """
+        self._close_socket()
+        self._greeted_all = done
+        self._tell_greeted()
+
+    def _tell_greeted(self) -> None:
+        if self._greeted_all is not None and not self._waiting:
+            done, self._greeted_all = self._greeted_all, None
+            done()
 
     def open(self) -> None:
         """Listen, without accepting yet.
@@ -98,12 +129,15 @@ class Listener:
 
     def close(self) -> None:
         """Listen no more; idempotent."""
+        self._close_socket()
+        for greeting in list(self._waiting):
+            greeting.close()
+
+    def _close_socket(self) -> None:
         self.pause()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        for greeting in list(self._waiting):
-            greeting.close()
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
@@ -138,6 +172,7 @@ class Listener:
         self._waiting.discard(greeting)
         if arrival is not None:
             self._arrived(greeting.socket, arrival)
+        self._tell_greeted()
 
 
 class _Greeting:

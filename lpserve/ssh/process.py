@@ -25,6 +25,8 @@ from .server import Server
 
 log = logging.getLogger("lpserve")
 
+#: Signals that are for the front alone, and may be sent to all.
+_OF_THE_FRONT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 #: Seconds for which news wait for more: each message wakes the front, which takes a
 #: processor from those that log people in.
 _DELAY = 0.01
@@ -74,7 +76,7 @@ class Process:
 
     def _running(self) -> None:
         # Not SIG_IGN, which what we start would inherit.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _OF_THE_FRONT:
             signal.signal(number, lambda number, frame: None)
         system.disable_debugger()
         system.keep_what_is_loaded()
@@ -93,6 +95,8 @@ class Process:
             self._server.serve(made, arrival, message["number"])
         elif kind == "reload":
             self._reload()
+        elif kind == "finish":
+            self._server.finish()
         elif kind == "stop":
             self._server.stop()
         elif kind == "cut":

@@ -3,9 +3,9 @@
 """The several processes of lp-serve-ssh: starts, feeds and replaces them.
 
 A channel connects each with the front. To a process: ``start``, ``connection`` (with
-its socket), ``reload``, ``stop``, ``cut``, ``ping``. From it: ``ready``, ``pong``,
-``news``. News are ``logged-in`` and ``lost``, with the number of a connection, and
-``sessions``, with how many there are.
+its socket), ``reload``, ``finish``, ``stop``, ``cut``, ``ping``. From it: ``ready``,
+``pong``, ``news``. News are ``logged-in`` and ``lost``, with the number of a
+connection, and ``sessions``, with how many there are.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Processes:
         self._count = count
         self._processes: list[Process] = []
         self._timers: list[Any] = []
-        self._stopping = self._begun = False
+        self._stopping = self._finishing = self._begun = False
         self._failures = 0
 
     @property
@@ -89,6 +89,8 @@ class Processes:
         self._timers.append(self.reactor.callLater(_PING, self._ping))
 
     def _launch(self) -> bool:
+        if self._finishing:
+            return False
         try:
             self._processes.append(Process(self, self._argv, self._start))
         except OSError as error:
@@ -130,7 +132,7 @@ class Processes:
         lost = len(process.numbers)
         for number in process.numbers:
             self.owner.lost(number, "")
-        if self._stopping:
+        if self._stopping or (self._finishing and not lost):
             if how not in ("status 0", "signal 9"):
                 log.warning("SSH process %d has ended: %s", process.pid, how)
             self._end_if_over()
@@ -142,6 +144,9 @@ class Processes:
             "SSH process %d has ended (%s), and with it its connections: %d",
             *(process.pid, how, lost),
         )
+        if self._finishing:
+            self._end_if_over()
+            return
         if process.age >= _LONGEST_PAUSE:
             self._failures = 0
         self._replace()
@@ -162,6 +167,13 @@ class Processes:
         self._timers.append(self.reactor.callLater(pause, self._launch))
 
     # -- the end ---------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Let the connections go on; when none is left, the owner is told."""
+        self._finishing = True
+        for each in list(self._processes):
+            each.finish()
+        self._end_if_over()
 
     def stop(self) -> None:
         """Let the sessions finish; then the owner is told that it is over."""
@@ -249,10 +261,17 @@ class Process:
             log.warning("SSH process %d does not answer: killed", self.pid)
             self.kill()
 
+    def finish(self) -> None:
+        """Have it end with its last connection."""
+        self._end_by("finish")
+
     def stop(self) -> None:
         """Have it end with its last session."""
+        self._end_by("stop")
+
+    def _end_by(self, kind: str) -> None:
         if self.ready:
-            self.post.send("stop")
+            self.post.send(kind)
         else:
             self.kill()
 
@@ -284,6 +303,7 @@ class Process:
             owner.lost(number, fault)
         elif kind == "sessions":
             self.sessions = number
+            owner.sessions_changed(self._owner.sessions)
 
     def _ended(self) -> None:
         self.post.read_all()  # its last words

@@ -42,7 +42,7 @@ class Owner(Protocol):
         """There are *count* sessions now."""
 
     def over(self) -> None:
-        """All has ended after a stop; may be called again."""
+        """All has ended after `stop` or `finish`; may be called again."""
 
 
 class Factory(SSHFactory):
@@ -121,7 +121,7 @@ class Server:
         self.reactor = reactor
         self._brz = brz
         self._runtime_dir = runtime_dir
-        self.stopping = False
+        self.stopping = self._finishing = False
         self.peers: set[ServerTransport] = set()
         self._sessions: set[Session] = set()
         self._keys = keys
@@ -185,6 +185,11 @@ class Server:
 
     # -- the end ---------------------------------------------------------------
 
+    def finish(self) -> None:
+        """Let the connections go on; when none is left, the owner is told."""
+        self._finishing = True
+        self.end_if_over()
+
     def stop(self) -> None:
         """Let the sessions finish; then the owner is told that it is over."""
         self.stopping = True
@@ -211,6 +216,7 @@ class Server:
         self.end_if_over()
 
     def end_if_over(self) -> None:
-        """Tell the owner if the server is stopping and no connection is left."""
-        if self.stopping and not self.peers and not self._sessions:
+        """Tell the owner if no connection is left, and none is to come."""
+        ending = self.stopping or self._finishing
+        if ending and not self.peers and not self._sessions:
             self.owner.over()

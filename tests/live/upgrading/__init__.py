@@ -4,6 +4,6 @@
 
 from ... import loader_of
 
-MODULES = ("test_kinds", "test_load", "test_upgrade")
+MODULES = ("test_kinds", "test_load", "test_ssh", "test_upgrade")
 
 load_tests = loader_of(__name__, MODULES)
