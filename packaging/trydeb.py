@@ -205,7 +205,7 @@ def upgrade(machine: Machine) -> None:
     if failed:
         raise RuntimeError("\n".join(failed))
     if machine.sh("systemctl show -P MainPID lpserve lpserve-ssh") != before:
-        print("the processes were restarted")
+        print("other processes serve now")
     version = machine.sh("dpkg-query -W -f '${Version}' brz-lpserve")
     if not version.endswith("+new"):
         raise RuntimeError(f"not upgraded: {version}")

@@ -14,6 +14,7 @@ MODULES = (
     "test_accesssyntax",
     "test_addresses",
     "test_channel",
+    "test_codestamp",
     "test_filesystem",
     "test_forksibling",
     "test_knownstate",

@@ -65,6 +65,7 @@ _OTHERS = {
     "asked by …",
     "; did you mean …?",
     "; the last reload failed: …",
+    "; the last upgrade failed: …",
     "somebody at the FIFO",
     "… (uid …, pid …)",
     "uid …, pid …",

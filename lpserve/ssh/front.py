@@ -9,6 +9,7 @@ several processes. An upgrade replaces the front, with its backend: see `upgrade
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -180,9 +181,12 @@ class Front:
 
     def over(self) -> None:
         """The backend has nothing left to wait for."""
-        if not self._backend_over:
-            self._backend_over = True
-            self._end_if_over()
+        if self._backend_over:
+            return
+        self._backend_over = True
+        if self._upgrades.has_left:
+            log.info("process %d has finished its connections", os.getpid())
+        self._end_if_over()
 
     # -- signals ---------------------------------------------------------------
 
@@ -205,7 +209,7 @@ class Front:
         self._systemd.reloading()
         if upgrade:
             self._reopen()
-            self._upgrades.begin("SIGHUP, as its code has changed")
+            self._upgrades.begin("SIGHUP")
             return
         status = self._status
         try:
@@ -284,8 +288,10 @@ class Front:
 
     def upgrade_failed(self, why: str) -> None:
         """No successor serves; everything is as before."""
+        status = self._status
+        status += f"; the last upgrade failed: {why}"
         if not self._stopping:
-            self._systemd.ready(f"{self._status}; the last upgrade failed: {why}")
+            self._systemd.ready(status)
 
     def handed_over(self) -> None:
         """The successor serves: end when no connection is left."""

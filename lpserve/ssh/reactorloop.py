@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from ..conch.fifos import DescriptorWatcher
+
+log = logging.getLogger("lpserve")
 
 
 class _Timer:
@@ -33,7 +36,11 @@ class ReactorLoop:
         """See `outbox.Loop`."""
 
         def event() -> None:
-            readable()
+            try:
+                readable()
+            except Exception as error:
+                # The reactor would watch it no more.
+                log.error("unexpected error: %s", error, exc_info=error)
 
         watcher = DescriptorWatcher(self._reactor, descriptor, event)
         self._watchers[descriptor] = watcher

@@ -2,6 +2,7 @@
 
 """Who may connect to the SSH server."""
 
+import json
 import random
 
 from breezy.tests import TestCase
@@ -169,3 +170,24 @@ class TestPenalties(LimitsCase):
             if ends[host] - now > 15:
                 active.add(host)
             limits.penalise(host, kind, now)
+
+
+class TestHandedOver(LimitsCase):
+    """Another process goes on with the penalties."""
+
+    def test_penalties(self):
+        penalties = Penalties(authfail=60.0, noauth=5.0, least=10.0)
+        before = self.limits(penalties=penalties)
+        for host, kind in (("192.0.2.1", "authfail"), ("2001:db8::1", "authfail")):
+            before.penalise(host, kind, 0.0)
+        before.penalise("192.0.2.2", "noauth", 0.0)  # too little to refuse it
+        before.penalise("192.0.2.3", "authfail", -60.0)  # over
+        packed = json.loads(json.dumps(before.pack(0.0)))
+        self.assertEqual(3, len(packed))
+        after = self.limits(penalties=penalties)
+        after.take(packed)
+        for host in ("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"):
+            self.assertEqual(before.refusal(host, 1.0), after.refusal(host, 1.0))
+        self.assertEqual(64.0, after.penalise("192.0.2.2", "authfail", 1.0))
+        self.assertEqual("", after.refusal("192.0.2.1", 61.0))
+        self.assertNotEqual("", after.refusal("192.0.2.2", 61.0))

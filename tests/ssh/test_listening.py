@@ -106,6 +106,25 @@ class TestListener(TestCase):
             self.take()
             self.assertTrue(self.reactor.reads <= len(data) + 2, self.reactor.reads)
 
+    def test_left(self):
+        """To another process, when the headers are there that it waits for."""
+        left = []
+        client = self.connect()
+        client.sendall(HEADER[:5])
+        self.reactor.run_until(lambda: self.listener._waiting)
+        self.reactor.turn()
+        copy = socket.socket(fileno=self.listener.copy())
+        self.addCleanup(copy.close)
+        self.listener.leave(lambda: left.append(True))
+        self.assertEqual([], left)
+        other = self.connect()
+        client.sendall(HEADER[5:])
+        self.take()
+        self.assertEqual([True], left)
+        made, address = copy.accept()
+        made.close()
+        self.assertEqual(other.getsockname(), address)
+
     def test_too_late(self):
         """Who sends half a header, or nothing, is not waited for longer than others."""
         clients = [self.connect(), self.connect()]

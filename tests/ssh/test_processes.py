@@ -156,3 +156,16 @@ class TestProcesses(TestCaseInTempDir):
         self.made.stop()
         self.reactor.run_until(lambda: "over" in self.told)
         self.assertEqual([], self.made._processes)
+
+    def test_finish(self):
+        """None is replaced any more, and all is over with the last one."""
+        first, second = self.start()
+        self.serve(1)
+        self.made.finish()
+        first.kill()
+        self.reactor.run_until(lambda: first not in self.made._processes)
+        self.reactor.advance(30.0)
+        self.assertEqual([second], self.made._processes)
+        self.assertNotIn("over", self.told)
+        second.kill()
+        self.reactor.run_until(lambda: "over" in self.told)
