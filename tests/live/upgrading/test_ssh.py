@@ -10,7 +10,7 @@ import threading
 import time
 
 from ....lpserve.sshstate import LOGINS, read_states
-from ...harness import DEADLINE, PLUGIN, read_line, wait_until
+from ...harness import DEADLINE, DOORS, PLUGIN, read_line, wait_until
 from ...processes import title_of
 from ..ssh.logincase import BANNER, EndCase
 from ..ssh.sshcase import HELLO
@@ -159,8 +159,11 @@ class TestStop(SshUpgradeCase):
     def begin_both(self):
         """A session of the first front, and one of the second."""
         self.begin()
-        first = self.start_talking()
+        first, half = self.start_talking(), self.open_transport()
         self.upgrade()
+        # Who has begun to log in goes on with the first, and is not waited for later.
+        self.present_key(half, "alice")
+        self.assertServes(half)
         second = self.start_talking()
         self.state(sessions=2)
         return first, second
@@ -184,6 +187,23 @@ class TestStop(SshUpgradeCase):
         self.server.signal(signal.SIGTERM)
         self.assertEqual([255] * 2, [each.wait(DEADLINE) for each in (first, second)])
         self.assertEqual(0, self.server.wait())
+
+    def test_hanging(self):
+        """Another front does not answer, and is killed when all are told twice."""
+        self.begin()
+        _, second = self.upgrade()
+        held = self.start_talking()
+        self.upgrade()
+        self.wait_following()
+        os.kill(second, signal.SIGSTOP)
+        start = self.server.log_size()
+        for _ in range(2):
+            self.server.signal(signal.SIGTERM)
+            self.server.wait_for_log("stopping; sessions that may finish: 1", start)
+        self.assertEqual(0, self.server.wait())
+        self.assertEqual(255, held.wait(DEADLINE))
+        # The service finds what nobody could remove.
+        wait_until(lambda: self.paths_left() == DOORS, "nothing is left")
 
     def test_during(self):
         """An upgrade has begun, and a stop comes before it is ready."""
