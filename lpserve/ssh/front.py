@@ -85,6 +85,7 @@ class Front:
         self._listener.proxies = settings.proxy_protocol_from
         self._origin = origin
         self._ready = self._stopping = self._backend_over = self._ended = False
+        self._told_by: set[int] = set()
         self._systemd = Notifier(reactor.callLater)
         self._status = self._fault = ""
         self._state_file = StateFile(reactor, runtime_dir, self._state)
@@ -190,8 +191,12 @@ class Front:
 
     # -- signals ---------------------------------------------------------------
 
-    def signalled(self, number: int) -> None:
-        """Stop, abort when told twice, reload or upgrade."""
+    def signalled(self, number: int, origin: int = 0) -> None:
+        """Stop, abort when told twice, reload or upgrade.
+
+        :param origin: the predecessor that has passed the signal on. If it was sent to
+            all processes, it comes from several.
+        """
         if self._upgrades.pass_on(number):
             return
         serves = bool(self._status) and not self._stopping
@@ -200,10 +205,12 @@ class Front:
         elif number == signal.SIGUSR2:
             if serves:
                 self._upgrades.begin("SIGUSR2")
-        elif self._stopping:
+        elif origin in self._told_by:
             self._cut("told twice to stop")
         else:
-            self._stop()
+            self._told_by.add(origin)
+            if not self._stopping:
+                self._stop()
 
     def _reload(self, upgrade: bool) -> None:
         self._systemd.reloading()
@@ -237,7 +244,8 @@ class Front:
         log.info("%s", text)
         self._cut_later()
         # Another process may listen here now, and count from 0.
-        self._state_file.write()
+        if not self._upgrades.has_left:
+            self._state_file.write()
         self._upgrades.tell("stop")
         self._backend.stop()
 

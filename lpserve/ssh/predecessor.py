@@ -62,8 +62,8 @@ class PredecessorOwner(Protocol):
     def note(self, kind: str, fault: str, host: str) -> None:
         """See `gate.Gate.note`."""
 
-    def signalled(self, number: int) -> None:
-        """A predecessor was sent a signal that is for us."""
+    def signalled(self, number: int, origin: int) -> None:
+        """The predecessor *origin* was sent a signal that is for us."""
 
     def predecessor_over(self) -> None:
         """One has no connection any more."""
@@ -157,7 +157,7 @@ class Predecessor:
             self.follows = True
             self._owner.predecessor_over()
         elif kind == "signal":
-            self._owner.signalled(message["number"])
+            self._owner.signalled(message["number"], self.pid)
         elif kind == "began":
             self._begin(bytes.fromhex(message["source"]))
         elif kind in ("logged-in", "lost", "dropped"):

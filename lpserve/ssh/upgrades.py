@@ -77,8 +77,8 @@ class UpgradeControl(Protocol):
     def successor_gone(self, well: bool) -> None:
         """The successor has ended: *well*, if all the others have too."""
 
-    def signalled(self, number: int) -> None:
-        """Do what a signal asks for."""
+    def signalled(self, number: int, origin: int = 0) -> None:
+        """Do what a signal asks for, which was sent to us or to a predecessor."""
 
     def told_to_stop(self) -> None:
         """Let the sessions finish."""
@@ -145,6 +145,15 @@ class Upgrades:
         return self._code.has_changed()
 
     @property
+    def _follows(self) -> bool:
+        """Whether this process stays until the last of its successors has ended.
+
+        Whoever has started the first of us waits for it, and sends signals to it: a
+        shell, a container, a supervisor. Systemd knows the successor by itself.
+        """
+        return self._origin.takeover is None and not os.environ.get("NOTIFY_SOCKET")
+
+    @property
     def connections(self) -> int:
         """How many the predecessors have."""
         return sum(each.connections for each in self.predecessors)
@@ -197,8 +206,11 @@ class Upgrades:
         handover = self._handover
         if handover is None or self._lost:
             return False
-        if handover.serving:
+        if handover.serving and self._follows:
             handover.tell("signal", number=number)
+        elif handover.serving:
+            # Who sends it knows the successor: a stop is for our sessions.
+            return number in (signal.SIGHUP, signal.SIGUSR2)
         elif handover.left or number == signal.SIGHUP:
             self._held.append(number)  # until it is known who serves
         elif number == signal.SIGUSR2:
@@ -283,11 +295,12 @@ class Upgrades:
         tell = self._gate.tell = self._handover.tell
         for kind, fields in self._untold:
             tell(kind, **fields)
-        for number in self._held:
-            tell("signal", number=number)
-        self._untold, self._held = [], []
+        held, self._untold, self._held = self._held, [], []
         self.tell_counts()
         self._front.handed_over()
+        for number in held:
+            # What came meanwhile, systemd had for us.
+            tell("signal", number=number)
 
     def tell_counts(self) -> None:
         """Tell the successor, if there is one, how many connections we have."""
@@ -296,14 +309,10 @@ class Upgrades:
             self._handover.tell("count", connections=connections, sessions=sessions)
 
     def follow(self) -> bool:
-        """Stay, with no connection left, until the successor has ended; whether we do.
-
-        Whoever has started the first of us waits for it, and sends signals to it: a
-        shell, a container, a supervisor. Systemd knows the successor by itself.
-        """
+        """Stay without connections until the successor has ended; whether we do."""
         if self._handover is None or self._lost or not self._handover.serving:
             return False
-        if self._origin.takeover is not None or os.environ.get("NOTIFY_SOCKET"):
+        if not self._follows:
             return False
         system.set_title("lp-ssh-before")
         self._handover.tell("follows")
@@ -336,9 +345,9 @@ class Upgrades:
         """See `predecessor.PredecessorOwner`."""
         self._gate.note(kind, fault, host)
 
-    def signalled(self, number: int) -> None:
+    def signalled(self, number: int, origin: int) -> None:
         """See `predecessor.PredecessorOwner`."""
-        self._front.signalled(number)
+        self._front.signalled(number, origin)
 
     def predecessor_over(self) -> None:
         """See `predecessor.PredecessorOwner`."""

@@ -62,8 +62,10 @@ class TestUpgradedSsh(EndCase, SystemdCase):
         self.receive_all()
         self.wait_for(WATCHDOG="1")
         self.assertRefuses(held)
-        held.close()
-        # Systemd knows the new one: nobody has to wait for it.
+        # Systemd knows the new one: what the old one is told is for it alone.
+        self.server.signal(signal.SIGHUP)
+        self.server.signal(signal.SIGTERM)
+        held.join(DEADLINE)
         self.assertEqual(0, self.server.wait())
         self.receive_all()
         self.wait_for(WATCHDOG="1")

@@ -169,8 +169,10 @@ class TestStop(SshUpgradeCase):
         return first, second
 
     def stop(self):
+        """Tell all to stop, as pkill does; that is told once."""
         start = self.server.log_size()
-        self.server.signal(signal.SIGTERM)
+        for pid in (self.server.pid, self.front):
+            os.kill(pid, signal.SIGTERM)
         self.server.wait_for_log("stopping; sessions that may finish: 2\n", start)
         self.assertRaises(ConnectionRefusedError, self.connect_raw)
 
