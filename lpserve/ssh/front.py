@@ -199,7 +199,8 @@ class Front:
         """
         if self._upgrades.pass_on(number):
             return
-        serves = bool(self._status) and not self._stopping
+        gone = self._stopping or self._upgrades.has_left
+        serves = bool(self._status) and not gone
         if number == signal.SIGHUP:
             self._reload(serves and self._upgrades.needed)
         elif number == signal.SIGUSR2:

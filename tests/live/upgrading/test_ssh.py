@@ -251,6 +251,9 @@ class TestKilled(SshUpgradeCase):
         _, second = self.upgrade()
         os.kill(second, signal.SIGKILL)
         self.server.wait_for_log("the process that has taken over has ended")
+        # It has nothing to hand over any more.
+        self.server.signal(signal.SIGUSR2)
+        self.hang_up()
         self.finish(held)
         self.assertEqual(3, self.server.wait())
 
