@@ -2,10 +2,10 @@
 
 """Replaces functions of Breezy while a connection is served.
 
-With the replacements Breezy does not wait for locks, sends every error as an answer and
-refuses writes early in a read-only service. Paths, configuration files and git
-repositories that clients write neither open other paths of the host nor reveal the
-configuration of the account.
+With the replacements Breezy does not wait for locks and leaves it to clients to break
+them, sends every error as an answer and refuses writes early in a read-only service.
+Paths, configuration files and git repositories that clients write neither open other
+paths of the host nor reveal the configuration of the account.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from breezy import config, directory_service, git, lockdir, transport
-from breezy.bzr.smart import medium, repository, request
+from breezy.bzr.smart import branch, medium, repository, request
 
 from . import answers, noting
 from .containment import local_transport
@@ -150,6 +150,16 @@ _ADAPTED: _Changed = [
                 "do_insert_stream_request",
             ),
         )
+    ),
+    (
+        branch.SmartServerBranchBreakLock,
+        "do_with_branch",
+        answers.left_to_client(b"Branch.break_lock"),
+    ),
+    (
+        repository.SmartServerRepositoryBreakLock,
+        "do_repository_request",
+        answers.left_to_client(b"Repository.break_lock"),
     ),
     (transport, "get_transport_from_path", local_transport),
     (config.BranchStore, "readonly_section_class", ClientSection),

@@ -111,6 +111,19 @@ def unless_readonly(method: Callable[..., Any]) -> Callable[..., Any]:
     return refuse
 
 
+def left_to_client(verb: bytes) -> Callable[..., Any]:
+    """A method of a request that has the client do without *verb*.
+
+    Without this "brz break-lock" over SSH breaks a lock and asks nobody: Breezy's
+    server has no user who could be asked. The client tells its user who has the lock.
+    """
+
+    def decline(asked: Any, found: Any) -> Any:
+        return FailedSmartServerResponse((b"UnknownMethod", verb))
+
+    return decline
+
+
 def _encodable(word: Any) -> Any:
     """Convert *word* to types that all protocol versions encode; None becomes empty."""
     if isinstance(word, bytes):

@@ -176,6 +176,17 @@ class TestLocations(ServedCase):
         self.assertEqual([], asked)
 
 
+class TestLocks(ServedCase):
+    def test_break_lock(self):
+        """It is the client that breaks a lock, because its user can be asked."""
+        branch = self.make_branch("root/branch")
+        self.addCleanup(branch.lock_write().unlock)
+        for verb in (b"Branch.break_lock", b"Repository.break_lock"):
+            words = self.request(verb, b"branch").words
+            self.assertEqual([b"UnknownMethod", verb], words)
+        self.assertTrue(branch.get_physical_lock_status())
+
+
 class TestFiles(ServedCase):
     def mode(self, name):
         return stat.S_IMODE(os.stat(f"root/{name}").st_mode)

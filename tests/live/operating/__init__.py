@@ -8,6 +8,7 @@ MODULES = (
     "test_drain",
     "test_health",
     "test_limits",
+    "test_locks",
     "test_refusal",
 )
 
