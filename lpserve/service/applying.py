@@ -12,6 +12,7 @@ from .accounts import Accounts
 from .admission import Admission, Limits
 from .agent import Agent
 from .door import Doors
+from .drain import NOTICE, Drain
 from .pool import Pool
 from .warmer import Warmer
 
@@ -38,6 +39,7 @@ def apply(
     pool: Pool,
     doors: Doors,
     agent: Agent,
+    drain: Drain,
 ) -> None:
     """Apply the others."""
     admission.use(Limits.of(settings))
@@ -45,6 +47,7 @@ def apply(
     pool.hangup_timeout = settings.hangup_timeout
     pool.resize(settings.spare_workers, settings.max_spare_workers)
     agent.listen(settings.agent_address)
+    drain.notice = NOTICE if settings.agent_address else 0.0
     try:
         doors.admit()
     except OSError as error:

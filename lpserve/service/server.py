@@ -138,7 +138,7 @@ class Service:
         self._shortages = Shortages()
         refused: Counter[str] = Counter()
         self._admission = Admission(self._loop, self._start_connection, refused)
-        self._drain = Drain(directory.path, self._admission.drained)
+        self._drain = Drain(self._loop, directory.path, self._admission.drained)
         chores = (self._drain.read, self._warmer.save, log_file.roll_over)
         self._house = Housekeeping(
             *(directory, self._doors, self._children, self._pool, self._zygotes),
@@ -341,8 +341,8 @@ class Service:
             self._pool.retire_before(new.number)
         self._access.use(self.settings.for_worker(), new)
         if not self.stopping:
-            admitting = self._admission, self._accounts
-            apply(self.settings, *admitting, self._pool, self._doors, self._agent)
+            parts = self._admission, self._accounts, self._pool, self._doors
+            apply(self.settings, *parts, self._agent, self._drain)
         if not self._open and not self.stopping:
             self._open_doors()
         self._reloads.end(self._zygotes)

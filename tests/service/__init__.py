@@ -13,6 +13,7 @@ MODULES = (
     "test_children",
     "test_demand",
     "test_doors",
+    "test_drain",
     "test_floods",
     "test_generation",
     "test_histograms",
