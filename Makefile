@@ -1,12 +1,15 @@
 # make demo    the main job, before and after
 # make serve   a server to try things on, which goes on running; make stop ends it
+# make cluster  three hosts behind HAProxy, to look at, until Ctrl-C
 # make check   static checks and tests
 # make check-odd  some of the tests as odd shells would start them: with signals
 #              ignored, descriptors open, as another user...; ODD="user load" for these
 # make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections,
 #              a million inputs for the client in C (and libFuzzer, where clang has it),
-#              10,000 changes of repositories, warm and cold compared, 10,000
-#              connections counted, 10 upgrades and downgrades of each kind
+#              10,000 changes of repositories, warm and cold compared, with one service
+#              and with three, 10,000 connections counted, 10 upgrades and downgrades of
+#              each kind, ten minutes of three hosts behind HAProxy, each drained, upgraded
+#              and killed
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
 #              names of benchmarks; make graph, doc/connection_time.png alone
 # make html    the manual, in build/html; make man, its man pages, in doc/_build/man
@@ -51,7 +54,7 @@ PORT = 5022
 # On which Debian 'make check-packages' tries the packages.
 SUITE = bookworm
 
-.PHONY: demo serve stop check check-odd static test soak bench graph compare clean \
+.PHONY: demo serve stop cluster check check-odd static test soak bench graph compare clean \
 	html man dist deb check-packages check-manual check-container check-dist
 
 demo: $(VENV)/installed
@@ -62,6 +65,9 @@ serve: $(VENV)/installed
 
 stop:
 	@test ! -x $(BIN)/python || $(BIN)/python demo/serve.py stop $(SERVE)
+
+cluster: $(VENV)/installed
+	@$(BIN)/python -m demo.cluster
 
 check: static test
 
@@ -79,12 +85,12 @@ check-odd: $(VENV)/ready
 
 soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
-	LPSERVE_AGREEMENT_CONNECTIONS=10000 \
+	LPSERVE_AGREEMENT_CONNECTIONS=10000 LPSERVE_CLUSTER_SECONDS=600 \
 	LPSERVE_UPGRADES=10 \
 	LPSERVE_WARM_STEPS=10000 LPSERVE_FUZZ_INPUTS=1000000 LPSERVE_FUZZ_SECONDS=300 \
 	$(SELFTEST) live.faults.test_fuzz live.client.test_native_fuzz live.faults.test_chaos \
 	live.warm.test_walk live.accounts.test_agreement \
-	live.upgrading.test_load live.upgrading.test_kinds </dev/null
+	live.upgrading.test_load live.upgrading.test_kinds live.cluster </dev/null
 
 bench: $(VENV)/drawing
 	$(BIN)/python benchmarks/report.py $(BENCH)

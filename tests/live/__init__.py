@@ -8,6 +8,7 @@ MODULES = (
     "access",
     "accounts",
     "client",
+    "cluster",
     "conch",
     "faults",
     "metrics",

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""Several hosts behind HAProxy."""
+
+from ... import loader_of
+
+MODULES = ("test_cluster",)
+
+load_tests = loader_of(__name__, MODULES)
