@@ -24,6 +24,7 @@ from breezy.controldir import ControlDir
 from ....demo import hosts
 from ....lpserve.client import conversation
 from ...harness import DEADLINE, LiveTestCase, wait_until
+from ..faults.victims import state_of
 from ..ssh.sshcase import sshd_feature
 from ..ssh.test_haproxy import haproxy_feature
 from ..warm.warmcase import commit
@@ -84,18 +85,14 @@ class TestCluster(LiveTestCase):
             pass
         program = self.start_clients()
         self.wait_for_clients(program)
-        names = itertools.cycle(hosts.NAMES)
         actions = (self.drain, self.upgrade, self.lose)
         rounds = max(1, round(SECONDS / ROUND))
+        plan = list(itertools.product(range(rounds), hosts.NAMES, actions))
         began = time.monotonic()
-        many = rounds * len(hosts.NAMES) * len(actions)
-        for number in range(rounds * len(hosts.NAMES)):
-            name = next(names)
-            for part, act in enumerate(actions):
-                due = began + SECONDS * (number * len(actions) + part) / many
-                # This is how long the clients work, and nothing else tells it.
-                self.let_work(program, due)
-                act(name)
+        for number, (_, name, act) in enumerate(plan):
+            # This is how long the clients work, and nothing else tells it.
+            self.let_work(program, began + SECONDS * number / len(plan))
+            act(name)
         self.let_work(program, began + SECONDS)
         program.stdin.close()
         self.assertEqual(0, program.wait(3 * DEADLINE), self.said())
@@ -187,6 +184,9 @@ class TestCluster(LiveTestCase):
                 if (pid := self.holder(path, name)) is None:
                     continue
                 os.kill(pid, signal.SIGSTOP)
+                wait_until(
+                    lambda pid=pid: state_of(pid) in (b"T", b"Z", b""), "it has stopped"
+                )
                 if self.holder(path, name) == pid:
                     self.locks += 1
                     return True
