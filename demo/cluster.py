@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 """Runs three hosts behind HAProxy, to look at: 'make cluster'.
