@@ -108,7 +108,7 @@ class Judgement:
         for loss in self._losses:
             if any(loss.hit(each) for each in served):
                 return f"host {loss.host} killed"
-        if "have diverged" in report["said"]:
+        if report["kind"] == "share" and "have diverged" in report["said"]:
             return "others were faster"
         if "Could not acquire lock" in report["said"]:
             # Of a live one, or of one that is dead: clients found out, and broke it.
