@@ -119,10 +119,21 @@ class Host(Place):
         :raises DemoError: if the old code goes on.
         """
         self.control("upgrade")
-        self.upgrade_ssh()
-
-    def upgrade_ssh(self) -> None:
-        """The place for the upgrade of lp-serve-ssh, which cannot be upgraded yet."""
+        log = self.path("ssh.log")
+        start = os.path.getsize(log)
+        # The first process passes it on to the one that serves.
+        self._servers[-1].send_signal(signal.SIGUSR2)
+        limit = time.monotonic() + DEADLINE
+        while time.monotonic() < limit:
+            with open(log, "rb") as file:
+                file.seek(start)
+                said = file.read().decode("utf-8", "replace")
+            if " serves now\n" in said:
+                return
+            if "cannot upgrade: " in said:
+                break
+            time.sleep(0.05)
+        raise DemoError(f"host {self.name}: lp-serve-ssh: {said.strip()}")
 
     def processes(self) -> list[int]:
         """The pids of all its processes: they have the runtime directory."""
