@@ -90,7 +90,8 @@ soak: $(VENV)/ready
 	LPSERVE_WARM_STEPS=10000 LPSERVE_FUZZ_INPUTS=1000000 LPSERVE_FUZZ_SECONDS=300 \
 	$(SELFTEST) live.faults.test_fuzz live.client.test_native_fuzz live.faults.test_chaos \
 	live.warm.test_walk live.accounts.test_agreement \
-	live.upgrading.test_load live.upgrading.test_kinds live.cluster </dev/null
+	live.upgrading.test_load live.upgrading.test_kinds live.upgrading.test_ssh \
+	live.cluster </dev/null
 
 bench: $(VENV)/drawing
 	$(BIN)/python benchmarks/report.py $(BENCH)

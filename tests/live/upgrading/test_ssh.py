@@ -14,10 +14,13 @@ from ...harness import DEADLINE, DOORS, PLUGIN, read_line, wait_until
 from ...processes import title_of
 from ..ssh.logincase import BANNER, EndCase
 from ..ssh.sshcase import HELLO
-from .test_load import UPGRADES
+from . import loadcase
 
 #: How many logins begin in a second.
 RATE = 5
+
+
+UPGRADES = loadcase.UPGRADES or 3
 
 
 class SshUpgradeCase(EndCase):
