@@ -113,6 +113,10 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
 :lpserve.warm_network:
     Whether repositories on network file systems are kept in memory, too
     (False). See "Several hosts" in the manual.
+:lpserve.stream_order:
+    The order in which clients get revisions of a repository in their own
+    format. "blocks", the default, sends each compressed block of the repository
+    once; "breezy" is Breezy's order, which sends many of them again and again.
 :lpserve.warm_interval:
     Seconds between two rounds of loading repositories that were used or have
     changed (10).
@@ -268,6 +272,7 @@ OPTIONS = (
     "warm_memory",
     "warm_preload",
     "warm_network",
+    "stream_order",
     "warm_interval",
     "warm_report_interval",
     "history",

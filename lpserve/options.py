@@ -22,6 +22,7 @@ from .loginrules import (
 RENAMED = {"max_unauthenticated": "max_startups"}
 
 SANDBOX_MODES = ("auto", "writes", "strict", "off")
+STREAM_ORDERS = ("blocks", "breezy")
 
 
 #: The largest count: what it is given to may have less room than Python's integers.
@@ -66,6 +67,12 @@ def _processes(text: str) -> int:
 
 def _sandbox_mode(text: str) -> str:
     if text not in SANDBOX_MODES:
+        raise ValueError(text)
+    return text
+
+
+def _stream_order(text: str) -> str:
+    if text not in STREAM_ORDERS:
         raise ValueError(text)
     return text
 
@@ -230,6 +237,13 @@ warm_network = _option(
     "memory, too. Change times, by which changes are seen, may come late there.",
     default=False,
     from_unicode=config.bool_from_store,
+)
+stream_order = _option(
+    "stream_order",
+    "The order in which clients get revisions of a repository in their own format: "
+    "'blocks' sends each block of the repository once; 'breezy' is Breezy's order.",
+    default="blocks",
+    from_unicode=_stream_order,
 )
 warm_interval = _option(
     "warm_interval",

@@ -47,6 +47,7 @@ class Settings:
     warm_memory: int
     warm_preload: tuple[str, ...]
     warm_network: bool
+    stream_order: str
     warm_interval: float
     warm_report_interval: float
     history: int
@@ -109,6 +110,7 @@ class Settings:
             "environment": self.environment,
             "warm_report_interval": self.warm_report_interval,
             "warm_network": self.warm_network,
+            "stream_order": self.stream_order,
             "sandbox": self.sandbox,
             "sandbox_paths": self.sandbox_paths,
         }

@@ -42,6 +42,7 @@ MODULES = (
     "service",
     "serving",
     "ssh",
+    "streams",
     "warm",
     "manual",
     "blackbox",

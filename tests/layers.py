@@ -13,7 +13,8 @@ ARROWS = {
     "serving": ("shared",),
     "sandbox": ("shared", "settings"),
     "warm": ("shared", "serving"),
-    "zygote": ("shared", "settings", "serving", "sandbox", "warm"),
+    "streams": ("serving",),
+    "zygote": ("shared", "settings", "serving", "sandbox", "warm", "streams"),
     "conch": ("shared", "client"),
     "ssh": ("shared", "settings", "client", "conch"),
     "exporter": ("shared", "client"),
@@ -57,10 +58,11 @@ ORDERED = {
     "serving": (
         *("patience", "memorylimit", "intake", "permits", "links", "containment"),
         "answers",
-        *("medium", "noting", "adaptation", "smartserver"),
+        *("medium", "noting", "adaptation", "smartserver", "knowncode"),
     ),
     "sandbox": ("landlock", "sandbox", "confine"),
     "warm": ("revisiongraph", "memory", "wrapping", "loader"),
+    "streams": ("places", "cutting", "blocks", "pages", "source", "wrapping"),
     "zygote": ("reset", "worker", "rehearsal", "zygote"),
     "conch": ("fifos", "pipes", "refusing", "asking", "transport"),
     "ssh": (

@@ -9,13 +9,8 @@ nothing is wrapped: connections work, but do not use repositories in memory.
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import functools
-import hashlib
-import inspect
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from breezy import repository
@@ -23,6 +18,7 @@ from breezy.bzr import btree_index, pack_repo, vf_repository
 from breezy.bzr.smart import repository as smart
 from breezy.bzr.smart.request import SuccessfulSmartServerResponse
 
+from ..serving import knowncode
 from . import memory
 from .memory import RepositoryView, cache
 
@@ -32,7 +28,7 @@ _ParentMap = smart.SmartServerRepositoryGetParentMap
 _RevisionGraph = smart.SmartServerRepositoryGetRevisionGraph
 
 #: The functions that are wrapped (see `_WRAPPERS`) or relied on: owner, name, digests.
-EXPECTED: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+EXPECTED: tuple[knowncode.Expected, ...] = (
     (_Packs, "_iter_disk_pack_index", ("e8d95e1ffa266bce",)),
     (_Packs, "ensure_loaded", ("cc45682bcf4dd7ed", "f536945a4d27aa99")),
     (_Packs, "_parse_index_sizes", ("5107383da8c96f13",)),
@@ -53,68 +49,13 @@ EXPECTED: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
 )
 
 
-class UnexpectedBreezy(Exception):
-    """A function of this Breezy is not as the wrappers expect it."""
-
-
-def digest(function: Any) -> str:
-    """A digest of the code of *function*, without its comments and docstring.
-
-    :raises UnexpectedBreezy: if its source is missing.
-    """
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        raise UnexpectedBreezy(f"the source of {function} is missing") from None
-    definition = ast.parse(textwrap.dedent(source)).body[0]
-    body = getattr(definition, "body", None)
-    if body and ast.get_docstring(definition, clean=False) is not None:  # type: ignore
-        del body[0]
-    return hashlib.sha256(_shape(definition).encode()).hexdigest()[:16]
-
-
-def _shape(node: Any) -> str:
-    """*node* as a text; unlike `ast.dump`, it is the same in all versions of Python."""
-    if isinstance(node, ast.AST):
-        parts = [
-            f"{name}={_shape(value)}"
-            for name, value in ast.iter_fields(node)
-            if value not in (None, []) and name not in ("kind", "returns", "annotation")
-        ]
-        return f"{type(node).__name__}({','.join(parts)})"
-    if isinstance(node, list):
-        return "[" + ",".join(map(_shape, node)) + "]"
-    return repr(node)
-
-
-def check() -> None:
-    """Check that this Breezy can be wrapped.
-
-    :raises UnexpectedBreezy: with the name of the first function that differs.
-    """
-    for owner, name, expected in EXPECTED:
-        function = inspect.getattr_static(owner, name, None)
-        if function is None or digest(function) not in expected:
-            raise UnexpectedBreezy(f"{owner.__name__}.{name} is not the one expected")
-
-
 def install() -> None:
     """Wrap the functions; to be called once in a process.
 
     :raises UnexpectedBreezy: if this Breezy differs; nothing is wrapped then.
     """
-    check()
-    for owner, name, wrapper in _WRAPPERS:
-        original = getattr(owner, name)
-        wrapped = functools.partial(wrapper, original)
-        setattr(owner, name, functools.wraps(original)(_as_method(wrapped)))
-
-
-def _as_method(wrapped: Callable[..., Any]) -> Callable[..., Any]:
-    def method(self: Any, *words: Any) -> Any:
-        return wrapped(self, *words)
-
-    return method
+    knowncode.check(EXPECTED)
+    knowncode.wrap(_WRAPPERS)
 
 
 def known_of(repository: Any, exact: bool = False) -> RepositoryView | None:
@@ -281,7 +222,7 @@ def _answer_revision_graph(
     return original(request, repository, revision_id)
 
 
-_WRAPPERS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+_WRAPPERS: tuple[knowncode.Wrapper, ...] = (
     (_Packs, "_iter_disk_pack_index", _iter_disk_pack_index),
     (repository.Repository, "_get_parent_map_no_fallbacks", _parents_of),
     (vf_repository.VersionedFileRepository, "get_parent_map", _parents_of_all),

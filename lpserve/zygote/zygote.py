@@ -25,7 +25,10 @@ from ..accessfile import open_access_file
 from ..errors import text_of
 from ..sandbox import confine
 from ..serving import adaptation, medium
-from ..warm import loader, wrapping
+from ..serving.knowncode import UnexpectedBreezy
+from ..streams import wrapping as streams
+from ..warm import loader
+from ..warm import wrapping as warm
 from ..warm.memory import cache
 from . import rehearsal, reset, worker
 
@@ -79,6 +82,7 @@ class Zygote:
         self._ready.access = open_access_file(message.get("settings", {}))
         self._modules = 0
         self._cold = ""
+        self._warnings: list[str] = []
 
     def run(self) -> None:
         """Get ready, then fork until the service closes the channel."""
@@ -92,7 +96,9 @@ class Zygote:
         with contextlib.suppress(Exception):
             for _ in range(worker.WARM_UPS):
                 worker.warm_up(self._ready)
-        self._cold = _install_wrappers()
+        self._cold = _ask_memory_first()
+        if self._start["settings"]["stream_order"] != "breezy":
+            self._stream_blocks()
         self._map_board()
         # After the rehearsal and the imports, which write files.
         self._ready.sandbox = confine.enter(
@@ -111,7 +117,7 @@ class Zygote:
             cold=self._cold,
             unrehearsed=unrehearsed,
             sandbox=self._ready.sandbox.report(),
-            warnings=self._ready.sandbox.warnings,
+            warnings=self._warnings + self._ready.sandbox.warnings,
         )
         while True:
             message, descriptors = channel.receive(self._link)
@@ -138,6 +144,13 @@ class Zygote:
         for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         reset.reset_limits(reset.Context(self._start))
+
+    def _stream_blocks(self) -> None:
+        """Have workers send each block of a repository once."""
+        try:
+            streams.install()
+        except UnexpectedBreezy as error:
+            self._warnings.append(f"clients get revisions in Breezy's order: {error}")
 
     def _map_board(self) -> None:
         with contextlib.suppress(OSError):  # without it workers serve all the same
@@ -225,10 +238,10 @@ class Zygote:
         return worker.main(end, self._start, self._ready, self._modules, spare)
 
 
-def _install_wrappers() -> str:
+def _ask_memory_first() -> str:
     """Have Breezy ask `warm.memory.cache`; "", or why that fails."""
     try:
-        wrapping.install()
+        warm.install()
         medium.PipeMedium.idle = staticmethod(cache.idle)
     except Exception as error:
         return str(error)

@@ -9,6 +9,7 @@ MODULES = (
     "test_answers",
     "test_containment",
     "test_gitalternates",
+    "test_knowncode",
     "test_permits",
     "test_permits_branches",
     "test_smartserver",

@@ -7,7 +7,6 @@ from .. import loader_of
 MODULES = (
     "test_memory",
     "test_revisiongraph",
-    "test_wrapping",
 )
 
 load_tests = loader_of(__name__, MODULES)

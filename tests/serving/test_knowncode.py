@@ -5,8 +5,10 @@
 from breezy.bzr import pack_repo
 from breezy.tests import TestCase
 
-from ...lpserve.warm import wrapping
-from ...lpserve.warm.wrapping import UnexpectedBreezy, check, digest
+from ...lpserve.serving import knowncode
+from ...lpserve.serving.knowncode import UnexpectedBreezy, check, digest
+from ...lpserve.streams import wrapping as streams
+from ...lpserve.warm import wrapping as warm
 
 
 def one(self, number):
@@ -22,7 +24,7 @@ class TestDigest(TestCase):
     def test_code_only(self):
         """Neither comments, documentation nor lines count; the name does."""
         with_docs.__name__ = "with_docs"
-        shape = wrapping._shape
+        shape = knowncode._shape
         self.assertNotEqual(digest(one), digest(with_docs))
 
         def one_more():
@@ -54,14 +56,15 @@ class TestDigest(TestCase):
 class TestCheck(TestCase):
     def test_this_breezy(self):
         """The one that the tests run with is one of those that are known."""
-        check()
+        check(warm.EXPECTED)
+        check(streams.EXPECTED)
 
     def test_missing(self):
         names = ((pack_repo.PackRepository, "no_such_function", ("x",)),)
-        self.overrideAttr(wrapping, "EXPECTED", names)
-        self.assertRaises(UnexpectedBreezy, check)
+        self.assertRaises(UnexpectedBreezy, check, names)
 
     def test_all_wrapped_are_checked(self):
-        expected = {(owner, name) for owner, name, _ in wrapping.EXPECTED}
-        for owner, name, _ in wrapping._WRAPPERS:
-            self.assertIn((owner, name), expected)
+        for module in (warm, streams):
+            expected = {(owner, name) for owner, name, _ in module.EXPECTED}
+            for owner, name, _ in module._WRAPPERS:
+                self.assertIn((owner, name), expected)

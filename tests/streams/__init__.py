@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""What clients fetch."""
+
+from .. import loader_of
+
+MODULES = (
+    "test_cutting",
+    "test_places",
+    "test_source",
+    "test_wrapping",
+)
+
+load_tests = loader_of(__name__, MODULES)
