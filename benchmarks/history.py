@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from breezy import controldir
 from breezy.bzr.inventory import InventoryDirectory, InventoryFile
 from breezy.revision import NULL_REVISION, Revision
+from stage import PLUGIN
 
 #: Files in one directory.
 IN_DIRECTORY = 50
@@ -147,3 +148,12 @@ def make(path: str, revisions: int, files: int) -> None:
             print(f"{history.count} revisions", file=sys.stderr)
         repository.pack()
         branch.set_last_revision_info(len(mainline), mainline[-1])
+
+
+def cached(revisions: int, files: int) -> str:
+    """The path of a branch as `make` makes it, which it does once for all runs."""
+    made = os.path.join(PLUGIN, "build", "bench", f"history-{revisions}-{files}")
+    if not os.path.exists(made):
+        make(made + ".new", revisions, files)
+        os.rename(made + ".new", made)
+    return made

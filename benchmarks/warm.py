@@ -30,7 +30,7 @@ from breezy.bzr.smart import medium
 from connections import NOTHING, Connection, Program, SocketConnection
 from runner import Result, in_rounds, options, ratios, run
 from sides import Side, first_bytes
-from stage import PLUGIN, BenchmarkError, Service, Stage, wait_until
+from stage import BenchmarkError, Service, Stage, wait_until
 
 PROCESS, COLD, WARM = "brz serve --inet", "cold worker", "warm worker"
 PARENT_MAP, GRAPH, PULL, BRANCH = (
@@ -99,6 +99,9 @@ class Server:
 
     def __init__(self, made: Connection):
         self._made = made
+        #: Whether the start of a program is part of what it costs.
+        self.is_program = isinstance(made, Program)
+        self.pid = made.pid
         ends = os.dup(made.descriptor), os.dup(made.writes)
         pipes = os.fdopen(ends[0], "rb"), os.fdopen(ends[1], "wb")
         self._medium = medium.SmartSimplePipesClientMedium(*pipes, "bzr+ssh://host/")
@@ -120,13 +123,13 @@ class Server:
 
     def cost(self, requests: Sequence[Request]) -> Cost:
         """Send all *requests*; what that costs, with the start of a program."""
-        whole = isinstance(self._made, Program)
-        cpu = 0.0 if whole else cpu_of(self._made.pid)
+        whole = self.is_program
+        cpu = 0.0 if whole else cpu_of(self.pid)
         began = self._made.began if whole else time.perf_counter()
         answers = [self.ask(each) for each in requests]
         wall = time.perf_counter() - began
-        cpu = cpu_of(self._made.pid) - cpu
-        return Cost(wall * 1000, cpu * 1000, pss([self._made.pid]), answers)
+        cpu = cpu_of(self.pid) - cpu
+        return Cost(wall * 1000, cpu * 1000, pss([self.pid]), answers)
 
     def close(self) -> None:
         """End the connection and the server."""
@@ -256,11 +259,7 @@ def while_loading(stage: Stage, result: Result, rounds: int) -> None:
 
 
 def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
-    size = f"{chosen.revisions}-{chosen.files}"
-    made = os.path.join(PLUGIN, "build", "bench", f"history-{size}")
-    if not os.path.exists(made):
-        history.make(made + ".new", chosen.revisions, chosen.files)
-        os.rename(made + ".new", made)
+    made = history.cached(chosen.revisions, chosen.files)
     place = os.path.join(stage.root, "branch")
     shutil.copytree(made, place)
     result = Result()

@@ -16,8 +16,9 @@ from breezy.controldir import ControlDir
 from breezy.tests import features
 from breezy.workingtree import WorkingTree
 
-from ...harness import DEADLINE, PLUGIN, LiveTestCase, read_line, wait_until
+from ...harness import DEADLINE, LiveTestCase, read_line, wait_until
 from ...processes import title_of
+from ...realhistory import archive
 from .sshd import Sshd, find_sshd
 
 ALICE = "Alice <alice@example.com>"
@@ -34,11 +35,9 @@ class _SshdFeature(features.Feature):
 
 
 class _RealHistoryFeature(features.Feature):
-    path = os.path.join(
-        os.environ.get("LPSERVE_TEST_DATA")
-        or os.path.join(os.path.dirname(PLUGIN), "shared", "data"),
-        "loggerhead-2a.tar.xz",
-    )
+    def __init__(self, name):
+        super().__init__()
+        self.path = archive(name)
 
     def _probe(self):
         return os.path.exists(self.path)
@@ -48,7 +47,8 @@ class _RealHistoryFeature(features.Feature):
 
 
 sshd_feature = _SshdFeature()
-real_history_feature = _RealHistoryFeature()
+real_history_feature = _RealHistoryFeature("loggerhead")
+long_history_feature = _RealHistoryFeature("breezy")
 
 
 class SshClientCase(LiveTestCase):
