@@ -117,6 +117,19 @@ precedence, also as in 'brz -Olpserve.max_workers=5 lp-serve --fork-server':
     The order in which clients get revisions of a repository in their own
     format. "blocks", the default, sends each compressed block of the repository
     once; "breezy" is Breezy's order, which sends many of them again and again.
+:lpserve.stream_cache:
+    The directory in which streams of revisions that were asked for before are
+    kept, so that they are made once: an absolute path, not inside what is
+    served, or "off" (streams in $CACHE_DIRECTORY, which systemd sets, else
+    lpserve/streams in $XDG_CACHE_HOME or ~/.cache).
+:lpserve.stream_cache_size:
+    MiB of disk for all of them (1024). Those not used for longest go first; at
+    least 1 GiB of the disk, or 5 % of it, stays free.
+:lpserve.stream_cache_occurrences:
+    A stream is kept when it was asked for so often (2).
+:lpserve.max_streams_at_once:
+    Streams that are made at once (0: no limit). A place goes to the user for
+    whom the fewest are made. Kept ones that are served are not counted.
 :lpserve.warm_interval:
     Seconds between two rounds of loading repositories that were used or have
     changed (10).
@@ -273,6 +286,10 @@ OPTIONS = (
     "warm_preload",
     "warm_network",
     "stream_order",
+    "stream_cache",
+    "stream_cache_size",
+    "stream_cache_occurrences",
+    "max_streams_at_once",
     "warm_interval",
     "warm_report_interval",
     "history",

@@ -40,6 +40,7 @@ PROGRAMS = {
     "connection_time": ["--repeat=3"],
     "ssh_flood": ["--repeat=2"],
     "logins": ["--repeat=2"],
+    "streams": ["--repeat=1", "--branches=1"],
     "warm": ["--repeat=2", "--revisions=1500", "--files=200", "--rounds=10"],
 }
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import breezy
 import breezy.bzr
 import history
+import kept
 from accounts import cpu_of
 from runner import Result, in_rounds, options, ratios, run
 from sshstage import SshServer
@@ -178,6 +179,7 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Result:
     result = Result()
     measure_streams(stage, result, place, chosen.repeat)
     measure_branches(stage, result, place, chosen.branches)
+    kept.measure(stage, result, place, chosen.repeat)
     return result
 
 

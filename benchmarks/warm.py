@@ -26,7 +26,7 @@ from accounts import cpu_of, pss
 from breezy import errors
 from breezy.branch import Branch
 from breezy.bzr.smart import client as smart_client
-from breezy.bzr.smart import medium
+from breezy.bzr.smart import medium, protocol
 from connections import NOTHING, Connection, Program, SocketConnection
 from runner import Result, in_rounds, options, ratios, run
 from sides import Side, first_bytes
@@ -42,6 +42,8 @@ PARENT_MAP, GRAPH, PULL, BRANCH = (
 #: The targets: CPU time of a cold worker divided by that of a warm one.
 LESS = {PARENT_MAP: 10, GRAPH: 10, PULL: 5, BRANCH: 0.97}
 NAME = b"branch/"
+#: How the stream of a branch ends: with the end of a container, and of the message.
+_END = b"b\0\0\0\1Ee"
 #: With another order of sets Breezy sends some revisions more or less.
 SAME_ORDER = {"PYTHONHASHSEED": "0"}
 #: A request: its words and its body, or None.
@@ -120,6 +122,22 @@ class Server:
         except errors.ErrorFromSmartServer as error:
             return error.error_tuple, None
         return found, handler.read_body_bytes()
+
+    def discard(self, request: Request) -> int:
+        """Send *request*, and read the answer without a look; its bytes."""
+        words, body = request
+        made = protocol.ProtocolThreeRequester(self._medium.get_request())
+        made.set_headers(self._client._headers)
+        made.call_with_body_bytes(words, body)
+        size, end = 0, b""
+        descriptor = self._made.descriptor
+        while not end.endswith(_END):
+            data = os.read(descriptor, 1 << 20)
+            if not data:
+                raise BenchmarkError("the answer ends early")
+            size += len(data)
+            end = (end + data)[-len(_END) :]
+        return size
 
     def cost(self, requests: Sequence[Request]) -> Cost:
         """Send all *requests*; what that costs, with the start of a program."""

@@ -14,9 +14,17 @@ To a zygote: ``start`` (the state that a fresh process would have; with the scor
 
 To a worker: ``serve`` (with the read end of its stdin and the lock on the directory of
 its FIFOs; or with its stdio and the connection for its answers), ``warm``, ``ping``,
-``end`` (an administrator wants that; SIGHUP comes with it). From it: ``pretences`` (of
-access rules), ``imported``, ``used``, ``gone``, ``left``, ``stayed``, ``pong``. From a
-loader: ``loaded`` (with the graph), ``not-loaded``, ``changing``, ``gone``.
+``end`` (an administrator wants that; SIGHUP comes with it), ``stream``. From it:
+``pretences`` (of access rules), ``imported``, ``used``, ``gone``, ``left``, ``stayed``,
+``pong``, ``stream-wanted``, ``stream-made``, ``stream-used``. From a loader: ``loaded``
+(with the graph), ``not-loaded``, ``changing``, ``gone``.
+
+About kept streams, with their ``key`` each: ``stream-wanted`` says that there is none
+(``again``: the worker that was followed has gone, or stands still). ``stream`` is the
+answer; it says what to ``do``: "make" (``keep`` it at the end, in a file of at most
+``room`` bytes), "follow" (``pid``), or "wait" (another one comes). ``stream-made`` has
+the ``size`` of what was published, or 0; ``stream-used`` that of what was "kept" or
+"followed" (``how``).
 """
 
 from __future__ import annotations

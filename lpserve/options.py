@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from breezy import config
@@ -17,71 +16,19 @@ from .loginrules import (
     parse_penalties,
     parse_per_source,
 )
+from .optionvalues import (
+    absolute,
+    count,
+    positive,
+    processes,
+    sandbox_mode,
+    seconds,
+    stream_cache_place,
+    stream_order_name,
+)
 
 #: The new names of options that were renamed.
 RENAMED = {"max_unauthenticated": "max_startups"}
-
-SANDBOX_MODES = ("auto", "writes", "strict", "off")
-STREAM_ORDERS = ("blocks", "breezy")
-
-
-#: The largest count: what it is given to may have less room than Python's integers.
-_LARGEST = 10**9
-#: The most processes of lp-serve-ssh: a slip of the finger must not start thousands.
-_MOST_PROCESSES = 256
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= _LARGEST:
-        raise ValueError(text)
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
-def seconds(text: str) -> float:
-    """Parse a number of seconds, 0 or more.
-
-    :raises ValueError: if *text* is something else.
-    """
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise ValueError(text)
-    return number
-
-
-def _processes(text: str) -> int:
-    if text.strip() == "auto":
-        return min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
-    number = _positive(text)
-    if number > _MOST_PROCESSES:
-        raise ValueError(text)
-    return number
-
-
-def _sandbox_mode(text: str) -> str:
-    if text not in SANDBOX_MODES:
-        raise ValueError(text)
-    return text
-
-
-def _stream_order(text: str) -> str:
-    if text not in STREAM_ORDERS:
-        raise ValueError(text)
-    return text
-
-
-def _absolute(text: str) -> str:
-    path = os.path.expanduser(text)
-    if not os.path.isabs(path):
-        raise ValueError(text)
-    return path
 
 
 def _option(name: str, help: str, **keywords: Any) -> config.Option:
@@ -106,7 +53,7 @@ access = _option(
     "access",
     "The file of rules that say who may read and write what, as an absolute path. "
     "Without it everybody who may connect may read all of it.",
-    from_unicode=_absolute,
+    from_unicode=absolute,
 )
 client_timeout = _option(
     "client_timeout",
@@ -138,20 +85,20 @@ max_workers = _option(
     "How many connections may be open at once; more wait for queue_timeout. 0 means no "
     "limit.",
     default=2000,
-    from_unicode=_count,
+    from_unicode=count,
 )
 max_workers_per_user = _option(
     "max_workers_per_user",
     "How many of them may be of one user. 0 means no limit.",
     default=0,
-    from_unicode=_count,
+    from_unicode=count,
 )
 max_workers_per_address = _option(
     "max_workers_per_address",
     "How many of them may come from one address, as sshd or lp-serve-ssh tells it. 0 "
     "means no limit.",
     default=0,
-    from_unicode=_count,
+    from_unicode=count,
 )
 queue_timeout = _option(
     "queue_timeout",
@@ -165,13 +112,13 @@ spare_workers = _option(
     "How many workers wait for the next connections, already forked, when there "
     "are few connections. With 0 a worker is forked when it is asked for.",
     default=2,
-    from_unicode=_count,
+    from_unicode=count,
 )
 max_spare_workers = _option(
     "max_spare_workers",
     "How many workers may wait for the next connections when many arrive.",
     default=16,
-    from_unicode=_count,
+    from_unicode=count,
 )
 allowed_peers = config.ListOption(
     "lpserve.allowed_peers",
@@ -196,7 +143,7 @@ worker_memory = _option(
     "How many MiB of memory one connection may take, beside what all workers share. "
     "0 means no limit.",
     default=0,
-    from_unicode=_count,
+    from_unicode=count,
 )
 sandbox = _option(
     "sandbox",
@@ -204,7 +151,7 @@ sandbox = _option(
     "'strict' from reading anything else either; 'off'; 'auto' is 'writes', but 'off' "
     "with plug-ins that do not come with Breezy.",
     default="auto",
-    from_unicode=_sandbox_mode,
+    from_unicode=sandbox_mode,
 )
 sandbox_paths = config.ListOption(
     "lpserve.sandbox_paths",
@@ -217,13 +164,13 @@ warm_repositories = _option(
     "How many repositories, those used last, are kept in memory for later "
     "connections. 0 means none.",
     default=16,
-    from_unicode=_count,
+    from_unicode=count,
 )
 warm_memory = _option(
     "warm_memory",
     "How many MiB of memory they may take in all.",
     default=256,
-    from_unicode=_count,
+    from_unicode=count,
 )
 warm_preload = config.ListOption(
     "lpserve.warm_preload",
@@ -243,7 +190,32 @@ stream_order = _option(
     "The order in which clients get revisions of a repository in their own format: "
     "'blocks' sends each block of the repository once; 'breezy' is Breezy's order.",
     default="blocks",
-    from_unicode=_stream_order,
+    from_unicode=stream_order_name,
+)
+stream_cache = _option(
+    "stream_cache",
+    "The directory of kept streams, as an absolute path; 'off': none are kept. The "
+    "default is lpserve/streams in $XDG_CACHE_HOME or ~/.cache.",
+    from_unicode=stream_cache_place,
+)
+stream_cache_size = _option(
+    "stream_cache_size",
+    "How many MiB of disk kept streams may take in all.",
+    default=1024,
+    from_unicode=count,
+)
+stream_cache_occurrences = _option(
+    "stream_cache_occurrences",
+    "How often the same stream must be asked for until it is kept.",
+    default=2,
+    from_unicode=positive,
+)
+max_streams_at_once = _option(
+    "max_streams_at_once",
+    "How many streams are made at once; who asks for one more waits. Kept ones that "
+    "are served are not counted. 0 means no limit.",
+    default=0,
+    from_unicode=count,
 )
 warm_interval = _option(
     "warm_interval",
@@ -263,7 +235,7 @@ history = _option(
     "history",
     "How many connections that have ended 'lp-serve-control history' knows of.",
     default=1000,
-    from_unicode=_count,
+    from_unicode=count,
 )
 access_log = _option(
     "access_log",
@@ -318,7 +290,7 @@ ssh_processes = _option(
     "How many processes of 'lp-serve-ssh' serve connections; 'auto': one for each "
     "processor that it may use.",
     default="1",
-    from_unicode=_processes,
+    from_unicode=processes,
 )
 proxy_protocol_from = _option(
     "proxy_protocol_from",
@@ -374,7 +346,7 @@ max_auth_tries = _option(
     "max_auth_tries",
     "How often a client of 'lp-serve-ssh' may fail to log in until it is disconnected.",
     default=6,
-    from_unicode=_positive,
+    from_unicode=positive,
 )
 keepalive_interval = _option(
     "keepalive_interval",

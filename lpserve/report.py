@@ -28,6 +28,7 @@ def format_status(text: str) -> str:
         ("refused", _counts(status["refused"]) or "none"),
         ("descriptors", status["descriptors"]),
         *_access_log(status),
+        *_streams(status),
         ("warm repositories", _warm(status)),
     ]
     width = max(len(name) for name, _ in rows)
@@ -59,6 +60,26 @@ def _warm(status: dict[str, Any]) -> str:
         return f"none: {whole['off']}"
     count = sum(each["state"] == "warm" for each in status["warm"])
     return f"{count}, {_mebibytes(whole['bytes'])}, edition {whole['edition']}"
+
+
+def _streams(status: dict[str, Any]) -> list[tuple[str, str]]:
+    if (found := status.get("streams")) is None:
+        return []
+    if found["off"]:
+        return [("kept streams", f"none: {found['off']}")]
+    sizes = f"{_mebibytes(found['bytes'])} of {_mebibytes(found['limit'])}"
+    text = f"{found['kept']}, {sizes}"
+    if found["fault"]:
+        text += f"; {found['fault']}"
+    counts = {
+        "kept": found["hits"],
+        "followed": found["followed"],
+        "made": found["misses"],
+        "being made": found["making"],
+        "waiting": found["waiting"],
+    }
+    served = f"{_counts(counts)}; {_mebibytes(found['bytes_served'])} of kept ones"
+    return [("kept streams", text), ("streams", served)]
 
 
 def _repository(each: dict[str, Any]) -> str:

@@ -26,14 +26,14 @@ def format_connections(text: str) -> str:
         for each in json.loads(text)
     ]
     heads = ("PID", "USER", "FROM", "DOOR", "FOR", "STATE", "REQUEST")
-    return _table((*heads, "REQUESTS", "IN", "OUT", "CPU", "MEMORY"), rows)
+    return table((*heads, "REQUESTS", "IN", "OUT", "CPU", "MEMORY"), rows)
 
 
 def format_history(text: str) -> str:
     """The JSON of a ``history`` answer as a table."""
     rows: list[tuple[str, ...]] = [
         (
-            _local(each["since"]),
+            local_time(each["since"]),
             *_who(each),
             format_seconds(each["seconds"]),
             f"{each['how']} ({each['exit']})",
@@ -45,7 +45,7 @@ def format_history(text: str) -> str:
         for each in json.loads(text)
     ]
     heads = ("SINCE", "PID", "USER", "FROM", "DOOR", "FOR", "END", "REPOSITORIES")
-    return _table((*heads, "REQUESTS", "IN", "OUT", "CPU", "MEMORY"), rows)
+    return table((*heads, "REQUESTS", "IN", "OUT", "CPU", "MEMORY"), rows)
 
 
 def _who(each: dict[str, Any]) -> tuple[str, str, str, str]:
@@ -57,7 +57,8 @@ def _amounts(each: dict[str, Any]) -> tuple[str, str, str]:
     return str(each["requests"]), *sizes
 
 
-def _local(text: str) -> str:
+def local_time(text: str) -> str:
+    """A moment as the service tells it, by the clock of this place."""
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
@@ -71,7 +72,8 @@ def format_bytes(number: float) -> str:
     return f"{number:.1f} TiB"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """*rows* below *heads*, each column as wide as it has to be."""
     widths = [max(map(len, column)) for column in zip(heads, *rows)]
     return "".join(
         "  ".join(

@@ -48,6 +48,10 @@ class Settings:
     warm_preload: tuple[str, ...]
     warm_network: bool
     stream_order: str
+    stream_cache: str | None
+    stream_cache_size: int
+    stream_cache_occurrences: int
+    max_streams_at_once: int
     warm_interval: float
     warm_report_interval: float
     history: int
@@ -111,6 +115,7 @@ class Settings:
             "warm_report_interval": self.warm_report_interval,
             "warm_network": self.warm_network,
             "stream_order": self.stream_order,
+            "stream_directory": "",  # none, unless a service has prepared it
             "sandbox": self.sandbox,
             "sandbox_paths": self.sandbox_paths,
         }

@@ -19,7 +19,7 @@ MAX_REQUEST = 4096
 #: The verbs that only root and the service's own user may use.
 OWNER_VERBS = (
     *("reopen", "drain", "resume", "access", "upgrade"),
-    *("connections", "history", "end", "metrics"),
+    *("connections", "history", "end", "metrics", "streams"),
 )
 VERBS = ("hello", "spawn", "status", "reload", "shutdown", *OWNER_VERBS)
 
@@ -50,6 +50,9 @@ _find_verb = re.compile(
     "|".join(each for each in VERBS if each not in OWNER_VERBS).encode()
 )
 _before_values = re.compile(rb"[^='\"\\]*")
+
+#: Beside those verbs that `_checked` names: what one word may follow.
+_WITH_A_WORD = (("shutdown", "now"), ("streams", "drop"))
 
 
 class RequestError(Exception):
@@ -195,7 +198,7 @@ def _checked(request: Request) -> Request:
     elif verb == "history" and len(words) == 1:
         if not _number.fullmatch(words[0]):
             raise _bad("history takes a number")
-    elif words and verb != "drain" and (verb, *words) != ("shutdown", "now"):
+    elif words and verb != "drain" and (verb, *words) not in _WITH_A_WORD:
         raise _bad(f"{verb} does not take {shlex.quote(words[0][:40])}")
     return request
 

@@ -13,7 +13,7 @@ ARROWS = {
     "serving": ("shared",),
     "sandbox": ("shared", "settings"),
     "warm": ("shared", "serving"),
-    "streams": ("serving",),
+    "streams": ("shared", "serving", "warm"),
     "zygote": ("shared", "settings", "serving", "sandbox", "warm", "streams"),
     "conch": ("shared", "client"),
     "ssh": ("shared", "settings", "client", "conch"),
@@ -30,11 +30,15 @@ SHARED = (
     *("access", "accessfile", "accesssyntax"),
     *("addresses", "channel", "codestamp", "descriptors", "drained", "errors"),
     *("filestamp", "filesystem", "handover", "location", "loginrules", "logs"),
-    *("mapping", "outbox", "paths", "report", "reportconnections"),
-    *("root", "scoreboard", "sshstate", "succession", "system", "systemd", "wire"),
+    *("mapping", "outbox", "paths", "report", "reportconnections", "reportstreams"),
+    *("root", "scoreboard", "sshstate", "streamdirectory", "succession", "system"),
+    *("systemd", "wire"),
 )
 #: What Breezy is asked about itself: its configuration, plug-ins, log and program.
-SETTINGS = ("advice", "brzlog", "options", "plugins", "program", "settings")
+SETTINGS = (
+    *("advice", "brzlog", "options", "optionvalues", "plugins", "program"),
+    "settings",
+)
 
 #: In each folder a module imports only those before it.
 ORDERED = {
@@ -49,20 +53,32 @@ ORDERED = {
         *("doors", "drain", "peers"),
         *("stdio", "socketreply", "socketdoor", "generation", "accesswatch"),
         *("zygotes", "warmset", "warmstore", "warmer", "activation"),
-        *("connection", "usages", "records", "accounts", "admission", "demand"),
+        *("connection", "usages", "records", "accounts", "turns", "admission"),
+        *("streamfiles", "streamstore", "streams", "demand"),
         *("missed", "pool", "ending", "stuck", "shutdown", "takeover"),
         *("agent", "upgrades", "applying", "workerreports", "following"),
         *("reloads", "accountverbs", "verbs", "housekeeping"),
         *("status", "server", "start"),
     ),
     "serving": (
-        *("patience", "memorylimit", "intake", "permits", "links", "containment"),
+        *(
+            "patience",
+            "outlet",
+            "memorylimit",
+            "intake",
+            "permits",
+            "links",
+            "containment",
+        ),
         "answers",
         *("medium", "noting", "adaptation", "smartserver", "knowncode"),
     ),
     "sandbox": ("landlock", "sandbox", "confine"),
     "warm": ("revisiongraph", "memory", "wrapping", "loader"),
-    "streams": ("places", "cutting", "blocks", "pages", "source", "wrapping"),
+    "streams": (
+        *("places", "cutting", "blocks", "pages", "source"),
+        *("asking", "key", "keptfile", "progress", "kept", "wrapping"),
+    ),
     "zygote": ("reset", "worker", "rehearsal", "zygote"),
     "conch": ("fifos", "pipes", "refusing", "asking", "transport"),
     "ssh": (
@@ -79,7 +95,15 @@ ORDERED = {
         *("findings", "programs", "modes", "unitfiles", "place", "publickeys"),
         *("editing", "stores", "sshdsettings", "users", "templates"),
         *("checkconfiguration", "checkdirectories", "checkaccess", "checkprograms"),
-        *("checkunits", "checksshd", "checkssh", "checkdoors", "check", "asaccount"),
+        *(
+            "checkunits",
+            "checkstreams",
+            "checksshd",
+            "checkssh",
+            "checkdoors",
+            "check",
+            "asaccount",
+        ),
     ),
 }
 

@@ -7,6 +7,7 @@ import json
 from breezy.tests import TestCase
 
 from ..lpserve.report import format_seconds, format_status
+from ..lpserve.reportstreams import format_streams
 
 STATUS = {
     "pid": 17,
@@ -112,6 +113,56 @@ class TestReport(TestCase):
         ):
             found = {**STATUS["sandbox"], **changed}
             self.assertShows(f"\nsandbox            {text}\n", sandbox=found)
+
+    def test_streams(self):
+        found = {
+            "off": "",
+            "fault": "",
+            "kept": 2,
+            "bytes": 3 << 20,
+            "limit": 1 << 30,
+            "making": 1,
+            "waiting": 0,
+            "hits": 9,
+            "misses": 4,
+            "followed": 3,
+            "bytes_served": 5 << 20,
+        }
+        counts = "9 kept, 3 followed, 4 made, 1 being made, 0 waiting"
+        lines = "kept streams       2, 3.0 MiB of 1024.0 MiB{}\n"
+        lines += f"streams            {counts}; 5.0 MiB of kept ones\n"
+        self.assertShows(lines.format(""), streams=found)
+        faulty = {**found, "fault": "/srv: No such file"}
+        self.assertShows(lines.format("; /srv: No such file"), streams=faulty)
+        off = {**found, "off": "no reason"}
+        self.assertShows("kept streams       none: no reason\nwarm", streams=off)
+
+    def test_table_of_streams(self):
+        who = {"pid": 7, "user": "alice", "seconds": 61.5}
+        made = {**who, "key": "a" * 64, "keep": False, "followers": 0}
+        then = "2026-01-01T00:00:00.000Z"
+        text = format_streams(
+            json.dumps(
+                {
+                    "making": [made, {**made, "keep": True, "followers": 2}],
+                    "waiting": [{**who, "key": "b" * 64}],
+                    "kept": [
+                        {"key": "c" * 64, "bytes": 9, "last_used": then, "uses": 3}
+                    ],
+                }
+            )
+        )
+        [_, *rows] = text.splitlines()
+        self.assertEqual(
+            [
+                "aaaaaaaaaaaa made 7 alice 1 min 1 s",
+                "aaaaaaaaaaaa made, to be kept, 2 follow 7 alice 1 min 1 s",
+                "bbbbbbbbbbbb waiting 7 alice 1 min 1 s",
+            ],
+            [" ".join(row.split()) for row in rows[:3]],
+        )
+        self.assertEqual(["cccccccccccc", "kept", "9", "B"], rows[3].split()[:4])
+        self.assertEqual("3", rows[3].split()[-1])
 
     def test_warnings(self):
         table = format_status(json.dumps({**STATUS, "warnings": ["so", "and so"]}))

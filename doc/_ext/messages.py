@@ -20,6 +20,7 @@ _NO_MESSAGES = (
     "options.py",
     "report.py",
     "reportconnections.py",
+    "reportstreams.py",
     "exporter/collector.py",
     "exporter/families.py",
     "exporter/ofservice.py",
@@ -75,6 +76,7 @@ _OTHERS = {
     "{fault}; serving this connection without it",
     # Answers to commands that did what they were told.
     "… connections are told to end",
+    "… kept streams (…) are removed",
     "upgraded to …",
     # To a load balancer.
     "down#no zygote",

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import sys
@@ -48,6 +49,7 @@ VERBS = {
     "connections": _Verb(options=("json", "watch")),
     "history": _Verb((0, 1), ("json",)),
     "end": _Verb((1, 1), ("now",)),
+    "streams": _Verb(options=("json", "drop")),
     "health": _Verb(),
     "reload": _Verb(),
     "reopen": _Verb(),
@@ -72,6 +74,9 @@ class cmd_lp_serve_control(ClientCommand):
       --json for programs.
     :end PID|USER: end the connection of a worker, or all of a user, after the
       request that is being served, or lpserve.hangup_timeout; --now: at once.
+    :streams: the streams of revisions that are kept, those that are made now and
+      those that wait for that; --json for programs. --drop: remove all that are
+      kept.
     :health: does a worker answer a greeting within a second?
     :reload: read configuration, plug-ins and code afresh.
     :upgrade: have a new process serve, with the code that is installed now;
@@ -96,6 +101,7 @@ class cmd_lp_serve_control(ClientCommand):
         runtime_dir_option,
         Option("json", help="Print the answer as JSON."),
         Option("check", type=str, argname="FILE", help="Check a file of rules."),
+        Option("drop", help="Remove all kept streams."),
         Option("now", help="Do not let running connections finish."),
         Option("watch", help="Print the connections every 2 seconds, until ^C."),
     ]
@@ -154,6 +160,20 @@ class cmd_lp_serve_control(ClientCommand):
         if count == "0":
             raise self._service.error(1, f"no connection of {words[0]}")
         self.outf.write(f"{count} connections are told to end\n")
+
+    def _do_streams(self, words: list[str], options: dict[str, Any]) -> None:
+        from ..reportconnections import format_bytes
+        from ..reportstreams import format_streams
+
+        if options.get("drop"):
+            count, size = map(int, self._service.ask(["streams", "drop"], 150.0))
+            what = f"{count} kept streams ({format_bytes(size)}) are removed"
+            told = {"dropped": count, "bytes": size}
+            text = json.dumps(told) if options.get("json") else what
+            self.outf.write(f"{text}\n")
+            return
+        [text] = self._service.ask(["streams"])
+        self.outf.write(text + "\n" if options.get("json") else format_streams(text))
 
     def _do_health(self, words: list[str], options: dict[str, Any]) -> None:
         from ..client.health import health_fault

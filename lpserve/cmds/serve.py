@@ -15,7 +15,7 @@ from ... import __version__
 from .. import system
 from ..errors import LpserveError
 from ..location import LPSERVE_USER
-from ..options import seconds
+from ..optionvalues import seconds
 from ..program import brz_words
 from ..settings import Settings, read_settings
 from .base import LpserveCommand, runtime_dir_option

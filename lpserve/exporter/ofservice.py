@@ -91,6 +91,21 @@ _COUNTS: tuple[tuple[str, str, str, str, Sequence[str]], ...] = (
         "result",
         OUTCOMES,
     ),
+    (
+        "lpserve_streams",
+        "Streams of revisions that clients got: from those that are kept (kept), read "
+        "along while another worker made it (followed), or made for them (made).",
+        "streams",
+        "how",
+        ("kept", "followed", "made"),
+    ),
+    (
+        "lpserve_stream_bytes",
+        "Bytes of these streams, of those that were not made for the client.",
+        "stream_bytes",
+        "how",
+        ("kept", "followed"),
+    ),
 )
 
 _HISTOGRAMS = (
@@ -220,6 +235,7 @@ def _of_status(status: dict[str, Any]) -> Iterator[Metric]:
     waiting = {"place": workers.get("queued"), "worker": workers.get("waiting")}
     name = "lpserve_waiting_connections"
     yield from by_label(GaugeMetricFamily, name, text, "wants", waiting, tuple(waiting))
+    yield from _of_streams(part(status, "streams"))
     warm, warnings = status.get("warm"), status.get("warnings")
     if isinstance(warm, list):
         warm = sum(isinstance(x, dict) and x.get("state") == "warm" for x in warm)
@@ -248,6 +264,22 @@ def _of_status(status: dict[str, Any]) -> Iterator[Metric]:
         amount = number(value)
         if amount is not None:
             yield gauge(name, text, amount)
+
+
+def _of_streams(streams: dict[str, Any]) -> Iterator[Metric]:
+    for name, text, where in (
+        ("lpserve_kept_streams", "Streams that are kept.", "kept"),
+        ("lpserve_kept_streams_bytes", "Disk that kept streams take.", "bytes"),
+    ):
+        if (amount := number(streams.get(where))) is not None:
+            yield gauge(name, text, amount)
+    text = (
+        "Streams that are being made, or wait for that (lpserve.max_streams_at_once)."
+    )
+    states = ("making", "waiting")
+    yield from by_label(
+        GaugeMetricFamily, "lpserve_current_streams", text, "state", streams, states
+    )
 
 
 def _of_processes(found: Found) -> Iterator[Metric]:

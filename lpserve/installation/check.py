@@ -25,6 +25,7 @@ from .checkdoors import check_doors, is_served
 from .checkprograms import check_client, check_sandbox
 from .checkssh import check_ssh
 from .checksshd import check_sshd
+from .checkstreams import check_streams
 from .checkunits import check_units
 from .findings import Finding, sort
 from .place import Place
@@ -52,6 +53,7 @@ def _check(place: Place) -> Iterator[Finding]:
     yield from check_access(place, settings)
     yield from check_sandbox(place, settings)
     yield from check_runtime(place, settings)
+    yield from check_streams(place, settings)
     log = os.path.join(bedding.cache_dir(), "lpserve.log")
     yield from check_log(place, settings, log)
     yield from check_space(place, settings, tempfile.gettempdir())

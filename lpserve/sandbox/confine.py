@@ -126,6 +126,7 @@ class _Builder:
         self._allow_runtime()
         self._allow_log()
         self._allow_access()
+        self._allow_streams()
         for name in _DEVICES:
             self._allow(f"/dev/{name}", _FILE | Access.READ_FILE)
         if self._strict:
@@ -212,6 +213,13 @@ class _Builder:
         except OSError:
             return  # Breezy has reported it
         self._allow(path, _FILE | Access.READ_FILE, named=True)
+
+    def _allow_streams(self) -> None:
+        """To keep streams, where all users are served the same."""
+        path = self._settings.get("stream_directory")
+        if path and root.is_shared(self._directory):
+            rights = Access.MAKE_REG | Access.REMOVE_FILE | _FILE | Access.READ_FILE
+            self._allow(path, rights, named=True)
 
     def _allow_access(self) -> None:
         """To read access rules: an editor puts another file in the place of theirs."""

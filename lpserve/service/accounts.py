@@ -143,7 +143,8 @@ class Accounts:
         self._cpu += cpu
         who = (pid, connection.user, connection.address, connection.door)
         times = (time.time(), seconds, first)
-        record = Record(*who, how, end, *times, snapshot, cpu, memory)
+        streams = connection.streams
+        record = Record(*who, how, end, *times, snapshot, cpu, memory, streams)
         self._unwritten.append(record)
         at_once = self.access_log.path is not None or self.forward is not None
         if at_once or len(self._unwritten) >= AT_ONCE:

@@ -16,6 +16,7 @@ from .ending import Ending
 from .peers import describe_peer
 from .pool import Pool
 from .reloads import Reloads
+from .streams import Streams
 from .upgrades import Upgrades
 from .zygotes import Zygotes
 
@@ -42,6 +43,7 @@ class AccountVerbs:
         totals: Mapping[str, int],
         refused: Mapping[str, int],
         upgrades: Upgrades,
+        streams: Streams,
     ):
         self._accounts = accounts
         self._ending = ending
@@ -51,11 +53,13 @@ class AccountVerbs:
         self._totals = totals
         self._refused = refused
         self._upgrades = upgrades
+        self._streams = streams
         self.by_verb: dict[str, Answer] = {
             "connections": self._tell_connections,
             "history": self._tell_history,
             "end": self._end,
             "metrics": self._tell_metrics,
+            "streams": self._tell_streams,
         }
 
     def _tell_connections(self, request: Request, reply: Reply) -> None:
@@ -92,6 +96,7 @@ class AccountVerbs:
                 os.getpid(), zygote.pid if zygote else None, list(self._pool.busy)
             ),
             "reloads": {"done": self._reloads.done, "failed": self._reloads.failed},
+            **self._streams.metrics(),
             "requests": self._totals.get("requests", 0),
             "faults": self._totals.get("faults", 0),
             "refused": dict(self._refused),
@@ -99,6 +104,31 @@ class AccountVerbs:
             "generation": zygote.number if zygote else None,
         }
         _answer(reply, json.dumps(found))
+
+    def _tell_streams(self, request: Request, reply: Reply) -> None:
+        if request.words:
+            asked_by = describe_peer(reply)
+
+            def dropped(count: int, size: int) -> None:
+                log.info(
+                    "%d streams dropped (%d bytes), asked for by %s",
+                    *(count, size, asked_by),
+                )
+                reply.send(encode_answer("ok", count, size))
+                reply.close()
+
+            self._streams.store.drop_all(dropped)
+            return
+        found = self._streams.describe()
+
+        def tell(answers: list[str]) -> None:
+            for each in answers:
+                other = json.loads(each)
+                for name in ("making", "waiting"):
+                    found[name].extend(other[name])
+            _answer(reply, json.dumps(found, ensure_ascii=False))
+
+        self._upgrades.ask(["streams"], tell)
 
 
 def _answer(reply: Reply, word: object) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..wire import BUSY, DRAINING, FAILED
 from .connection import Connection, Observer
 from .loop import Loop
+from .turns import count_down, next_in_line
 
 #: What users read: they can do nothing about it but wait.
 FULL = "the server is full, try again later"
@@ -136,8 +137,8 @@ class Admission(Observer):
     def count_out(self, user: str, address: str) -> None:
         """It has ended."""
         self._open -= 1
-        _count_down(self._users, user)
-        _count_down(self._addresses, address)
+        count_down(self._users, user)
+        count_down(self._addresses, address)
         if self._queue and not self._admitting:
             # Later: whoever has ended the connection is in the middle of it.
             self._admitting = True
@@ -200,27 +201,13 @@ class Admission(Observer):
 
     def _admit(self) -> None:
         """Give free places to those who wait for one."""
-        while firsts := list(self._firsts()):
-            connection = min(firsts, key=self._turn)
+        while (connection := self._next()) is not None:
             self._leave_queue(connection)
             self._let_in(connection)
 
-    def _firsts(self) -> Iterator[Connection]:
-        """The first connection of each user that may have a worker now."""
+    def _next(self) -> Connection | None:
         if not self._queue or 0 < self.limits.workers <= self._open:
-            return
-        seen = set()
-        for connection in self._queue:
-            if connection.user not in seen and self._fault(connection) is None:
-                seen.add(connection.user)
-                yield connection
-
-    def _turn(self, connection: Connection) -> tuple[int, float]:
-        return self._users[connection.user], connection.started
-
-
-def _count_down(counts: Counter[str], name: str) -> None:
-    """One less of *name*, which is forgotten at 0."""
-    counts[name] -= 1
-    if not counts[name]:
-        del counts[name]
+            return None
+        return next_in_line(
+            self._queue, self._users, lambda each: self._fault(each) is None
+        )

@@ -14,6 +14,7 @@ from .agent import Agent
 from .door import Doors
 from .drain import NOTICE, Drain
 from .pool import Pool
+from .streams import Streams
 from .warmer import Warmer
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def apply(
     doors: Doors,
     agent: Agent,
     drain: Drain,
+    streams: Streams,
 ) -> None:
     """Apply the others."""
     admission.use(Limits.of(settings))
@@ -48,6 +50,7 @@ def apply(
     pool.resize(settings.spare_workers, settings.max_spare_workers)
     agent.listen(settings.agent_address)
     drain.notice = NOTICE if settings.agent_address else 0.0
+    streams.use(settings)
     try:
         doors.admit()
     except OSError as error:

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .. import channel
 from ..wire import encode_error
@@ -92,6 +92,24 @@ class Observer(Protocol):
         """One that was admitted has ended, or was refused in the end."""
 
 
+class Streamed(NamedTuple):
+    """How a connection has got its streams.
+
+    :ivar made, kept, followed: how many were made for it, were kept from before, and
+        were read along while another worker made them.
+    :ivar size: bytes of those that were kept from before.
+    """
+
+    made: int = 0
+    kept: int = 0
+    followed: int = 0
+    size: int = 0
+
+
+#: Of a connection that has got none.
+_NONE = Streamed()
+
+
 @dataclass(eq=False)
 class Connection:
     """One connection: the request and its progress.
@@ -106,6 +124,7 @@ class Connection:
         waits for one.
     :ivar evicted: whether an administrator has told it to end.
     :ivar handed_over: when a worker got it, in seconds of `time.monotonic`; or None.
+    :ivar streams: how it has got its streams.
     """
 
     user: str
@@ -120,10 +139,27 @@ class Connection:
     observer: Observer | None = None
     evicted: bool = False
     handed_over: float | None = None
+    streams: Streamed = _NONE
 
     def __post_init__(self) -> None:
         self.address = client_address(self.env)
         self.door = self.reply.door
+
+    def count_stream(
+        self,
+        made: bool = False,
+        kept: bool = False,
+        followed: bool = False,
+        size: int = 0,
+    ) -> None:
+        """It has got a stream; see `Streamed`."""
+        old = self.streams
+        self.streams = Streamed(
+            old.made + made,
+            old.kept + kept,
+            old.followed + followed,
+            old.size + (size if kept else 0),
+        )
 
     def refuse(self, code: str, text: str) -> None:
         """Answer with an error; the connection gets no worker."""

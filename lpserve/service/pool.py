@@ -32,7 +32,7 @@ class Pool:
         that it asked; raises OSError if there is no zygote now.
     :param ended: called with a connection, its worker and how that ended.
     :param log: called with a line.
-    :param used: called with each ``used`` message of a worker.
+    :param heard: called with a worker and each message that is not for the pool.
     :param gone: called with the serial number of each worker that has ended.
     :param handed_over: called with each connection that was handed to a worker.
     """
@@ -55,7 +55,7 @@ class Pool:
         request_fork: Callable[[list[int], list[socket.socket], bool], int],
         ended: Callable[[Connection, Worker, ExitStatus], None],
         log: Callable[[str], None],
-        used: Callable[[dict[str, Any]], None] = lambda message: None,
+        heard: Callable[[Worker, dict[str, Any]], None] = lambda worker, message: None,
         gone: Callable[[int], None] = lambda serial: None,
         handed_over: Callable[[Connection], None] = lambda connection: None,
     ):
@@ -72,7 +72,7 @@ class Pool:
         self._request_fork = request_fork
         self._ended = ended
         self._log = log
-        self._used = used
+        self._heard = heard
         self._gone = gone
         self._handed_over = handed_over
         self._serial = 0
@@ -367,8 +367,8 @@ class Pool:
             worker.connection.client_gone = True
         elif message["kind"] == "imported":
             self._missed.report(message.get("names"))
-        elif message["kind"] in ("used", "pretences"):
-            self._used(message)
+        else:
+            self._heard(worker, message)
 
     def _leave_busy(self, pid: int) -> None:
         worker = self.busy.pop(pid, None)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from .. import scoreboard
 from .children import ExitStatus
+from .connection import Streamed
 from .moments import time_of_day
 
 #: `json.dumps` would make another one for each line.
@@ -25,6 +26,7 @@ class Record(NamedTuple):
     :ivar snapshot: what the worker has written; see `scoreboard.take_snapshot`.
     :ivar cpu: seconds of its worker.
     :ivar memory: the most bytes of its worker, or None.
+    :ivar streams: how it has got its streams.
     """
 
     pid: int | None
@@ -39,10 +41,12 @@ class Record(NamedTuple):
     snapshot: bytes
     cpu: float
     memory: int | None
+    streams: Streamed
 
     def line(self) -> str:
         """As ``history`` answers it; ``doc/protocol.txt`` lists the fields."""
         entry = scoreboard.decode(self.snapshot)
+        made, kept, followed, size = self.streams
         return _encoder.encode(
             {
                 "since": time_of_day(self.until - self.seconds),
@@ -62,5 +66,7 @@ class Record(NamedTuple):
                 "bytes_out": entry.bytes_out,
                 "cpu": round(self.cpu, 3),
                 "peak_memory": self.memory,
+                "streams": {"made": made, "kept": kept, "followed": followed},
+                "bytes_kept": size,
             }
         )

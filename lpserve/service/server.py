@@ -52,6 +52,7 @@ from .shortage import Shortages
 from .shutdown import Shutdown
 from .socketdoor import SocketDoor
 from .status import Status
+from .streams import Streams
 from .stuck import kill_orphans
 from .upgrades import Origin, Upgrades
 from .verbs import Verbs
@@ -109,20 +110,18 @@ class Service:
         )
         self._doors = Doors(fifo, socket_door)
         self._pool = Pool(
-            self._loop,
-            self._children,
-            directory,
-            self._request_fork,
+            *(self._loop, self._children, directory, self._request_fork),
             lambda *of: self._reports.ended(*of),
             log.warning,
-            lambda message: self._reports.handle_message(message),
+            lambda *of: self._reports.handle_message(*of),
             self._board.release,
             self._accounts.handed_over,
         )
+        self._streams = Streams(self._loop, lambda: not self.handed_over)
+        wanted = self._streams.for_worker
         self._zygotes = Zygotes(
-            self._loop,
-            self._children,
-            lambda: launch.using(self.settings.for_worker(), self._board.descriptor),
+            *(self._loop, self._children),
+            lambda: launch.using(wanted(self.settings), self._board.descriptor),
             *(self, lambda: not self.stopping or self._pool.waiting),
             careful=origin.takeover is not None,
         )
@@ -139,22 +138,19 @@ class Service:
         refused: Counter[str] = Counter()
         self._admission = Admission(self._loop, self._start_connection, refused)
         self._drain = Drain(self._loop, directory.path, self._admission.drained)
-        chores = (self._drain.read, self._warmer.save, log_file.roll_over)
+        chores = [self._drain.read, self._warmer.save, log_file.roll_over]
+        chores += [self._access.check, self._streams.store.check]
         self._house = Housekeeping(
             *(directory, self._doors, self._children, self._pool, self._zygotes),
             self._loop.call,
             lambda: self.settings,
-            (*chores, self._access.check),
+            chores,
         )
         self._reports = WorkerReports(
-            self._accounts, self._access, self._warmer, self._totals
+            *(self._accounts, self._access, self._warmer, self._streams, self._totals)
         )
         self._ending = Shutdown(
-            self._loop,
-            self._children,
-            self._doors,
-            self._pool,
-            self._admission,
+            *(self._loop, self._children, self._doors, self._pool, self._admission),
             self._zygotes,
             self._begin_to_stop,
             lambda: self.settings.shutdown_timeout,
@@ -168,6 +164,7 @@ class Service:
             *(self._reloads.end_upgrade, self._totals),
         )
         self._reports.upgrades = self._upgrades
+        self._upgrades.streams = self._streams
         self._verbs = Verbs(
             *(self, self._admission, self._drain, self._access),
             *(origin.version, self._totals, refused),
@@ -175,13 +172,13 @@ class Service:
         ending = Ending(self._loop, self._children, self._pool, self._admission)
         self._verbs.others = AccountVerbs(
             *(self._accounts, ending, self._pool, self._zygotes, self._reloads),
-            *(self._totals, refused, self._upgrades),
+            *(self._totals, refused, self._upgrades, self._streams),
         ).by_verb
         self._status = Status(
             *(origin.version, directory.path, self._doors, self._pool),
             *(self._admission, self._drain, self._zygotes, self._warmer),
             *(self._house, self._access, self._totals, refused),
-            *(self._accounts.access_log, self._upgrades),
+            *(self._accounts.access_log, self._upgrades, self._streams),
         )
         self._fault: LpserveError | None = None
 
@@ -214,6 +211,7 @@ class Service:
             self._doors.close()
             self._upgrades.close()
             self._agent.close()
+            self._streams.store.close()
             self._systemd.close()
             self._loop.close()
             self._accounts.close()
@@ -341,8 +339,9 @@ class Service:
             self._pool.retire_before(new.number)
         self._access.use(self.settings.for_worker(), new)
         if not self.stopping:
-            parts = self._admission, self._accounts, self._pool, self._doors
-            apply(self.settings, *parts, self._agent, self._drain)
+            admitting = self._admission, self._accounts
+            parts = self._pool, self._doors, self._agent, self._drain, self._streams
+            apply(self.settings, *admitting, *parts)
         if not self._open and not self.stopping:
             self._open_doors()
         self._reloads.end(self._zygotes)

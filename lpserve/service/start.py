@@ -37,6 +37,7 @@ log = logging.getLogger("lpserve")
 
 #: Variables of the environment that concern the service and not its workers.
 _OURS = (
+    "CACHE_DIRECTORY",
     "FDSTORE",
     "INVOCATION_ID",
     "JOURNAL_STREAM",

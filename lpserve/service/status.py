@@ -18,6 +18,7 @@ from .drain import Drain
 from .housekeeping import Housekeeping
 from .moments import moment
 from .pool import Pool
+from .streams import Streams
 from .upgrades import Upgrades
 from .warmer import Warmer
 from .zygotes import Zygotes
@@ -49,6 +50,7 @@ class Status:
         refused: Mapping[str, int],
         access_log: AccessLog,
         upgrades: Upgrades,
+        streams: Streams,
     ):
         self._started = time.monotonic()
         self._version = version
@@ -65,6 +67,7 @@ class Status:
         self._refused = refused
         self._access_log = access_log
         self._upgrades = upgrades
+        self._streams = streams
 
     def tell(self, state: str) -> dict[str, object]:
         """The answer, for JSON.
@@ -94,6 +97,7 @@ class Status:
             "descriptors": count_descriptors(),
             "access": self._access.status(),
             "access_log": self._access_log.status(),
+            "streams": self._streams.status(),
             "warnings": self._house.warnings + self._access.warnings,
             **self._warmer.status(),
         }

@@ -3,9 +3,9 @@
 """Takes over from a running service, and asks it about the connections it finishes.
 
 See `handover` and `succession`. Beside what these send, there are, from the old
-service: ``open`` (connections that go on there), ``history``, ``ended`` and ``used``
-(of such a connection). To it: ``adopt`` (with a connection to the socket, by which we
-ask as any client does).
+service: ``open`` (connections that go on there), ``history``, ``ended``, ``used``,
+``stream-made`` and ``stream-used`` (of such a connection). To it: ``adopt`` (with a
+connection to the socket, by which we ask as any client does).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class TakeoverObserver(Protocol):
         """It has ended."""
 
     def handle_message(self, message: dict[str, Any]) -> None:
-        """See `warmer.Warmer.handle_message`."""
+        """One of its workers has used a repository, or made or used a stream."""
 
 
 class Predecessor:
@@ -159,7 +159,7 @@ class Predecessor:
                 self._left.remove(who)
                 self._owner.connection_gone(*who)
             self._owner.enter(message["line"], message["how"], message["door"])
-        elif kind == "used":
+        elif kind in ("used", "stream-made", "stream-used"):
             self._owner.handle_message(message)
 
     def stays(self, user: str, address: str) -> None:

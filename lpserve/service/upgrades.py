@@ -34,6 +34,7 @@ from .pool import Pool
 from .records import Record
 from .shutdown import Shutdown
 from .socketdoor import SocketDoor
+from .streams import KINDS, Streams
 from .takeover import FORMAT, Predecessor, Takeover
 from .warmer import Warmer
 
@@ -76,7 +77,10 @@ class Upgrades:
     :param failed: called with why an upgrade has failed.
     :param totals: counts of how connections have ended.
     :ivar predecessors: services that finish their connections.
+    :ivar streams: hears of those that they have.
     """
+
+    streams: Streams
 
     def __init__(
         self,
@@ -321,7 +325,10 @@ class Upgrades:
 
     def handle_message(self, message: dict[str, Any]) -> None:
         """See `takeover.TakeoverObserver`."""
-        self._warmer.handle_message(message)
+        if message["kind"] in KINDS:
+            self.streams.told(message)
+        else:
+            self._warmer.handle_message(message)
 
     # -- questions about all connections ---------------------------------------
 

@@ -17,7 +17,7 @@ from breezy.bzr.smart import medium as _mod_medium
 
 from .. import scoreboard
 from ..errors import ClientError
-from . import intake
+from . import intake, outlet
 from .patience import HAS_POLL, Output, milliseconds
 
 
@@ -120,6 +120,8 @@ class PipeMedium(_mod_medium.SmartServerPipeStreamMedium):
     def _serve_one_request_unguarded(self, protocol: Any) -> None:
         if self.begin_request is not None:
             self.begin_request()
+        is_three = isinstance(protocol, intake.ProtocolThreeDecoder)
+        outlet.current.output = self._out if is_three else None
         try:
             intake.take_in(protocol, self, self.backing_transport.is_readonly)
         except EOFError:

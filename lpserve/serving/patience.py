@@ -9,6 +9,7 @@ timer interrupts writes that block, and checks whether the other end makes progr
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -35,6 +36,8 @@ BUFFER = 1 << 16
 #: The most bytes of one write to a socket, whose kernel buffers show as unread until
 #: they have been read completely.
 SOCKET_PIECE = 1 << 15
+#: The most bytes of a file that are written at once.
+FILE_PIECE = 1 << 20
 #: Seconds to wait for room at standard error.
 STDERR_PATIENCE = 5.0
 # The longest time-out of poll(2), in ms.
@@ -69,6 +72,10 @@ class Output:
         if self._patience:
             self._poller = select.poll()
             self._poller.register(descriptor, select.POLLOUT)
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
 
     def write(self, data: bytes) -> None:
         """Buffer *data*, or write it together with the buffer if that is full."""
@@ -107,6 +114,55 @@ class Output:
             self.error = error
             raise
 
+    def send_file(self, file: int, start: int, end: int) -> None:
+        """Write the buffer, and bytes of a file, which this process does not read.
+
+        :param file: a descriptor.
+        :param start, end: where the bytes are in the file.
+        :raises OSError: as sendfile(2); EIO if the file ends before *end*.
+        """
+        self.flush()
+        try:
+            with self._interrupted() if self._patience else contextlib.nullcontext():
+                while start < end:
+                    size = min(end - start, FILE_PIECE)
+                    count = os.sendfile(self._descriptor, file, start, size)
+                    if not count:
+                        raise OSError(errno.EIO, os.strerror(errno.EIO))
+                    self._count(count)
+                    start += count
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def send_some(self, file: int, start: int, end: int) -> int:
+        """Write bytes of a file as long as the client takes them at once.
+
+        The buffer is empty. The parameters are those of `send_file`.
+
+        :returns: where the bytes begin that are left.
+        :raises OSError: as write(2).
+        """
+        poller = select.poll()
+        poller.register(self._descriptor, select.POLLOUT)
+        try:
+            while start < end and poller.poll(0):
+                # What poll(2) calls writable takes PIPE_BUF bytes.
+                piece = os.pread(file, min(end - start, select.PIPE_BUF), start)
+                count = os.write(self._descriptor, piece)
+                self._count(count)
+                start += count
+        except BaseException as error:
+            self.error = error
+            raise
+        return start
+
+    def wait_closed(self, seconds: float) -> bool:
+        """Wait until the client closes its end, for so many seconds; whether it has."""
+        poller = select.poll()
+        poller.register(self._descriptor, 0)  # that it is closed is always reported
+        return bool(poller.poll(milliseconds(seconds)))
+
     def close(self) -> None:
         """Flush; the descriptor stays open."""
         if not self.closed:
@@ -116,14 +172,17 @@ class Output:
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         piece = SOCKET_PIECE if self._socket else len(data)
-        numbers = scoreboard.current.numbers
         while view:
             count = os.write(self._descriptor, view[:piece])
-            self._written += count
-            numbers[scoreboard.BYTES_OUT] += count
-            if not numbers[scoreboard.FIRST_BYTE]:
-                numbers[scoreboard.FIRST_BYTE] = time.monotonic_ns()
+            self._count(count)
             view = view[count:]
+
+    def _count(self, count: int) -> None:
+        self._written += count
+        numbers = scoreboard.current.numbers
+        numbers[scoreboard.BYTES_OUT] += count
+        if not numbers[scoreboard.FIRST_BYTE]:
+            numbers[scoreboard.FIRST_BYTE] = time.monotonic_ns()
 
     @contextlib.contextmanager
     def _interrupted(self) -> Iterator[None]:

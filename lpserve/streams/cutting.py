@@ -67,11 +67,11 @@ def _copied(record: bytes) -> list[tuple[int, int]]:
     if record[:1] == b"f":
         return []
     if record[:1] != b"d":
-        raise CannotCut("a record is neither a text nor a delta")
+        raise CannotCut
     size, taken = decode_base128_int(record[1:6])
     position = 1 + taken
     if position + size != len(record):
-        raise CannotCut("a record has another length than it says")
+        raise CannotCut
     wanted, taken = decode_base128_int(record[position : position + 5])
     position += taken
     ranges = []
@@ -96,5 +96,5 @@ def _copied(record: bytes) -> list[tuple[int, int]]:
         ranges.append((offset, length))
         made += length
     if position != end or made != wanted:
-        raise CannotCut("a delta makes another length than it says")
+        raise CannotCut
     return ranges

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""Has the requests for streams of revisions use `source.BlockSource`."""
+"""Answers requests for streams of revisions: with blocks, and from what is kept."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from breezy.bzr import (
@@ -11,12 +13,17 @@ from breezy.bzr import (
     groupcompress,
     groupcompress_repo,
     inventory,
+    pack,
     pack_repo,
     vf_repository,
 )
 from breezy.bzr.smart import repository as smart
 
-from ..serving import knowncode
+from ..root import is_shared
+from ..serving import knowncode, outlet
+from .asking import Inbox
+from .kept import KeptAnswer
+from .key import key_of
 from .source import BlockSource
 
 _GetStream = smart.SmartServerRepositoryGetStream
@@ -178,19 +185,92 @@ EXPECTED: tuple[knowncode.Expected, ...] = (
 )
 
 
-def install() -> None:
+#: How each stream begins: the first chunk of Breezy's encoder.
+_BEGINNING = pack.ContainerSerialiser().begin()
+
+
+class Keeping:
+    """How streams are kept in this process.
+
+    :ivar directory: where; "" means nowhere.
+    :ivar network: whether those of network file systems are, too.
+    :ivar inbox: what the service tells this worker.
+    """
+
+    directory = ""
+    network = False
+    inbox: Inbox | None = None
+
+
+keeping = Keeping()
+
+
+def install(settings: dict[str, Any]) -> None:
     """Wrap the functions; to be called once in a process.
 
+    :param settings: the result of `settings.Settings.for_worker`.
     :raises UnexpectedBreezy: if this Breezy differs; nothing is wrapped then.
     """
     knowncode.check(EXPECTED)
     knowncode.wrap(_WRAPPERS)
+    # Workers of one user are kept from what others may have written.
+    if settings["directory"] and is_shared(settings["directory"]):
+        keeping.directory = settings["stream_directory"]
+        keeping.network = settings["warm_network"]
 
 
 def _answer(original: Any, request: Any, body: bytes) -> Any:
     """``Repository.get_stream`` and ``Repository.get_stream_1.19``."""
-    request._repository._lpserve_to_client = True
-    return original(request, body)
+    repository = request._repository
+    repository._lpserve_to_client = True
+    response = original(request, body)
+    if (
+        keeping.directory
+        and outlet.current.output is not None
+        and getattr(repository, "_lpserve_blocks", False)
+        and response.body_stream is not None
+    ):
+        key = _key_of(request, body)
+        if key is not None:
+            response.body_stream = _kept(request, body, key, response.body_stream)
+    return response
+
+
+def _key_of(request: Any, body: bytes) -> str | None:
+    with contextlib.suppress(Exception):  # in doubt it is not kept
+        return key_of(request, request._repository, body, keeping.network)
+    return None
+
+
+def _is_still(request: Any, body: bytes, key: str) -> bool:
+    """Whether the repository, which *stream* has unlocked, is that of *key*."""
+    with request._repository.lock_read():
+        return _key_of(request, body) == key
+
+
+def _kept(request: Any, body: bytes, key: str, stream: Any) -> Iterator[Any]:
+    """The chunks of *stream*, as far as the encoder has to write them."""
+    begun = False
+
+    def make() -> Iterator[Any]:
+        nonlocal begun
+        begun = True
+        next(stream)  # _BEGINNING
+        return stream  # type: ignore[no-any-return]
+
+    output = outlet.current.output
+    assert output is not None
+    try:
+        yield _BEGINNING
+        output.flush()
+        answer = KeptAnswer(
+            *(keeping.directory, key, output, keeping.inbox, make),
+            lambda: _is_still(request, body, key),
+        )
+        yield from answer.chunks()
+    finally:
+        if not begun:
+            request._repository.unlock()  # else *stream* does
 
 
 def _source_of(original: Any, repository: Any, to_format: Any) -> Any:
@@ -201,6 +281,7 @@ def _source_of(original: Any, repository: Any, to_format: Any) -> Any:
         and getattr(repository, "_lpserve_to_client", False)
         and not repository._fallback_repositories
     ):
+        repository._lpserve_blocks = True
         return BlockSource(repository, to_format)
     return source
 

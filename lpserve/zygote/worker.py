@@ -13,7 +13,6 @@ import errno
 import functools
 import gc
 import os
-import select
 import signal
 import socket
 import sys
@@ -31,6 +30,8 @@ from ..paths import connection_fifos, remove_connection
 from ..sandbox import sandbox
 from ..serving import intake, medium, memorylimit, permits, smartserver
 from ..serving.patience import write_aside
+from ..streams.asking import Inbox
+from ..streams.wrapping import keeping
 from ..system import set_title
 from ..warm.memory import cache
 from ..wire import encode_answer
@@ -100,7 +101,8 @@ def main(
         return 0  # retired as a spare
     context.message = message
     scoreboard.current.begin()
-    medium.when_hung_up.append(functools.partial(_obey, end))
+    keeping.inbox = Inbox(end)
+    medium.when_hung_up.append(functools.partial(_obey, keeping.inbox))
     cache.connect(end, ready.settings["warm_report_interval"])
     at_fifos = "path" in message
     answers = _FifoAnswers(message) if at_fifos else _LinkAnswers(descriptors)
@@ -313,23 +315,17 @@ def _become(descriptor: int, number: int) -> None:
     os.close(descriptor)
 
 
-def _obey(end: socket.socket) -> None:
+def _obey(inbox: Inbox) -> None:
     """SIGHUP has come: an administrator may have told the service to end us.
 
     The user is told at once: what comes next may be SIGTERM, and is here if it was to
     be at once.
     """
-    poller = select.poll()
-    poller.register(end.fileno(), select.POLLIN)
-    while poller.poll(0):
-        message, _ = channel.receive(end)
-        if message is None:
-            return
-        if message["kind"] == "end":
-            with contextlib.suppress(OSError):
-                write_aside(ENDED_BY_ADMINISTRATOR, 0)
-            if message["now"]:
-                os.kill(os.getpid(), signal.SIGTERM)
+    while (message := inbox.find("end")) is not None:
+        with contextlib.suppress(OSError):
+            write_aside(ENDED_BY_ADMINISTRATOR, 0)
+        if message["now"]:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve(context: reset.Context, ready: ZygoteState) -> int:

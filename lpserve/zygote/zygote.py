@@ -148,7 +148,7 @@ class Zygote:
     def _stream_blocks(self) -> None:
         """Have workers send each block of a repository once."""
         try:
-            streams.install()
+            streams.install(self._start["settings"])
         except UnexpectedBreezy as error:
             self._warnings.append(f"clients get revisions in Breezy's order: {error}")
 

@@ -61,6 +61,17 @@ class TestVerbs(ControlTestCase):
         connection.close()
         self.assertEqual(["exit", "0"], connection.end())
 
+    def test_streams(self):
+        self.start_service()
+        heads = "STREAM  STATE  SIZE  LAST USED  USES  PID  USER  FOR\n"
+        self.assertSays(self.control("streams"), heads)
+        none = '{"kept": [], "making": [], "waiting": []}\n'
+        self.assertSays(self.control("streams", "--json"), none)
+        done = self.control("streams", "--drop")
+        self.assertSays(done, "0 kept streams (0 B) are removed\n")
+        done = self.control("streams", "--drop", "--json")
+        self.assertSays(done, '{"dropped": 0, "bytes": 0}\n')
+
     def test_reload(self):
         """It returns when what was read afresh is in force."""
         self.start_service()
@@ -101,6 +112,8 @@ class TestErrors(ControlTestCase):
             (["hello", "--json"], "--json goes with status"),
             (["status", "--now"], "--now goes with end, shutdown"),
             (["status", "--watch"], "--watch goes with connections"),
+            (["status", "--drop"], "--drop goes with streams"),
+            (["streams", "drop"], "streams takes no words, not 1"),
             (["reload", "twice"], "reload takes no words, not 1"),
         ):
             self.assertFails(self.control(*words), 3, error)

@@ -24,6 +24,7 @@ STATUS = {
     "warnings": ["one"],
     "warm": [{"path": "/srv/a", "state": "warm"}, {"path": "/srv/b", "state": "cold"}],
     "warm_set": {"bytes": 1000},
+    "streams": {"kept": 5, "bytes": 6000, "making": 2, "waiting": 1},
 }
 
 
@@ -51,6 +52,8 @@ class TestCollector(TestCase):
             "faults": 6,
             "refused": {"busy": 7},
             "generation": 1,
+            "streams": {"kept": 8, "followed": 0, "made": 3},
+            "stream_bytes": {"kept": 9000, "followed": 0},
         }
         self.ssh = [
             SshState("0.0.0.0:22", 1.0, connections={"logged_in": 2}, sessions=3),
@@ -80,6 +83,10 @@ class TestCollector(TestCase):
             ('lpserve_workers{state="spare"}', 2),
             ("lpserve_warm_repositories", 1),
             ("lpserve_warnings", 1),
+            ('lpserve_streams_total{how="kept"}', 8),
+            ('lpserve_stream_bytes_total{how="kept"}', 9000),
+            ("lpserve_kept_streams_bytes", 6000),
+            ('lpserve_current_streams{state="waiting"}', 1),
             ("lpserve_max_fds", 1024),
             ('lpserve_build_info{breezy_version="3.3\\"\\n",version="1.2"}', 1),
             ('lpserve_hand_over_seconds_bucket{le="+Inf"}', 0),

@@ -138,6 +138,22 @@ class TestBroken(BrokenCase):
         for each in found:
             self.assertContainsRe(each.what, "the disk of .* is full")
 
+    def test_streams(self):
+        top = self.installation.path("")
+        for name, path, what, remedy in (
+            ("served", "served", "is inside", "lpserve.stream_cache"),
+            ("open", "open", r"is open to others \(mode 0755\)", "chmod 0700"),
+            ("a file", "file", "is no directory", "rm .*install -d"),
+            ("nowhere", "file/a/b", "cannot make it in .*file", "install -d"),
+        ):
+            if name == "open":
+                os.mkdir(os.path.join(top, path), 0o755)
+            elif path.startswith("file"):
+                with open(os.path.join(top, "file"), "w"):
+                    pass
+            self.set("stream_cache", os.path.join(top, path))
+            self.assertFinds((f"no streams are kept: .*{what}", remedy))
+
     def test_sandbox(self):
         def missing():
             raise OSError(38, "Function not implemented")

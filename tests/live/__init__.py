@@ -18,6 +18,7 @@ MODULES = (
     "spawning",
     "ssh",
     "stopping",
+    "streams",
     "systemd",
     "upgrading",
     "warm",

@@ -22,6 +22,8 @@ MODULES = (
     "test_shortage",
     "test_socketdoor",
     "test_socketdoor_life",
+    "test_streams",
+    "test_streamstore",
     "test_stuck",
     "test_takeover",
     "test_usages",

@@ -6,6 +6,7 @@ from .. import loader_of
 
 MODULES = (
     "test_cutting",
+    "test_kept",
     "test_places",
     "test_source",
     "test_wrapping",
