@@ -40,8 +40,9 @@ from typing import Any
 #: Incremented when an older service cannot talk to a newer zygote any more.
 VERSION = 5
 
-# Below malloc's M_MMAP_THRESHOLD, so that a receive needs no mmap(2).
-_MAX_MESSAGE = (1 << 17) - 256
+#: The most bytes of a message: what is longer is lost. Below malloc's M_MMAP_THRESHOLD,
+#: so that a receive needs no mmap(2).
+MAX_MESSAGE = (1 << 17) - 256
 #: The outcome in ``used``: the worker found the repository in memory, found a copy
 #: that is out of date, or found none.
 HIT, STALE, COLD = OUTCOMES = ("hit", "stale", "cold")
@@ -92,7 +93,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize)
     try:
         data, attached, _, _ = channel.recvmsg(
-            _MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC
+            MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionError:
         return None, []

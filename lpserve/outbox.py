@@ -54,7 +54,9 @@ class Outbox:
         :param descriptors: they are closed once they have been sent.
         """
         self._unsent.append((kind, descriptors, fields))
-        if len(self._unsent) == 1:
+        if self._closed:
+            self._drop_first()
+        elif len(self._unsent) == 1:
             self._send_all()
 
     def _send_all(self) -> None:

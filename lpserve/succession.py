@@ -17,14 +17,24 @@ from .outbox import Loop, Outbox
 
 #: Seconds that a predecessor may take to hand over the document.
 DOCUMENT_TIMEOUT = 30.0
-#: Items of a list that one message has.
-AT_ONCE = 100
+#: The most bytes of a list in one message; the fields beside it are short. An item
+#: that is longer goes alone.
+MOST_BYTES = channel.MAX_MESSAGE // 2
 
 
 def in_parts(items: list[Any]) -> Iterator[list[Any]]:
-    """*items*, as many at a time as one message has."""
-    for start in range(0, len(items), AT_ONCE):
-        yield items[start : start + AT_ONCE]
+    """*items*, as many at a time as there is room for in one message."""
+    part: list[Any] = []
+    size = 0
+    for item in items:
+        length = len(json.dumps(item)) + 2
+        if part and size + length > MOST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += length
+    if part:
+        yield part
 
 
 def read_document(number: int) -> Any:
