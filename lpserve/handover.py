@@ -157,7 +157,12 @@ class Handover:
         self._outbox.send("go")
 
     def _overdue(self) -> None:
-        self._why = "it was not ready in time"
+        left = self.left
+        # What it has said may be unread, if this process was stopped itself.
+        self._read()
+        if self._over or self.serving or self.left != left:
+            return
+        self._why = self._why or "it was not ready in time"
         self.give_up()
 
     def give_up(self) -> None:

@@ -4,6 +4,7 @@
 
 import logging
 import os
+import select
 import signal
 import sys
 
@@ -16,6 +17,7 @@ from ...lpserve.ssh.gate import Gate
 from ...lpserve.ssh.listening import Listener
 from ...lpserve.ssh.upgrades import Origin, Upgrades
 from ...lpserve.systemd import Notifier
+from ..waiting import DEADLINE
 from .clockreactor import Reactor
 from .test_gate import arrival
 
@@ -31,6 +33,8 @@ if "failed" in sys.argv:
     sys.exit()
 while b'"go"' not in (found := end.recv(65536)) and found:
     pass
+if "late" in sys.argv:
+    end.send(b'{"kind": "serving"}')
 if "over" not in sys.argv:
     end.recv(65536)
 """
@@ -119,6 +123,16 @@ class TestUpgrades(TestCaseInTempDir):
         self.wait_told("successor_gone", True)
         self.assertIn(("handed_over",), self.front.told)
         self.assertFalse(made.pass_on(signal.SIGTERM))
+
+    def test_stopped_itself(self):
+        """It was stopped for so long that the time is over when it goes on."""
+        made = self.begin("ready", "late")
+        self.reactor.run_until(lambda: made.has_left)
+        # What it says is there, and unread.
+        select.select(list(self.reactor.readers), [], [], DEADLINE)
+        self.reactor.advance(handover.GO_TIMEOUT)
+        self.assertEqual(("handed_over",), self.front.told[-1])
+        self.wait_told("successor_gone", False)
 
     def test_no_program(self):
         self.overrideAttr(sys, "executable", "/missing")
