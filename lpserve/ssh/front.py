@@ -283,6 +283,9 @@ class Front:
 
     def go(self) -> None:
         """Serve: the socket is ours."""
+        if self._stopping:
+            # Not before it has heard that we serve.
+            self._reactor.callLater(0, self._upgrades.tell, "stop")
         self._accept()
 
     def leave(self) -> None:

@@ -64,6 +64,23 @@ class SshUpgradeCase(EndCase):
         self.finish(held)
         self.finish(self.start_talking())
 
+    def install(self):
+        """Have what is started use a copy of the plug-in; its path."""
+        place = os.path.join(self.test_dir, "installed")
+        wanted = shutil.ignore_patterns("__pycache__", "tests", "benchmarks", ".*")
+        shutil.copytree(PLUGIN, place, ignore=wanted)
+        self.plugins["lpserve"] = place
+        return os.path.join(place, "lpserve", "ssh")
+
+    def change(self, name, old, new):
+        """Change a module of that copy."""
+        path = os.path.join(self.place, name)
+        with open(path) as file:
+            text = file.read()
+        self.assertIn(old, text)
+        with open(path, "w") as file:
+            file.write(text.replace(old, new))
+
     def wait_gone(self, pid):
         """Wait until a front has ended."""
         wait_until(lambda: pid not in self.of_ssh(), f"{pid} has ended")
@@ -222,6 +239,20 @@ class TestStop(SshUpgradeCase):
         self.finish(held)
         self.assertEqual(0, self.server.wait())
 
+    def test_before(self):
+        """The new one is told to stop when it has only just come up."""
+        self.place = self.install()
+        self.begin()
+        told = 'self._first.tell("ready"'
+        self.change("upgrades.py", told, f"self._front.signalled(15); {told}")
+        # Without a session it is not waited for.
+        idle = self.log_in()
+        held = self.start_talking()
+        self.upgrade()
+        wait_until(lambda: not idle.is_active(), "the old one has stopped too")
+        self.finish(held)
+        self.assertEqual(0, self.server.wait())
+
 
 class TestStopOfProcesses(TestStop):
     """The same with several SSH processes."""
@@ -299,23 +330,6 @@ class TestState(SshUpgradeCase):
 
 class TestFailed(SshUpgradeCase):
     """The new code does not come up: the old goes on, and says why."""
-
-    def install(self):
-        """Have what is started use a copy of the plug-in; its path."""
-        place = os.path.join(self.test_dir, "installed")
-        wanted = shutil.ignore_patterns("__pycache__", "tests", "benchmarks", ".*")
-        shutil.copytree(PLUGIN, place, ignore=wanted)
-        self.plugins["lpserve"] = place
-        return os.path.join(place, "lpserve", "ssh")
-
-    def change(self, name, old, new):
-        """Change a module of that copy."""
-        path = os.path.join(self.place, name)
-        with open(path) as file:
-            text = file.read()
-        self.assertIn(old, text)
-        with open(path, "w") as file:
-            file.write(text.replace(old, new))
 
     def stop_server(self):
         """See `ConchTestCase`; here it has found something wrong."""
