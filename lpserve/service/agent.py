@@ -13,8 +13,8 @@ from .loop import Loop
 
 log = logging.getLogger("lpserve")
 
-#: Seconds until it is tried again to listen, or to accept: a process before an upgrade
-#: may listen there still, or descriptors may be short.
+#: Seconds until it is tried again to listen, or to accept: another process may listen
+#: there, or descriptors may be short.
 RETRY = 0.5
 #: Connections that are answered in one iteration of the loop.
 _AT_ONCE = 64
@@ -50,7 +50,7 @@ class Agent:
         self._answer = answer
         self._address: tuple[str, int] | None = None
         self._listener: socket.socket | None = None
-        self._trying = False
+        self._trying = self._paused = False
 
     def listen(self, address: tuple[str, int] | None) -> None:
         """Listen at *address* from now on: an IP address and a port."""
@@ -62,10 +62,14 @@ class Agent:
     def close(self) -> None:
         """Listen no more."""
         self._address, self.fault = None, ""
-        self.pause()
+        self._stop_listening()
 
     def pause(self) -> None:
         """Leave the address to another process, until `go_on`."""
+        self._paused = True
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
         if self._listener is not None:
             self._loop.forget(self._listener.fileno())
             self._listener.close()
@@ -73,11 +77,12 @@ class Agent:
 
     def go_on(self) -> None:
         """Listen again."""
+        self._paused = False
         self._try()
 
     def _try(self) -> None:
         self._trying = False
-        if self._address is None or self._listener is not None:
+        if self._address is None or self._listener is not None or self._paused:
             return
         host, port = self._address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -112,7 +117,7 @@ class Agent:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError:  # EMFILE: a listener that is open would wake us again
-                self.pause()
+                self._stop_listening()
                 self._try_later()
                 return
             with link, contextlib.suppress(OSError):

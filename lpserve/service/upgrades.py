@@ -127,6 +127,7 @@ class Upgrades:
             self._first = self.predecessors[0]
             # The older ones speak to the first until it has left the doors.
             self._first.listen()
+            agent.pause()
 
     @property
     def waits_for_doors(self) -> bool:
@@ -289,6 +290,7 @@ class Upgrades:
         self._gone = True
         for each in self.predecessors:
             each.listen()
+        self._agent.go_on()
         self._open_doors()
 
     def stay(self, pid: int, connections: list[list[str]]) -> None:

@@ -84,6 +84,8 @@ class TestAgent(TestCase):
         self.turn(lambda: not self.agent.fault)
         self.assertEqual(b"ready up 100%\n", self.ask())
         self.agent.pause()
+        self.agent.listen(None)
+        self.agent.listen(self.address)
         self.assertRaises(ConnectionRefusedError, self.ask)
         self.agent.go_on()
         self.assertEqual(b"ready up 100%\n", self.ask())

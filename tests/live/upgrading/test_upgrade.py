@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 
 from breezy.tests.scenarios import load_tests_apply_scenarios
 
 from ...harness import BY_DOOR, HELLO, PLUGIN, LiveTestCase, wait_until
+from ..ssh.test_haproxy import free_port
 from ..warm.warmcase import WarmCase
 
 load_tests = load_tests_apply_scenarios
@@ -120,6 +122,25 @@ class TestUpgrade(UpgradeCase):
 
     def status_of_stop(self):
         return self.status()["state"]
+
+
+class TestAgent(UpgradeCase):
+    """A load balancer asks the service that has the doors."""
+
+    door = "socket"
+
+    def test_agent(self):
+        port = free_port()
+        self.configure(agent_listen=f"127.0.0.1:{port}")
+        self.start_service()
+        held = self.open("alice")
+        for _ in range(2):
+            self.upgrade()
+            # At once: who finds nobody there may think that the host is down.
+            with socket.create_connection(("127.0.0.1", port)) as link:
+                self.assertEqual(b"ready up ", link.recv(100)[:9])
+        self.assertNotContainsRe(self.log_text(), "ERROR")
+        self.finish(held)
 
 
 class TestFailed(UpgradeCase):
