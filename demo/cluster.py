@@ -58,14 +58,15 @@ def carry_out(cluster: Cluster, words: list[str]) -> None:
         raise DemoError("not understood")
     (name,) = names
     host = cluster.hosts[name]
+    if verb not in ("drain", "resume", "upgrade", "kill", "start"):
+        raise DemoError("not understood")
+    runs = bool(host.processes())
+    if runs == (verb == "start"):
+        raise DemoError(f"host {name} {'runs' if runs else 'does not run'}")
     if verb == "upgrade":
         host.upgrade()
         say(f"  {name} is upgraded")
         return
-    if verb not in ("drain", "resume", "kill", "start"):
-        raise DemoError("not understood")
-    if verb == "start" and host.processes():
-        raise DemoError(f"host {name} runs")
     if verb == "kill":
         _, seconds = cluster.lose(name)
     elif verb == "start":

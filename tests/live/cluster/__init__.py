@@ -4,6 +4,6 @@
 
 from ... import loader_of
 
-MODULES = ("test_cluster",)
+MODULES = ("test_cluster", "test_typed")
 
 load_tests = loader_of(__name__, MODULES)
