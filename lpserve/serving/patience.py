@@ -122,6 +122,11 @@ class Output:
         :raises OSError: as sendfile(2); EIO if the file ends before *end*.
         """
         self.flush()
+        if end - start >= FILE_PIECE and not self._socket:
+            # Half of the processor time, of which most is for wake-ups. An account may
+            # have only so much of it.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, FILE_PIECE)
         try:
             with self._interrupted() if self._patience else contextlib.nullcontext():
                 while start < end:
