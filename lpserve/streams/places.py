@@ -9,7 +9,10 @@ itself, and keeps an object of several for each.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from breezy.transport import NoSuchFile
 
 #: A block: the index of its pack, and b"START LENGTH", its place in that pack.
 Block = tuple[Any, bytes]
@@ -27,14 +30,46 @@ def look_up(files: Any, keys: set[Any]) -> Places:
 
     :param files: a ``GroupCompressVersionedFiles`` of Breezy.
     """
-    places: Places = {}
-    get = places.get
     graph = files._index._graph_index
+    while True:
+        try:
+            return _look_up(files, keys)
+        except NoSuchFile as error:
+            if not graph._try_reload(error):
+                raise
+
+
+def _indices(files: Any) -> list[Any]:
+    """The indices of all packs, in an order that depends on their names alone.
+
+    Breezy's order depends on what was looked up before, and on what is in memory.
+    """
+    indices = files._index._graph_index._indices
+    return sorted(indices, key=lambda index: getattr(index, "_name", ""))
+
+
+def _look_up(files: Any, keys: set[Any]) -> Places:
+    places: Places = {}
     has_parents = files._index._parents
-    most = len(keys) * _PART >= graph.key_count()
-    for entry in graph.iter_all_entries() if most else graph.iter_entries(keys):
-        if most and entry[1] not in keys:
+    most = len(keys) * _PART >= files._index._graph_index.key_count()
+    left = set(keys)
+    for index in _indices(files):
+        if left:
+            found = index.iter_all_entries() if most else index.iter_entries(left)
+            _enter(places, found, left, has_parents)
+    return places
+
+
+def _enter(
+    places: Places, entries: Iterable[Any], left: set[Any], has_parents: bool
+) -> None:
+    """Add those of *entries* that are *left* to *places*."""
+    get = places.get
+    found = set()
+    for entry in entries:
+        if entry[1] not in left:
             continue
+        found.add(entry[1])
         # The value is b"START LENGTH RECORD_START RECORD_END".
         where, start, end = entry[2].rsplit(b" ", 2)
         block = (entry[0], where)
@@ -43,7 +78,7 @@ def look_up(files: Any, keys: set[Any]) -> Places:
             records = places[block] = []
         parents = entry[3][0] if has_parents else None
         records.append((int(start), int(end), entry[1], parents))
-    return places
+    left -= found
 
 
 def count(places: Places) -> int:
@@ -60,9 +95,7 @@ def in_order(files: Any, places: Places) -> list[Block]:
     """The blocks of *places* as they lie in the packs; sorts their records, too."""
     for records in places.values():
         records.sort()  # no two have the same key: parents are not compared
-    numbers = {
-        index: number for number, index in enumerate(files._index._graph_index._indices)
-    }
+    numbers = {index: number for number, index in enumerate(_indices(files))}
     return sorted(
         places, key=lambda block: (numbers.get(block[0], -1), *extent_of(block))
     )

@@ -43,7 +43,7 @@ class TestLookUp(StreamCase):
         with self.repository.lock_read():
             files = self.repository.texts
             order = in_order(files, look_up(files, set(files.keys())))
-            packs = files._index._graph_index._indices
+            packs = sorted(files._index._graph_index._indices, key=lambda i: i._name)
             found = [
                 (packs.index(index), int(where.split()[0])) for index, where in order
             ]

@@ -49,6 +49,23 @@ class TestWhole(SourceCase):
             self.commit(f1=noise("more", number))
         self.check_same(EverythingResult(self.repository))
 
+    def test_same_bytes(self):
+        """Whatever was looked up before, and wherever a key lies twice."""
+        self.make_history(4)
+        made = [self.commit(f1=noise("more", number)) for number in range(4)]
+        self.assertEqual(5, len(self.repository._pack_collection.names()))
+        search = EverythingResult(self.repository)
+        found = {self.bytes_of(self.ours(), search)}
+        for revision_id in made:
+            self.repository = Repository.open("tree")
+            with self.repository.lock_read():
+                self.repository.get_parent_map([revision_id])
+                self.repository.texts.get_parent_map(
+                    [key for key in self.repository.texts.keys() if revision_id in key]
+                )
+                found.add(self.bytes_of(self.ours(), search))
+        self.assertEqual(1, len(found))
+
     def test_merges_and_renames(self):
         self.make_history(3)
         other = self.tree.controldir.sprout("other").open_workingtree()
