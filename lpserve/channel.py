@@ -83,17 +83,21 @@ def send(
     channel.sendmsg([data], attached, socket.MSG_NOSIGNAL | flags)
 
 
-def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+def receive(
+    channel: socket.socket, flags: int = 0
+) -> tuple[dict[str, Any] | None, list[int]]:
     """Receive a message and its descriptors; None and [] if the other end is closed.
 
-    :raises BlockingIOError: if *channel* does not block and no message has arrived.
+    :param flags: of recv(2).
+    :raises BlockingIOError: if *channel* does not block, or *flags* say so, and no
+        message has arrived.
     :raises ValueError: if the packet is not a message; its descriptors are closed.
     """
     descriptors = array.array("i")
     space = socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize)
     try:
         data, attached, _, _ = channel.recvmsg(
-            MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC
+            MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC | flags
         )
     except ConnectionError:
         return None, []

@@ -39,10 +39,14 @@ class Inbox:
 
     def find(self, kind: str) -> _Message | None:
         """The first message of this *kind* that has arrived and was not found yet."""
-        poller = select.poll()
-        poller.register(self.link.fileno(), select.POLLIN)
-        while not self.closed and poller.poll(0):
-            message, descriptors = channel.receive(self.link)
+        while not self.closed:
+            try:
+                # A signal handler may have taken what had arrived: do not wait for it.
+                message, descriptors = channel.receive(
+                    self.link, flags=socket.MSG_DONTWAIT
+                )
+            except BlockingIOError:
+                break
             for descriptor in descriptors:
                 os.close(descriptor)
             if message is None:
