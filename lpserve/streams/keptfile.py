@@ -79,8 +79,10 @@ class KeptFile(_File):
         header = self.read(0, HEADER)
         if header[: len(_TITLE)] != _TITLE or len(header) < HEADER:
             return None
-        size = int(header[len(_TITLE) :])
-        return HEADER + size if size else None
+        end = HEADER + int(header[len(_TITLE) :])
+        # The header may be half-written just now; and the file may have been cut.
+        whole = end > HEADER and os.fstat(self.descriptor).st_size == end
+        return end if whole else None
 
     def whole_frames(self, start: int) -> int:
         """Where the last whole frame ends of those that begin at *start*."""
