@@ -13,7 +13,9 @@ part that another process has made goes on with what it makes itself.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,8 +62,8 @@ class KeptAnswer:
         self._sent = HEADER
         #: The file of another maker that this was sent from, if any was.
         self._before: KeptFile | None = None
-        #: How many bytes are kept of what was made.
-        self._size = 0
+        #: Whether the service knows that this worker makes nothing any more.
+        self._told = False
 
     def chunks(self) -> Iterator[Any]:
         """Write the answer; yields what is left to the encoder."""
@@ -97,7 +99,7 @@ class KeptAnswer:
             else:
                 answer = self._service.wait_for_turn(self._output.fileno())
                 if self._sent == HEADER and self._send_kept():
-                    self._service.made(0)  # gives the turn to the next
+                    self._tell_made(0)  # gives the turn to the next
                     return
         try:
             file = self._new_file(answer["room"]) if answer else None
@@ -107,7 +109,12 @@ class KeptAnswer:
                 with contextlib.closing(file):
                     yield from self._make_file(file, answer["keep"])
         finally:
-            self._service.made(self._size)
+            self._tell_made(0)
+
+    def _tell_made(self, size: int) -> None:
+        if not self._told:
+            self._told = True
+            self._service.made(size)
 
     # -- behind another maker ----------------------------------------------------
 
@@ -137,7 +144,8 @@ class KeptAnswer:
             if end:
                 self._service.used(end - HEADER, "followed")
                 return True
-            self._output.wait_closed(pause)
+            if self._output.wait_closed(pause):
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             pause = min(2 * pause, _LATE)
 
     # -- making it -----------------------------------------------------------------
@@ -155,10 +163,12 @@ class KeptAnswer:
 
         The client is sent what it takes at once, so that a slow one does not hold up
         those who read behind us. If there is no room for a chunk, it and what comes
-        after it are left to the encoder.
+        after it are left to the encoder, as is an error. Both come after whole frames.
         """
         chunks, rest = self._make(), None
         gone: BaseException | None = None
+        failed: Exception | None = None
+        size = 0
         try:
             for chunk in chunks:
                 try:
@@ -170,14 +180,20 @@ class KeptAnswer:
                 if gone is not None and not (keep or file.has_readers):
                     break
             else:
-                self._size = self._complete(file, keep)
+                size = self._complete(file, keep)
+        except Exception as error:
+            failed = error
         finally:
             file.abandon()
+        if rest is None:
+            self._tell_made(size)  # the client may read for long
         if gone is not None:
             raise gone
         if self._sent < file.end:
             self._output.send_file(file.descriptor, self._sent, file.end)
             self._sent = file.end
+        if failed is not None:
+            raise failed
         if rest is not None:
             yield from self._rest(rest, file.end)
 

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import threading
 
-from ...lpserve.streams import asking, kept, progress
+from ...lpserve import channel
+from ...lpserve.streams import asking, kept, keptfile, progress
 from ...lpserve.streams.keptfile import HEADER, KeptFile, NewFile
 from .keptcase import (
     CHUNKS,
@@ -81,6 +82,11 @@ class TestMade(KeptCase):
             self.assertEqual(wire(CHUNKS), self.get(to_make())[0])
             self.assertEqual(wire(CHUNKS), self.get(None)[0])
             os.unlink(f"streams/{KEY}")
+        self.get(to_make())
+        os.truncate(f"streams/{KEY}", 5000)
+        self.assertEqual(wire(CHUNKS), self.get(to_make())[0])
+        self.assertEqual(wire(CHUNKS), self.get()[0])
+        os.unlink(f"streams/{KEY}")
         os.symlink("/etc/passwd", f"streams/{KEY}")
         self.assertEqual(wire(CHUNKS), self.get(to_make(keep=False))[0])
 
@@ -96,6 +102,26 @@ class TestMade(KeptCase):
         self.assertEqual(wire(CHUNKS[:2]), client.end())
         self.assertEqual([WANTED, made(0)], service.end())
         self.assertEqual([], self.files())
+
+    def test_error_and_slow_client(self):
+        """The encoder tells of an error after a whole frame."""
+
+        def broken():
+            yield from CHUNKS
+            raise KeyError("lost")
+
+        client, service = Client(reading=False), Service(to_make())
+        thread = threading.Thread(
+            target=self.assertRaises,
+            args=(KeyError, self.answer, client, service, broken),
+        )
+        thread.start()
+        while service.heard.qsize() < 2:
+            self.assertTrue(thread.is_alive())
+        client.read()
+        thread.join(DEADLINE)
+        self.assertEqual(wire(CHUNKS), client.end())
+        self.assertEqual([WANTED, made(0)], service.end())
 
     def test_failed_response(self):
         failed = object()
@@ -151,6 +177,9 @@ class TestClient(KeptCase):
         thread.start()
         self.assertTrue(there.wait(DEADLINE))
         self.assertEqual(wire(CHUNKS), self.get()[0])
+        # It takes none of the places of those who make streams, either.
+        for message in (WANTED, made(SIZE)):
+            self.assertEqual(message[0], service.heard.get(timeout=DEADLINE)["kind"])
         client.read()
         thread.join(DEADLINE)
         self.assertEqual(wire(CHUNKS), client.end())
@@ -217,6 +246,17 @@ class TestFollowed(KeptCase):
         self.assertEqual(wire(CHUNKS), client.end())
         used = ("stream-used", {"size": SIZE, "how": "followed"})
         self.assertEqual([WANTED, used], service.end())
+
+    def test_gone(self):
+        """A client that has gone is not waited for, as its maker is."""
+        self.begin(0)
+        client, service = Client(reading=False), Service(to_follow())
+        client.hang_up()
+        self.assertRaises(
+            BrokenPipeError, self.answer, client, service, lambda: iter(["not made"])
+        )
+        client.end()
+        self.assertEqual([WANTED], service.end())
 
     def test_maker_ends(self):
         """After each chunk, and in the middle of one; who follows makes the rest."""
@@ -294,6 +334,31 @@ class TestFollowed(KeptCase):
         file.close()
 
 
+class TestInbox(KeptCase):
+    def test_taken_meanwhile(self):
+        """A signal handler takes what a program is about to receive."""
+        service = Service()
+        receive = channel.receive
+
+        def interrupted(link, flags=0):
+            self.overrideAttr(channel, "receive", receive)
+            self.assertEqual("follow", service.inbox.find("stream")["do"])
+            return receive(link, flags)
+
+        service.say(to_follow())
+        self.overrideAttr(channel, "receive", interrupted)
+        found = []
+        thread = threading.Thread(
+            target=lambda: found.append(service.inbox.find("stream")), daemon=True
+        )
+        thread.start()
+        thread.join(DEADLINE / 10)
+        service.say(to_make())  # has it end in any case
+        thread.join(DEADLINE)
+        self.assertEqual([None], found)
+        service.end()
+
+
 class TestFile(KeptCase):
     def test_sizes(self):
         file = NewFile("streams", KEY, HEADER + 20)
@@ -305,6 +370,8 @@ class TestFile(KeptCase):
         self.assertEqual(HEADER + 20, reader.whole_frames(HEADER))
         self.assertIs(None, reader.end)
         self.assertFalse(reader.is_abandoned)
+        file._write(keptfile._header(2), 0)  # half of what is written next
+        self.assertIs(None, reader.end)
         self.assertEqual(20, file.complete())
         self.assertEqual(HEADER + 20, reader.end)
         self.assertRaises(OSError, NewFile, "streams", KEY, 100)
