@@ -22,6 +22,9 @@ from ..warm.memory import local_path
 
 #: To be changed whenever other bytes are sent for the same revisions.
 _EDITION = b"1"
+#: Another one each time that the host starts. Kept streams are written without waiting
+#: for the disk: when the power fails, a file may have its name and its size, and zeros.
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 #: The files of a pack: where they are, and how their names end.
 _PARTS = (("packs", ".pack"),) + tuple(
     ("indices", ending) for ending in (".rix", ".iix", ".tix", ".cix", ".six")
@@ -39,9 +42,15 @@ def key_of(request: Any, repository: Any, body: bytes, network: bool) -> str | N
     content = _content_of(repository, network)
     if content is None:
         return None
+    try:
+        with open(_BOOT_ID, "rb") as file:
+            boot = file.read()
+    except OSError:
+        return None
     made = hashlib.sha256()
     for part in (
         _EDITION,
+        boot,
         breezy.__version__.encode(),
         sys.version.encode(),
         zlib.ZLIB_RUNTIME_VERSION.encode(),

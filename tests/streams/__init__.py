@@ -7,7 +7,9 @@ from .. import loader_of
 MODULES = (
     "test_cutting",
     "test_kept",
+    "test_key",
     "test_places",
+    "test_progress",
     "test_source",
     "test_wrapping",
 )
