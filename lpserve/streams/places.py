@@ -65,11 +65,10 @@ def _enter(
 ) -> None:
     """Add those of *entries* that are *left* to *places*."""
     get = places.get
-    found = set()
     for entry in entries:
         if entry[1] not in left:
             continue
-        found.add(entry[1])
+        left.remove(entry[1])  # Breezy's index has made a set of its own
         # The value is b"START LENGTH RECORD_START RECORD_END".
         where, start, end = entry[2].rsplit(b" ", 2)
         block = (entry[0], where)
@@ -78,7 +77,6 @@ def _enter(
             records = places[block] = []
         parents = entry[3][0] if has_parents else None
         records.append((int(start), int(end), entry[1], parents))
-    left -= found
 
 
 def count(places: Places) -> int:

@@ -25,7 +25,6 @@ class TestProgress(TestCase):
                     found.add(watched.stands_still())
             finally:
                 process.kill()
-        self.assertTrue(watched.stands_still())
         return found
 
     def test_busy(self):

@@ -60,9 +60,9 @@ class TestWhole(SourceCase):
             self.repository = Repository.open("tree")
             with self.repository.lock_read():
                 self.repository.get_parent_map([revision_id])
-                self.repository.texts.get_parent_map(
-                    [key for key in self.repository.texts.keys() if revision_id in key]
-                )
+                texts = self.repository.texts
+                keys = [key for key in texts.keys() if revision_id in key]  # noqa: SIM118
+                texts.get_parent_map(keys)
                 found.add(self.bytes_of(self.ours(), search))
         self.assertEqual(1, len(found))
 
