@@ -12,11 +12,13 @@ from breezy.bzr import (
     chk_map,
     groupcompress,
     groupcompress_repo,
+    index,
     inventory,
     pack,
     pack_repo,
     vf_repository,
 )
+from breezy.bzr.smart import protocol
 from breezy.bzr.smart import repository as smart
 
 from ..root import is_shared
@@ -34,6 +36,7 @@ _Manager = groupcompress._LazyGroupContentManager
 _Block = groupcompress.GroupCompressBlock
 _Files = groupcompress.GroupCompressVersionedFiles
 _Access = pack_repo._DirectPackAccess
+_Encoder = protocol._ProtocolThreeEncoder
 
 #: The functions that are wrapped (see `_WRAPPERS`), replaced or relied on.
 EXPECTED: tuple[knowncode.Expected, ...] = (
@@ -182,6 +185,20 @@ EXPECTED: tuple[knowncode.Expected, ...] = (
         ),
     ),
     (_Access, "reload_or_raise", ("a5462f58d9a7e962",)),
+    (index.CombinedGraphIndex, "_try_reload", ("fdef8d1148efd759",)),
+    # What is kept is what these write, and follows what they have flushed.
+    (
+        protocol.ProtocolThreeResponder,
+        "send_response",
+        (
+            "94ba4e3550ba9a25",
+            "a96b74ef9475baf0",
+        ),
+    ),
+    (protocol, "_iter_with_errors", ("836aae4f002eaca7",)),
+    (_Encoder, "_write_func", ("fe995cc15ea7669a",)),
+    (_Encoder, "flush", ("0aa8850ee8a14dc3",)),
+    (_Encoder, "_write_prefixed_body", ("2c6574b068829d80",)),
 )
 
 
