@@ -38,6 +38,9 @@ BUFFER = 1 << 16
 SOCKET_PIECE = 1 << 15
 #: The most bytes of a file that are written at once.
 FILE_PIECE = 1 << 20
+#: The size of a pipe that files are written to. An account may have 64 MiB of pipes
+#: (pipe(7), pipe-user-pages-soft); whatever pipes it makes then have 8 KiB.
+FILE_PIPE = 1 << 18
 #: Seconds to wait for room at standard error.
 STDERR_PATIENCE = 5.0
 # The longest time-out of poll(2), in ms.
@@ -123,10 +126,9 @@ class Output:
         """
         self.flush()
         if end - start >= FILE_PIECE and not self._socket:
-            # Half of the processor time, of which most is for wake-ups. An account may
-            # have only so much of it.
+            # Most of the processor time is for wake-ups.
             with contextlib.suppress(OSError):
-                fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, FILE_PIECE)
+                fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, FILE_PIPE)
         try:
             with self._interrupted() if self._patience else contextlib.nullcontext():
                 while start < end:

@@ -2,6 +2,7 @@
 
 """Answers from kept streams, whatever makers, followers and clients do."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -357,6 +358,17 @@ class TestInbox(KeptCase):
         thread.join(DEADLINE)
         self.assertEqual([None], found)
         service.end()
+
+
+class TestPipe(KeptCase):
+    def test_size(self):
+        """An account may have 64 MiB of pipes, and many clients."""
+        self.get(to_make(), chunks=[b"x" * (1 << 21)])
+        client = Client()
+        self.answer(client, None, lambda: iter(["not made"]))
+        size = fcntl.fcntl(client.output.fileno(), fcntl.F_GETPIPE_SZ)
+        self.assertEqual((1 << 21) + 5, len(client.end()))
+        self.assertGreaterEqual(1 << 18, size)
 
 
 class TestFile(KeptCase):
