@@ -208,7 +208,9 @@ class Streams:
 
         :param alone: not as a file.
         """
-        wish.room = 0 if alone else self.store.room(len(self._making) + 1)
+        if not alone:
+            promised = sum(each.room for each in self._making.values())
+            wish.room = self.store.room(len(self._making) + 1, promised)
         seen = self._seen.get(wish.key, 0) >= self._occurrences
         wish.keep = seen and wish.room > 0 and self._rules()
         self._making[wish.worker] = wish

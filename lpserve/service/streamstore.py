@@ -136,14 +136,16 @@ class StreamStore:
 
     # -- what workers tell -------------------------------------------------------
 
-    def room(self, sharing: int = 1) -> int:
+    def room(self, sharing: int = 1, promised: int = 0) -> int:
         """How many bytes a new stream may have.
 
         :param sharing: how many are made at once, of which nobody knows the size.
+        :param promised: how many bytes the others of them may have.
         """
         if not self.path:
             return 0
-        return max(0, min(self.limit, self._free() // max(1, sharing)))
+        free = self._free() - promised
+        return max(0, min(self.limit, free // max(1, sharing)))
 
     def made(self, key: str) -> None:
         """A worker says that it has made a stream under its name."""

@@ -230,6 +230,18 @@ class TestStreams(StreamsTestCase):
         self.streams.ended(one)
         self.assertEqual(0, self.streams.status()["making"])
 
+    def test_rooms(self):
+        """All that are made at once have no more than what is free."""
+        free = 1 << 20
+        self.overrideAttr(self.streams.store, "_free", lambda: free)
+        rooms = [
+            self.ask(self.worker(number), f"{number:064x}")["room"]
+            for number in range(1, 5)
+        ]
+        self.assertGreaterEqual(free, sum(rooms))
+        self.overrideAttr(self.streams.store, "_free", lambda: 10 * free)
+        self.assertLess(0, self.ask(self.worker(9), THREE)["room"])
+
     def test_room(self):
         """Without it there is no file, and nothing to follow."""
         self.apply(stream_cache_size=0)
