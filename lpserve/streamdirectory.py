@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import stat
 from collections.abc import Mapping
 
@@ -12,6 +14,10 @@ from .root import shared_part
 
 #: The value of ``lpserve.stream_cache`` with which there is none.
 OFF = "off"
+#: The name of a kept stream, or of one that is being made.
+NAME = re.compile(r"[0-9a-f]{64}(\.[0-9]+\.tmp)?")
+#: At how many entries of the directory is looked.
+_LOOK_AT = 1000
 
 
 def find(configured: str | None, environ: Mapping[str, str] | None = None) -> str:
@@ -46,7 +52,9 @@ def place_fault(path: str, directory: str | None) -> str:
 
 
 def fault(path: str) -> str:
-    """What is wrong with *path*, which is there; "" if only we can write to it.
+    """What is wrong with *path*, which is there; "" if only we use it, and for this.
+
+    Workers may create and remove files there: a home would not do.
 
     :raises OSError: if it cannot be looked at.
     """
@@ -60,4 +68,8 @@ def fault(path: str) -> str:
     if found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
         return f"{path} is open to others (mode {mode:04o})"
+    with os.scandir(path) as entries:
+        for entry in itertools.islice(entries, _LOOK_AT):
+            if not NAME.fullmatch(entry.name):
+                return f"{path} has other files, such as {entry.name!r}"
     return ""
