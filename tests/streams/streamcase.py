@@ -61,20 +61,6 @@ class StreamCase(TestCaseWithTransport):
             stream = source.get_stream(search)
             return b"".join(smart._stream_to_byte_stream(stream, repository._format))
 
-    def arrived(self, stream):
-        """What a client makes of *stream*, as kind -> key -> (parents, text)."""
-        found = {}
-        _, kinds = smart._byte_stream_to_stream(iter([stream]))
-        for kind, records in kinds:
-            for record in records:
-                of_kind = found.setdefault(kind, {})
-                self.assertNotIn(record.key, of_kind)
-                parents = record.parents
-                if parents is not None:
-                    parents = tuple(map(tuple, parents))
-                of_kind[tuple(record.key)] = (parents, record.get_bytes_as("fulltext"))
-        return found
-
 
 def contents_of(stream):
     """The contents of all blocks in *stream*, one after another."""

@@ -11,6 +11,7 @@ from breezy.repository import Repository
 
 from ...lpserve.streams import blocks
 from ...lpserve.streams.source import BlockSource
+from ..arriving import arrived
 from .streamcase import StreamCase, contents_of, noise
 
 
@@ -24,8 +25,8 @@ class SourceCase(StreamCase):
     def check_same(self, search):
         """Check that what arrives is what Breezy sends; the bytes of our stream."""
         stream = self.bytes_of(self.ours(), search)
-        expected = self.arrived(self.bytes_of(self.breezys(), search))
-        self.assertEqual(expected, self.arrived(stream))
+        expected = arrived(self.bytes_of(self.breezys(), search))
+        self.assertEqual(expected, arrived(stream))
         return stream
 
 
@@ -109,7 +110,7 @@ class TestSome(SourceCase):
         self.repository.pack()
         for wanted in (made[:1], made[:2], made[1:2], made[1:3], made[3:]):
             stream = self.check_same(self.search(wanted))
-            texts = self.arrived(stream)["texts"].values()
+            texts = arrived(stream)["texts"].values()
             wanted_texts = b"".join(text for _, text in texts)
             content = b"".join(contents_of(stream))
             for number in (0, 1, 2, "g", "h", "secret", "other secret"):
@@ -149,7 +150,7 @@ class TestRepacked(SourceCase):
         self.make_history(4)
         self.commit(f1=noise("x"))
         self.overrideAttr(blocks, "_AT_ONCE", 1)
-        expected = self.arrived(
+        expected = arrived(
             self.bytes_of(self.breezys(), EverythingResult(self.repository))
         )
         for moment in range(5):
@@ -164,7 +165,7 @@ class TestRepacked(SourceCase):
                     found.append((kind, list(records)))
                 self.assertLess(moment, len(found))
                 wire = self.bytes_of_records(found)
-            self.assertEqual(expected, self.arrived(wire))
+            self.assertEqual(expected, arrived(wire))
 
     def pack_elsewhere(self):
         other = Repository.open("tree")

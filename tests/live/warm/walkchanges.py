@@ -44,12 +44,15 @@ ACTIONS = (
 
 
 class Changes(WarmCase):
-    """Changes the branches `NAMES`, at random.
+    """Changes branches at random.
 
+    :cvar names: of the branches.
     :ivar random: decides.
     :ivar ids: revisions that are, or were, in some of the branches.
     :ivar damaged: by the name of a branch that was damaged how to repair it.
     """
+
+    names = NAMES
 
     def setUp(self):
         super().setUp()
@@ -65,8 +68,9 @@ class Changes(WarmCase):
     def note(self, tip):
         self.ids = [*self.ids[-20:], tip]
 
-    def add(self, name):
-        self.note(commit(self.branch(name), self.random.randint(1, 3)))
+    def add(self, name, count=0):
+        count = count or self.random.randint(1, 3)
+        self.note(commit(self.branch(name), count))
 
     def add_ghost(self, name):
         """A merge of a revision that is not there."""
@@ -76,12 +80,12 @@ class Changes(WarmCase):
 
     def merge(self, name):
         """What the other branch has, as a push would bring it."""
-        branch, other = self.branch(name), self.branch(self.random.choice(NAMES))
+        branch, other = self.branch(name), self.branch(self.random.choice(self.names))
         branch.fetch(other)
         self.note(commit(branch, 1, (other.last_revision(),)))
 
     def pull(self, name):
-        other = self.branch(self.random.choice(NAMES))
+        other = self.branch(self.random.choice(self.names))
         self.branch(name).pull(other, overwrite=True)
 
     def push(self, name):
