@@ -7,7 +7,8 @@
 # make soak    the long tests: 100,000 lines of rubbish, kills among 1,000 connections,
 #              a million inputs for the client in C (and libFuzzer, where clang has it),
 #              10,000 changes of repositories, warm and cold compared, with one service
-#              and with three, 10,000 connections counted, 10 upgrades and downgrades of
+#              and with three, 10,000 times clones while their makers are killed, a long
+#              history cloned, 10,000 connections counted, 10 upgrades and downgrades of
 #              each kind, ten minutes of three hosts behind HAProxy, each drained, upgraded
 #              and killed
 # make bench   the figures, in build/bench/report.html; BENCH=--quick for a look, or
@@ -87,9 +88,11 @@ soak: $(VENV)/ready
 	LPSERVE_FUZZ_LINES=100000 LPSERVE_CHAOS_CONNECTIONS=1000 \
 	LPSERVE_AGREEMENT_CONNECTIONS=10000 LPSERVE_CLUSTER_SECONDS=600 \
 	LPSERVE_UPGRADES=10 \
+	LPSERVE_STREAM_STEPS=10000 LPSERVE_STREAM_HISTORY=breezy \
 	LPSERVE_WARM_STEPS=10000 LPSERVE_FUZZ_INPUTS=1000000 LPSERVE_FUZZ_SECONDS=300 \
 	$(SELFTEST) live.faults.test_fuzz live.client.test_native_fuzz live.faults.test_chaos \
 	live.warm.test_walk live.accounts.test_agreement \
+	live.streams.test_walk live.streams.test_clones \
 	live.upgrading.test_load live.upgrading.test_kinds live.upgrading.test_ssh \
 	live.cluster </dev/null
 

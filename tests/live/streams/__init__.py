@@ -4,6 +4,6 @@
 
 from ... import loader_of
 
-MODULES = ("test_keeping", "test_walk")
+MODULES = ("test_clones", "test_keeping", "test_walk")
 
 load_tests = loader_of(__name__, MODULES)

@@ -49,21 +49,26 @@ class Client(threading.Thread):
     :ivar answer: the bytes of the stream, or the words of an error; None: neither has
         arrived whole.
     :ivar failure: why not.
+    :ivar others_killed: whether a worker was killed that it may have followed.
+    :ivar patience: how many seconds it stalls, unless *others* is set.
     """
 
     def __init__(self, case, question, user, others):
         super().__init__(daemon=True)
+        self.patience = STILL
         self.question = question
         self.answer = self.failure = None
         self.disturbed = ""
+        self.others_killed = False
         self._others = others
         self._asker, self._made = case.warm_client(user)
         self.pid = self._made.pid
 
     def behave(self, how, after):
-        """Hang up or stall after so many bytes."""
+        """Hang up, stall, or "leave", which is both, after so many bytes."""
         self.disturbed = how
-        act = {"hang up": self._hang_up, "stall": self._stall}[how]
+        acts = {"hang up": self._hang_up, "stall": self._stall, "leave": self._leave}
+        act = acts[how]
         medium = self._asker._medium
         medium._readable_pipe = Reader(medium._readable_pipe, after, act)
 
@@ -71,7 +76,11 @@ class Client(threading.Thread):
         raise HungUp
 
     def _stall(self):
-        self._others.wait(STILL)
+        self._others.wait(self.patience)
+
+    def _leave(self):
+        self._stall()
+        self._hang_up()
 
     def run(self):
         """Ask; hang up."""
