@@ -125,9 +125,13 @@ class KeptAnswer:
         except (OSError, ValueError):
             # It has got its name a moment ago, or does not exist yet.
             return self._sent == HEADER and self._send_kept()
-        if self._before is not None:
-            self._before.close()
-        self._before = file
+        try:
+            return self._read_behind(file, pid)
+        finally:
+            if file is not self._before:
+                file.close()
+
+    def _read_behind(self, file: KeptFile, pid: int) -> bool:
         progress = Progress(pid)
         pause = _SOON
         while True:
@@ -135,6 +139,11 @@ class KeptAnswer:
             end = file.end
             ready = end or file.whole_frames(self._sent)
             if ready > self._sent:
+                if file is not self._before:
+                    # It has all that was sent; before, it had not.
+                    if self._before is not None:
+                        self._before.close()
+                    self._before = file
                 self._output.send_file(file.descriptor, self._sent, ready)
                 self._sent = ready
                 progress = Progress(pid)

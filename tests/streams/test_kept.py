@@ -282,6 +282,25 @@ class TestFollowed(KeptCase):
                         self.assertEqual(wire(CHUNKS), self.get()[0])
                         os.unlink(f"streams/{name}")
 
+    def test_second_maker_ends_sooner(self):
+        """Of two makers that end, the second had made less than was sent."""
+        first = self.begin(2)
+        with subprocess.Popen(["true"]) as other:
+            pass
+        second = NewFile("streams", "0" * 64, 1 << 30)
+        os.rename(second._path, f"streams/{KEY}.{other.pid}.tmp")
+        second.close()
+        client, service, thread = self.follow(
+            to_follow(other.pid), to_make(), chunks=CHUNKS
+        )
+        while not first.has_readers:
+            self.assertTrue(thread.is_alive())
+        os.unlink(first._path)
+        first.close()
+        thread.join(DEADLINE)
+        self.assertEqual(wire(CHUNKS), client.end())
+        service.end()
+
     def test_maker_stands_still(self):
         self.overrideAttr(progress, "_STILL", 0.05)
         with subprocess.Popen(["sleep", "600"]) as stopped:

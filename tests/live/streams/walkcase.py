@@ -278,6 +278,8 @@ class StreamWalkCase(StreamChanges):
         if victim is None:
             return
         with contextlib.suppress(ProcessLookupError):
+            for each in clients:
+                each.others_killed = True
             if mischief == "stop":
                 os.kill(victim.pid, signal.SIGSTOP)
                 end = time.monotonic() + STILL
@@ -288,8 +290,6 @@ class StreamWalkCase(StreamChanges):
                 os.kill(victim.pid, signal.SIGCONT)
             else:
                 victim.disturbed = mischief
-                for each in clients:
-                    each.others_killed = True
                 time.sleep(self.random.random() / 50)
                 os.kill(victim.pid, signal.SIGKILL)
             self.mischief[mischief] += 1

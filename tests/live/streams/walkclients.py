@@ -49,7 +49,7 @@ class Client(threading.Thread):
     :ivar answer: the bytes of the stream, or the words of an error; None: neither has
         arrived whole.
     :ivar failure: why not.
-    :ivar others_killed: whether a worker was killed that it may have followed.
+    :ivar others_killed: whether another worker was killed, or stopped for a while.
     :ivar patience: how many seconds it stalls, unless *others* is set.
     """
 
