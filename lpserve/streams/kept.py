@@ -101,6 +101,9 @@ class KeptAnswer:
                 if self._sent == HEADER and self._send_kept():
                     self._tell_made(0)  # gives the turn to the next
                     return
+                if answer is None and self._output.wait_closed(0):
+                    self._tell_made(0)
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         try:
             file = self._new_file(answer["room"]) if answer else None
             if file is None:

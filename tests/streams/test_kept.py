@@ -206,6 +206,25 @@ class TestClient(KeptCase):
         service.end()
         return len(count)
 
+    def test_gone_in_line(self):
+        """Whoever hangs up waits no more, and nothing is made for it."""
+        client, service = Client(reading=False), Service({"do": "wait"})
+        original = kept.Service.wait_for_turn
+
+        def wait_for_turn(of, descriptor):
+            client.hang_up()
+            return original(of, descriptor)
+
+        self.overrideAttr(kept.Service, "wait_for_turn", wait_for_turn)
+        made_for_it = []
+        self.assertRaises(
+            *(BrokenPipeError, self.answer, client, service),
+            lambda: made_for_it.append(1) or iter(CHUNKS),
+        )
+        self.assertEqual([], made_for_it)
+        client.end()
+        self.assertEqual([WANTED, made(0)], service.end())
+
     def test_gone(self):
         """It is made to its end if it is kept, or if somebody reads behind."""
         self.assertGreater(4, self.get_alone(to_make(keep=False)))
