@@ -10,6 +10,7 @@ MODULES = (
     "test_containment",
     "test_gitalternates",
     "test_knowncode",
+    "test_patience",
     "test_permits",
     "test_permits_branches",
     "test_smartserver",

@@ -5,8 +5,10 @@
 from .. import loader_of
 
 MODULES = (
+    "test_asking",
     "test_cutting",
     "test_kept",
+    "test_keptfile",
     "test_key",
     "test_places",
     "test_progress",

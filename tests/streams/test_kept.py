@@ -2,15 +2,13 @@
 
 """Answers from kept streams, whatever makers, followers and clients do."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import threading
 
-from ...lpserve import channel
-from ...lpserve.streams import asking, kept, keptfile, progress
-from ...lpserve.streams.keptfile import HEADER, KeptFile, NewFile
+from ...lpserve.streams import asking, kept, progress
+from ...lpserve.streams.keptfile import KeptFile, NewFile
 from .keptcase import (
     CHUNKS,
     DEADLINE,
@@ -371,59 +369,3 @@ class TestFollowed(KeptCase):
             pass
         os.unlink(file._path)
         file.close()
-
-
-class TestInbox(KeptCase):
-    def test_taken_meanwhile(self):
-        """A signal handler takes what a program is about to receive."""
-        service = Service()
-        receive = channel.receive
-
-        def interrupted(link, flags=0):
-            self.overrideAttr(channel, "receive", receive)
-            self.assertEqual("follow", service.inbox.find("stream")["do"])
-            return receive(link, flags)
-
-        service.say(to_follow())
-        self.overrideAttr(channel, "receive", interrupted)
-        found = []
-        thread = threading.Thread(
-            target=lambda: found.append(service.inbox.find("stream")), daemon=True
-        )
-        thread.start()
-        thread.join(DEADLINE / 10)
-        service.say(to_make())  # has it end in any case
-        thread.join(DEADLINE)
-        self.assertEqual([None], found)
-        service.end()
-
-
-class TestPipe(KeptCase):
-    def test_size(self):
-        """An account may have 64 MiB of pipes, and many clients."""
-        self.get(to_make(), chunks=[b"x" * (1 << 21)])
-        client = Client()
-        self.answer(client, None, lambda: iter(["not made"]))
-        size = fcntl.fcntl(client.output.fileno(), fcntl.F_GETPIPE_SZ)
-        self.assertEqual((1 << 21) + 5, len(client.end()))
-        self.assertGreaterEqual(1 << 18, size)
-
-
-class TestFile(KeptCase):
-    def test_sizes(self):
-        file = NewFile("streams", KEY, HEADER + 20)
-        self.addCleanup(file.close)
-        file.add(b"x" * 15)
-        self.assertRaises(OSError, file.add, b"")
-        reader = KeptFile("streams", KEY, os.getpid())
-        self.addCleanup(reader.close)
-        self.assertEqual(HEADER + 20, reader.whole_frames(HEADER))
-        self.assertIs(None, reader.end)
-        self.assertFalse(reader.is_abandoned)
-        file._write(keptfile._header(2), 0)  # half of what is written next
-        self.assertIs(None, reader.end)
-        self.assertEqual(20, file.complete())
-        self.assertEqual(HEADER + 20, reader.end)
-        self.assertRaises(OSError, NewFile, "streams", KEY, 100)
-        file.abandon()
-        self.assertTrue(reader.is_abandoned)
