@@ -68,7 +68,7 @@ class Processes:
         self._count = count
         self._processes: list[Process] = []
         self._timers: list[Any] = []
-        self._stopping = self._finishing = self._begun = False
+        self._stopping = self._finishing = self._begun = self._failed = False
         self._failures = 0
 
     @property
@@ -153,8 +153,10 @@ class Processes:
 
     def _not_started(self, why: str) -> None:
         if not self._begun:
-            self.kill()
-            self.owner.failed(f"cannot start a process of lp-serve-ssh: {why}")
+            if not self._failed:  # the others are killed, which explains nothing
+                self._failed = True
+                self.kill()
+                self.owner.failed(f"cannot start a process of lp-serve-ssh: {why}")
             return
         log.warning("cannot start a process of lp-serve-ssh: %s", why)
         self._replace()

@@ -157,6 +157,13 @@ class TestProcesses(TestCaseInTempDir):
         self.reactor.run_until(lambda: "over" in self.told)
         self.assertEqual([], self.made._processes)
 
+    def test_first_failure(self):
+        """Of two that do not start, the first is why; the second was killed then."""
+        self.made._argv = [sys.executable, "-c", "import os; os._exit(7)"]
+        self.made.start()
+        self.reactor.run_until(lambda: not self.made._processes)
+        self.assertEqual(1, len(self.told))
+
     def test_finish(self):
         """None is replaced any more, and all is over with the last one."""
         first, second = self.start()
