@@ -26,9 +26,10 @@ HISTORY = os.environ.get("LPSERVE_STREAM_HISTORY") or "loggerhead"
 #: a file "hold" they write only streams whose key is the name of a file.
 GATE = """
 import os, time
+from breezy.plugins.lpserve.lpserve.service import streams
 from breezy.plugins.lpserve.lpserve.streams import asking, keptfile, progress
 
-asking.PATIENCE = progress._STILL = 60.0
+asking.PATIENCE = progress._STILL = streams.YOUNG = 60.0
 write = keptfile.NewFile._write
 
 def gated_write(self, data, start):
@@ -100,6 +101,7 @@ class CloneCase(StreamChanges):
         self.addCleanup(self.others.set)
         made = Client(self, (words, b"everything"), user, self.others)
         made.patience = DEADLINE
+        self.addCleanup(self.release)  # before its end is waited for
         return made
 
 
